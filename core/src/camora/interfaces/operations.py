@@ -1,0 +1,37 @@
+"""What a plugin adds to the command line: commands and doctor checks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+
+__all__ = ["Check", "CheckResult", "Command"]
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """A group of subcommands: `camora NAME …`. `load` returns a `cyclopts.App`, and is called only when it is used."""
+
+    name: str
+    help: str
+    load: Callable[[], Any]
+
+
+@attrs.frozen(kw_only=True)
+class CheckResult:
+    """How a check ended. `fix` says what to do when it did not pass."""
+
+    ok: bool
+    text: str
+    fix: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """A doctor check; `order` sorts them, smaller first. `run` gets the app and must not change anything."""
+
+    name: str
+    run: Callable[[Any], Awaitable[CheckResult]]
+    order: int = 100

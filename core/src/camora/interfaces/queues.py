@@ -1,0 +1,69 @@
+"""Looking into a broker's queues, and stopping things in them."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+__all__ = ["CancelResult", "QueuedJob", "Queues"]
+
+
+class CancelResult(enum.StrEnum):
+    """What `job.cancel()` achieved."""
+
+    REMOVED = "removed"
+    """It was waiting, and will never run."""
+    SIGNALLED = "signalled"
+    """It is running; its worker has been told to cancel it. Async functions are interrupted, others are not."""
+    FINISHED = "finished"
+    """Too late: it has ended already."""
+    UNKNOWN = "unknown"
+    """The broker has no such job."""
+
+
+class QueuedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it lies in the broker. `state` is a `JobState`; moments are milliseconds since the epoch."""
+
+    id: str
+    task: str
+    queue: str
+    state: str
+    due: int = 0
+    deliveries: int = 0
+    worker: str = ""
+    body: bytes = b""
+
+
+class Queues(ABC):
+    """Inspection and control. All methods do I/O, may be repeated, and raise `BrokerUnavailable`."""
+
+    @abstractmethod
+    async def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """For each queue that holds anything: how many messages are in which `JobState`."""
+
+    @abstractmethod
+    async def find(self, job_id: str) -> QueuedJob | None:
+        """Where the message lies; None when the broker does not hold it (it is finished, or never was)."""
+
+    @abstractmethod
+    async def list(self, queue: str, *, limit: int = 100, after: str = "") -> Sequence[QueuedJob]:
+        """Unfinished messages of a queue with an id greater than `after`, in order of id, without bodies."""
+
+    @abstractmethod
+    async def cancel(self, job_id: str) -> CancelResult:
+        """Remove a waiting message, or flag a leased one for its worker (see `Leases.cancelled`). One atomic step."""
+
+    @abstractmethod
+    async def pause(self, queue: str, *, paused: bool = True) -> None:
+        """Stop (or let go on) handing out this queue's messages, for all workers, until resumed."""
+
+    @abstractmethod
+    async def paused(self) -> Sequence[str]:
+        """The names of all paused queues."""
+
+    @abstractmethod
+    async def purge(self, queue: str) -> int:
+        """Delete all waiting messages of a queue for good; returns how many. Leased ones stay."""

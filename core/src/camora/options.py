@@ -1,0 +1,247 @@
+"""What can be said about a task, and about one dispatch of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict, get_args
+
+import attrs
+
+from camora.clock import seconds, to_epoch_ms
+from camora.errors import ConfigurationError, DispatchError
+from camora.retry import RetryPolicy, classify
+
+__all__ = [
+    "AckMode",
+    "DispatchOptions",
+    "DispatchOptionsDict",
+    "Execution",
+    "FailureMode",
+    "TaskOptions",
+    "TaskOptionsDict",
+    "check_name",
+]
+
+Execution = Literal["async", "sync", "thread", "process"]
+AckMode = Literal["after", "before", "always"]
+FailureMode = Literal["dead_letter", "requeue", "drop"]
+
+_NAME_LIMIT = 200
+
+
+def check_name(kind: str, name: object) -> str:
+    """A queue or task name that every broker can carry: 1 to 200 printable characters without space, `*` or `#`.
+
+    Raises `ConfigurationError`, once, where the name is declared.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{kind} name {name!r}: must be a text of at least one character")
+    if len(name) > _NAME_LIMIT:
+        raise ConfigurationError(f"{kind} name {name[:40]!r}…: has {len(name)} characters, at most {_NAME_LIMIT} are allowed")
+    for character in name:
+        if not character.isprintable() or character in " *#{}":
+            raise ConfigurationError(f"{kind} name {name!r}: {character!r} is not allowed in it")
+    return name
+
+
+class TaskOptionsDict(TypedDict, total=False):
+    """The keyword arguments of `@app.task(...)`, for type checkers."""
+
+    name: str | None
+    queue: str
+    retry_policy: Any
+    timeout: float | timedelta | None
+    delay: float | timedelta
+    expires: float | timedelta | None
+    priority: int
+    pool: str | None
+    execution: Execution | None
+    ack: AckMode
+    on_failure: FailureMode
+    keep_result: bool
+    max_concurrency: int | None
+    key: str | Callable[..., str] | None
+    key_ttl: float | timedelta
+
+
+class DispatchOptionsDict(TypedDict, total=False):
+    """The keyword arguments of `task.options(...)`, for type checkers."""
+
+    queue: str
+    delay: float | timedelta
+    eta: datetime | None
+    expires: float | timedelta | datetime | None
+    priority: int
+    retry_policy: RetryPolicy | None
+    timeout: float | timedelta | None
+    key: str | None
+    key_ttl: float | timedelta
+    headers: Mapping[str, str]
+    job_id: str | None
+
+
+def _choice(what: Any) -> Callable[[Any, Any, Any], None]:
+    allowed = get_args(what)
+
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if value is not None and value not in allowed:
+            raise ConfigurationError(f"{attribute.name}={value!r}: one of {', '.join(map(repr, allowed))}")
+
+    return check
+
+
+def _whole(smallest: int, largest: int) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if value is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
+            raise ConfigurationError(f"{attribute.name}={value!r}: a whole number from {smallest} to {largest}")
+
+    return check
+
+
+def _duration(value: Any) -> Any:
+    return seconds(value) if isinstance(value, timedelta) else value
+
+
+def _seconds(*, zero: bool) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if value is None or isinstance(value, datetime):
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigurationError(f"{attribute.name}={value!r}: seconds (a number) or a timedelta")
+        if not (value >= 0 if zero else value > 0) or value > 3.2e11:
+            raise ConfigurationError(f"{attribute.name}={value!r}: must be {'0 or more' if zero else 'more than 0'} seconds")
+
+    return check
+
+
+def _policy(_: Any, attribute: Any, value: Any) -> None:
+    if value is not None:
+        classify(value)
+
+
+def _flag(_: Any, attribute: Any, value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name}={value!r}: True or False")
+
+
+def _name(kind: str) -> Callable[[Any, Any, Any], None]:
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if value is not None:
+            check_name(kind, value)
+
+    return check
+
+
+PRIORITY_MAX = 9
+
+
+def refuse_unknown(cls: type[Any], given: Mapping[str, Any], where: str) -> None:
+    """Raise `ConfigurationError` for an option that `cls` does not have, with the nearest one that it has."""
+    known = [field.name for field in attrs.fields(cls)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}; did you forget a plugin?"
+            raise ConfigurationError(f"{where}: unknown option {name!r}: {hint}")
+
+
+@attrs.frozen(kw_only=True)
+class TaskOptions:
+    """Options of a task. Durations are seconds.
+
+    `execution` is where the function runs (default: `async` for coroutine functions, `thread` for others); `pool`
+    names a pool instead. `ack="after"` settles when the job has ended (at least once); `"before"` when it starts (at
+    most once: a crash loses it, and it is never retried); `"always"` after the run, whatever came of it (a failure is
+    recorded, not dead-lettered). `on_failure` is what becomes of a message whose tries are used up. `key` is an
+    idempotency key: a function of the task's arguments, or a format string over them such as `"order-{order_id}"`.
+    """
+
+    name: str | None = attrs.field(default=None, validator=_name("task"))
+    queue: str = attrs.field(default="default", validator=_name("queue"))
+    retry_policy: Any = attrs.field(default=None, validator=_policy)
+    timeout: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
+    delay: float = attrs.field(default=0.0, converter=_duration, validator=_seconds(zero=True))
+    expires: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
+    priority: int = attrs.field(default=0, validator=_whole(0, PRIORITY_MAX))
+    pool: str | None = attrs.field(default=None, validator=_name("pool"))
+    execution: Execution | None = attrs.field(default=None, validator=_choice(Execution))
+    ack: AckMode = attrs.field(default="after", validator=_choice(AckMode))
+    on_failure: FailureMode = attrs.field(default="dead_letter", validator=_choice(FailureMode))
+    keep_result: bool = attrs.field(default=True, validator=_flag)
+    max_concurrency: int | None = attrs.field(default=None, validator=_whole(1, 1_000_000))
+    key: str | Callable[..., str] | None = None
+    key_ttl: float = attrs.field(default=0.0, converter=_duration, validator=_seconds(zero=True))
+
+    @classmethod
+    def build(cls, given: Mapping[str, Any], where: str) -> TaskOptions:
+        """Options from keyword arguments; `where` names the task in errors. Raises `ConfigurationError`."""
+        refuse_unknown(cls, given, where)
+        try:
+            return cls(**given)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ConfigurationError(f"headers: {name!r}: {text!r}: names and values are texts")
+    return dict(value)
+
+
+@attrs.frozen(kw_only=True)
+class DispatchOptions:
+    """Options of one dispatch; None leaves what the task says. Durations are seconds.
+
+    `eta` is an aware datetime; with both, `delay` is added to it. `expires` is seconds from now or an aware datetime.
+    """
+
+    queue: str | None = attrs.field(default=None, validator=_name("queue"))
+    delay: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=True))
+    eta: datetime | None = None
+    expires: float | datetime | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
+    priority: int | None = attrs.field(default=None, validator=_whole(0, PRIORITY_MAX))
+    retry_policy: RetryPolicy | None = None
+    timeout: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
+    key: str | None = None
+    key_ttl: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=True))
+    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_headers)
+    job_id: str | None = None
+
+    def merge(self, given: Mapping[str, Any], where: str) -> DispatchOptions:
+        """These options with others on top. Raises `ConfigurationError` naming the task and the option."""
+        refuse_unknown(DispatchOptions, given, where)
+        if (policy := given.get("retry_policy")) is not None and not isinstance(policy, RetryPolicy):
+            raise ConfigurationError(
+                f"{where}: retry_policy={policy!r} cannot travel with a job; only a RetryPolicy can. "
+                "Give callables and decorators to the task or the app."
+            )
+        try:
+            return attrs.evolve(self, **given)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+
+    def due_ms(self, now: int, default_delay: float) -> int:
+        """When the job is due, in milliseconds since the epoch; 0 for now. Raises `DispatchError`."""
+        delay = default_delay if self.delay is None else self.delay
+        if self.eta is None:
+            return now + round(delay * 1000) if delay else 0
+        return _moment("eta", self.eta) + round(delay * 1000 if self.delay else 0)
+
+    def expires_ms(self, now: int, default: float | None) -> int | None:
+        """When the job expires, in milliseconds since the epoch. Raises `DispatchError`."""
+        if isinstance(self.expires, datetime):
+            return _moment("expires", self.expires)
+        span = default if self.expires is None else self.expires
+        return None if span is None else now + round(span * 1000)
+
+
+def _moment(name: str, value: datetime) -> int:
+    try:
+        return to_epoch_ms(value)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DispatchError(f"{name}: {error}") from None

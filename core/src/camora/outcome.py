@@ -1,0 +1,162 @@
+"""How an attempt ended, what its settlement does, and what is remembered of the job."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from camora.message import Delivery, Envelope
+
+__all__ = [
+    "Action",
+    "DeadLetter",
+    "ErrorInfo",
+    "JobRecord",
+    "Outcome",
+    "OutcomeKind",
+    "Progress",
+    "Settlement",
+    "Status",
+]
+
+
+class Status(enum.StrEnum):
+    """What `job.status()` answers."""
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+    @property
+    def finished(self) -> bool:
+        """True when the job will not change any more."""
+        return self in _FINISHED
+
+
+_FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.DISCARDED, Status.EXPIRED, Status.CANCELLED})
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An exception as text, bounded in size, so that it can be stored and shown anywhere."""
+
+    type: str
+    """Qualified name of the exception's class."""
+    text: str = ""
+    traceback: str = ""
+    timeout: bool = False
+    """True when the framework stopped the attempt for taking too long."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a running job last said of itself."""
+
+    done: float = 0
+    total: float | None = None
+    text: str = ""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a result backend keeps of a job. Moments are milliseconds since the epoch, `ttl` is seconds."""
+
+    id: str
+    status: Status
+    task: str = ""
+    queue: str = ""
+    value: bytes | None = None
+    """The encoded result; None when there is none or it was not to be kept."""
+    kept: bool = True
+    """False when the task's results are switched off: only the status is remembered."""
+    error: ErrorInfo | None = None
+    attempts: int = 0
+    created: int = 0
+    started: int = 0
+    finished: int = 0
+    worker: str = ""
+    progress: Progress | None = None
+    ttl: float = 86400.0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message that will not run again by itself, kept whole. `died` is milliseconds since the epoch."""
+
+    id: str
+    queue: str
+    task: str = ""
+    body: bytes = b""
+    """The message exactly as it came, undecodable bytes included."""
+    reason: str = "failed"
+    """`failed`, `undecodable`, `payload`, `poison`, `unknown_task`, `refused` or `too_large`."""
+    error: ErrorInfo | None = None
+    attempts: int = 0
+    deliveries: int = 0
+    died: int = 0
+
+
+class OutcomeKind(enum.Enum):
+    """The ways an attempt can end. The first five end the job."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    RETRY = "retry"
+    """To run again later, as a further attempt."""
+    RELEASED = "released"
+    """Given back unrun, for another worker or another time; not an attempt."""
+    CRASHED = "crashed"
+    """The process that ran the function died: given back, and counted as a delivery."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt ended: a value, decided before anything is done about it.
+
+    `delay` (seconds) is when to come back, for RETRY, RELEASED and CRASHED. `reason` names the dead letter's reason
+    when FAILED leads there.
+    """
+
+    kind: OutcomeKind
+    value: Any = None
+    encoded: bytes | None = None
+    error: ErrorInfo | None = None
+    delay: float = 0.0
+    reason: str = "failed"
+    charged: bool = False
+    """RELEASED only: count it as a miss of this message."""
+
+
+class Action(enum.Enum):
+    """What a settlement does to the message."""
+
+    ACK = "ack"
+    """Gone: the job is finished."""
+    RETRY = "retry"
+    """Replaced, in one step, by `Settlement.envelope`: same id, a later attempt, perhaps a later time."""
+    REJECT = "reject"
+    """Moved, in one step, to the dead letters as `Settlement.letter`."""
+    RELEASE = "release"
+    """Given back as it is after `delay` seconds. Uncharged: the delivery is taken off the count where it can be."""
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a delivery, as one step of the broker. See `Consumer.settle`."""
+
+    delivery: Delivery
+    action: Action
+    record: JobRecord | None = None
+    """To be stored in the same step, when the broker said `settles_into` the result backend; else None."""
+    successors: tuple[Envelope, ...] = ()
+    """To be published in the same step, before the message is gone."""
+    envelope: Envelope | None = None
+    letter: DeadLetter | None = None
+    delay: float = 0.0
+    charged: bool = True

@@ -1,0 +1,51 @@
+"""What a plugin's hooks return: a name, and how to make the thing when somebody uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+__all__ = ["HOOK_API_VERSION", "MadeFrom", "Provider"]
+
+HOOK_API_VERSION = 1
+"""The version of hooks and interfaces. A plugin module may state the one it was built for as `CAMORA_API`."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class MadeFrom:
+    """What a factory gets: the URL (or None), settings structured into the provider's class, and a name."""
+
+    url: str | None = None
+    settings: Any = None
+    name: str = ""
+
+
+def _schemes(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@attrs.frozen
+class Provider(Generic[T]):
+    """Offers one thing under a name.
+
+    `factory(made_from)` is called when an app uses it, and only then imports client libraries; it does no I/O.
+    `settings` is an attrs class that the keyword settings are structured into. `schemes` are the URL schemes it
+    answers to (brokers and result backends).
+    """
+
+    name: str
+    factory: Callable[[MadeFrom], T]
+    settings: type[Any] | None = attrs.field(default=None, kw_only=True)
+    schemes: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_schemes)
+    help: str = attrs.field(default="", kw_only=True)
+
+    def make(self, url: str | None = None, settings: Mapping[str, Any] | None = None) -> T:
+        """Make the thing. Raises `SettingsError` for settings it does not have or cannot use."""
+        from camora.settings import structure_settings
+
+        made = None if self.settings is None else structure_settings(self.settings, settings or {}, where=self.name)
+        return self.factory(MadeFrom(url=url, settings=made, name=self.name))
