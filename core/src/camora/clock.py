@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "seconds", "to_epoch_ms"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "MovableClock", "SystemClock", "seconds", "to_epoch_ms"]
 
 
 class Clock(Protocol):
@@ -17,6 +18,14 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never run backwards: for durations on this machine."""
+
+
+@runtime_checkable
+class MovableClock(Clock, Protocol):
+    """A clock that somebody moves. Who waits for one of its moments asks to be told, instead of sleeping real time."""
+
+    def watch(self, moved: Callable[[], None]) -> Callable[[], None]:
+        """Call `moved`, in the thread that moves the clock, after each move, until the returned function is called."""
 
 
 class SystemClock:

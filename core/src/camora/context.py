@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from camora.job import Job
-from camora.message import Message
+from camora.message import Delivery, Message
 from camora.outcome import Progress
 from camora.task import AnyTask
 
 __all__ = ["Context", "JobPort"]
+
+
+_NOTHING: dict[str, Any] = {}
 
 
 class JobPort(Protocol):
@@ -18,6 +21,9 @@ class JobPort(Protocol):
     async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Dispatch another job."""
 
+    async def acknowledge(self, context: Context) -> bool:
+        """Settle the job before it runs; False when it is no longer this worker's."""
+
     async def report(self, context: Context, progress: Progress) -> None:
         """Store progress."""
 
@@ -25,25 +31,52 @@ class JobPort(Protocol):
 class Context:
     """One attempt of one job; lives as long as the attempt, and is not to be changed.
 
-    Ask for it by annotating a parameter with `Context`. `state` is middleware's own: a dict of this attempt, in this
-    process only.
+    Ask for it by annotating a parameter with `Context`.
     """
 
-    __slots__ = ("_port", "cancelled", "deliveries", "encoded", "lease_lost", "message", "started", "state", "task", "worker")
+    __slots__ = (
+        "_port",
+        "_state",
+        "arguments",
+        "cancelled",
+        "delivery",
+        "encoded",
+        "injected",
+        "lease_lost",
+        "message",
+        "ran",
+        "started",
+        "task",
+        "worker",
+    )
 
-    def __init__(self, message: Message, task: AnyTask, *, worker: str, deliveries: int, port: JobPort) -> None:
+    def __init__(self, message: Message, task: AnyTask, *, delivery: Delivery, worker: str, port: JobPort) -> None:
         self.message = message
         self.task = task
         self.worker = worker
-        self.deliveries = deliveries
-        self.state: dict[Any, Any] = {}
+        self.delivery = delivery
+        self._state: dict[Any, Any] | None = None
         self.cancelled = False
         """True once somebody has asked to cancel the job; functions outside the event loop may look at it."""
         self.lease_lost = False
         """True once another worker may have the job: whatever this attempt returns will not count."""
         self.encoded: bytes | None = None
+        """The encoded result, once there is one."""
         self.started = 0
+        """When the function was called, in milliseconds since the epoch; 0 before."""
+        self.ran = False
+        """True from the moment the function is called: an error before that is no attempt."""
+        self.arguments: tuple[list[Any], dict[str, Any]] = ([], {})
+        """The payload as the function gets it, once it is bound."""
+        self.injected: dict[str, Any] = _NOTHING
         self._port = port
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """Middleware's own, for the length of this attempt."""
+        if self._state is None:
+            self._state = {}
+        return self._state
 
     @property
     def id(self) -> str:
@@ -54,6 +87,11 @@ class Context:
     def attempt(self) -> int:
         """Which attempt this is, from 1."""
         return self.message.attempt
+
+    @property
+    def deliveries(self) -> int:
+        """How often the message was taken without being settled, this time included."""
+        return self.delivery.deliveries
 
     @property
     def queue(self) -> str:
@@ -73,6 +111,10 @@ class Context:
     async def progress(self, done: float, total: float | None = None, text: str = "") -> None:
         """Say how far the job is; `job.info()` shows it. Raises `ResultsDisabled` where no results are kept."""
         await self._port.report(self, Progress(done=done, total=total, text=text))
+
+    async def acknowledge(self) -> bool:
+        """Settle the message now, before the end; False when it belongs to another worker by now."""
+        return await self._port.acknowledge(self)
 
     async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Dispatch another job: as `app.dispatch`."""

@@ -39,7 +39,9 @@ def check_name(kind: str, name: object) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{kind} name {name!r}: must be a text of at least one character")
     if len(name) > _NAME_LIMIT:
-        raise ConfigurationError(f"{kind} name {name[:40]!r}…: has {len(name)} characters, at most {_NAME_LIMIT} are allowed")
+        raise ConfigurationError(
+            f"{kind} name {name[:40]!r}…: has {len(name)} characters, at most {_NAME_LIMIT} are allowed"
+        )
     for character in name:
         if not character.isprintable() or character in " *#{}":
             raise ConfigurationError(f"{kind} name {name!r}: {character!r} is not allowed in it")
@@ -113,7 +115,9 @@ def _seconds(*, zero: bool) -> Callable[[Any, Any, Any], None]:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigurationError(f"{attribute.name}={value!r}: seconds (a number) or a timedelta")
         if not (value >= 0 if zero else value > 0) or value > 3.2e11:
-            raise ConfigurationError(f"{attribute.name}={value!r}: must be {'0 or more' if zero else 'more than 0'} seconds")
+            raise ConfigurationError(
+                f"{attribute.name}={value!r}: must be {'0 or more' if zero else 'more than 0'} seconds"
+            )
 
     return check
 
@@ -188,7 +192,7 @@ class TaskOptions:
 
 def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
     for name, text in value.items():
-        if not isinstance(name, str) or not isinstance(text, str):
+        if not all(isinstance(part, str) for part in (name, text)):
             raise ConfigurationError(f"headers: {name!r}: {text!r}: names and values are texts")
     return dict(value)
 

@@ -11,6 +11,7 @@ from camora.message import Delivery, Envelope
 
 __all__ = [
     "Action",
+    "CancelResult",
     "DeadLetter",
     "ErrorInfo",
     "JobRecord",
@@ -43,6 +44,19 @@ class Status(enum.StrEnum):
 
 
 _FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.DISCARDED, Status.EXPIRED, Status.CANCELLED})
+
+
+class CancelResult(enum.StrEnum):
+    """What `job.cancel()` achieved."""
+
+    REMOVED = "removed"
+    """It was waiting, and will never run."""
+    SIGNALLED = "signalled"
+    """It is running; its worker has been told to cancel it. Async functions are interrupted, others are not."""
+    FINISHED = "finished"
+    """Too late: it has ended already."""
+    UNKNOWN = "unknown"
+    """The broker has no such job."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

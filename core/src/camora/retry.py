@@ -87,7 +87,7 @@ class RetryPolicy:
             value = min(self.delay * attempt, self.delay_max or _LONGEST)
         else:
             waits = (
-                backoff.constant(interval=self.delay)
+                backoff.constant(interval=self.delay)  # type: ignore[arg-type]  # its stub forgets float
                 if self.mode == "fixed"
                 else backoff.expo(base=2, factor=self.delay, max_value=self.delay_max or _LONGEST)
             )
@@ -144,7 +144,9 @@ def classify(policy: Any) -> PolicyKind:
             "or a decorator for coroutine functions such as backoff.on_exception(...)"
         )
     if asyncio.iscoroutinefunction(policy):
-        raise ConfigurationError(f"retry_policy={policy!r}: a policy decides without awaiting; make it a plain function")
+        raise ConfigurationError(
+            f"retry_policy={policy!r}: a policy decides without awaiting; make it a plain function"
+        )
     parameters = [
         parameter
         for parameter in inspect.signature(policy).parameters.values()

@@ -12,7 +12,7 @@ import attrs
 
 from camora.errors import SettingsError
 
-__all__ = ["WorkerSettings", "mask_url", "structure_settings"]
+__all__ = ["AppSettings", "WorkerSettings", "mask_url", "structure_settings"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,20 @@ def structure_settings(cls: type[T], given: Mapping[str, Any], *, where: str) ->
 def _positive(_: Any, attribute: Any, value: float) -> None:
     if value <= 0:
         raise ValueError(f"{attribute.name} = {value!r}: must be more than 0")
+
+
+@attrs.frozen(kw_only=True)
+class AppSettings:
+    """Limits of an app. Sizes are bytes, durations seconds.
+
+    `max_message_size` holds for what is dispatched and for what is decoded. `dispatch_timeout` is how long a dispatch
+    tries to reach the broker. `result_ttl` is how long a finished job is remembered.
+    """
+
+    max_message_size: int = attrs.field(default=1024 * 1024, validator=_positive)
+    max_result_size: int = attrs.field(default=16 * 1024 * 1024, validator=_positive)
+    dispatch_timeout: float = attrs.field(default=10.0, validator=_positive)
+    result_ttl: float = attrs.field(default=24 * 3600.0, validator=_positive)
 
 
 @attrs.frozen(kw_only=True)

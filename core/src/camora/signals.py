@@ -12,7 +12,7 @@ from camora.clock import seconds
 __all__ = ["Discard", "Failure", "Retry"]
 
 
-class Retry(Exception):  # noqa: N818 -- a signal, not an error
+class Retry(Exception):
     """Raise it in a task to be run again.
 
     `delay` (seconds or timedelta) replaces the policy's delay; `policy` replaces the policy in force. Where no policy
@@ -33,7 +33,7 @@ def _retry(message: str, delay: float | None, policy: Any) -> Retry:
     return Retry(message, delay=delay, policy=policy)
 
 
-class Discard(Exception):  # noqa: N818 -- a signal, not an error
+class Discard(Exception):
     """Raise it in a task to finish without a result, on purpose: not a failure, never retried."""
 
 

@@ -159,6 +159,10 @@ class Broker(ABC):
     def twin(self) -> Self:
         """An unopened broker on the same store, for another event loop or thread."""
 
+    def own_results(self) -> ResultBackend | None:
+        """An unopened result backend in the same store, if it is one: what an app uses that names no other."""
+        return None
+
     def settles_into(self, results: ResultBackend) -> bool:
         """True when `Consumer.settle` writes `Settlement.record` where `results` reads, in the same step."""
         return False

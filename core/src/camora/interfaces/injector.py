@@ -24,6 +24,10 @@ class Injector(ABC):
     """Makes, shares and tears down dependencies. Belongs to the worker's event loop."""
 
     @abstractmethod
+    def add(self, factory: Any) -> None:
+        """Take a factory (or a `dependency(…)` around one) while the app is made. Raises `ConfigurationError`."""
+
+    @abstractmethod
     def provides(self, kind: Any) -> bool:
         """True when `get` can answer for this type. No I/O."""
 

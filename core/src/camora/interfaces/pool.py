@@ -35,7 +35,7 @@ class Call:
     """Seconds; a pool that can kill does so itself, the others leave it to the timeout link around them."""
 
 
-class ProcessDied(Exception):  # noqa: N818 -- an event, not a mistake of the caller
+class ProcessDied(Exception):
     """The process that ran the call is gone: killed, out of memory, or crashed in C.
 
     `exit_code` is negative for a signal, as in `subprocess`.
@@ -53,6 +53,8 @@ class Pool(ABC):
     """`async`, `sync`, `thread`, `process`, or a plugin's own."""
     in_process: bool = True
     """False when calls run in another process: dependencies are then made over there."""
+    limit: int | None = None
+    """How many calls run at once; the worker waits for a slot itself, before an attempt's timeout starts."""
     kills: bool = False
     """True when a call can be stopped from outside, whatever it does."""
 

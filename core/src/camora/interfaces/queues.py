@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from camora.outcome import CancelResult
+
 __all__ = ["CancelResult", "QueuedJob", "Queues"]
-
-
-class CancelResult(enum.StrEnum):
-    """What `job.cancel()` achieved."""
-
-    REMOVED = "removed"
-    """It was waiting, and will never run."""
-    SIGNALLED = "signalled"
-    """It is running; its worker has been told to cancel it. Async functions are interrupted, others are not."""
-    FINISHED = "finished"
-    """Too late: it has ended already."""
-    UNKNOWN = "unknown"
-    """The broker has no such job."""
 
 
 class QueuedJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,473 @@
+"""The app: it composes the parts, and does nothing else itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+
+import attrs
+
+from camora import plugins
+from camora.binding import Binding
+from camora.chain import Link, arrange, compose_dispatch
+from camora.clock import SYSTEM_CLOCK, Clock
+from camora.connections import Connections, Portal
+from camora.dispatcher import Dispatcher, Dispatching, NamedTask
+from camora.engine import EngineParts
+from camora.errors import ConfigurationError, DispatchError
+from camora.ids import IdSource
+from camora.interfaces.broker import Broker
+from camora.interfaces.codec import Codec
+from camora.interfaces.injector import Injector
+from camora.interfaces.middleware import Middleware
+from camora.interfaces.pool import PoolSettings
+from camora.interfaces.results import ResultBackend
+from camora.job import Job
+from camora.jobs import Jobs
+from camora.letters import Letters
+from camora.options import TaskOptions, TaskOptionsDict, check_name
+from camora.plugins import Catalog
+from camora.reference import reference_of
+from camora.registry import TaskRegistry
+from camora.retry import classify
+from camora.settings import AppSettings, WorkerSettings
+from camora.signature import Signature
+from camora.task import AnyTask, AsyncTask, BaseTask, SyncTask, Task, check_task_function, default_name
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from camora.outcome import DeadLetter
+    from camora.worker.supervisor import WorkerProcesses
+    from camora.worker.worker import Worker
+
+__all__ = ["Camora", "Queue"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+C = TypeVar("C", bound=type[BaseTask])
+
+
+@attrs.frozen
+class Queue:
+    """A queue with settings of its own: `concurrency` is how many of its jobs one worker runs at once."""
+
+    name: str
+    concurrency: int | None = None
+
+
+class Camora:
+    """Tasks, and the stack they run on.
+
+    `broker` and `results` are URLs or instances; results default to the broker's own store where its plugin has one,
+    else to memory, and `results=False` keeps none. `codec`, `result_codec` are names or instances. `pools` are named
+    pools for `@app.task(pool=…)`. Making an app does no I/O; it connects on first use, in every event loop that uses
+    it, and `async with app:` (or `await app.close()`) lets go.
+
+    Raises `UnknownPlugin`, `PluginConflict`, `PluginLoadError` or `SettingsError`.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker | None = None,
+        *,
+        results: str | ResultBackend | bool | None = None,
+        codec: str | Codec | None = None,
+        result_codec: str | Codec | None = None,
+        retry_policy: Any = None,
+        dependencies: Iterable[Any] = (),
+        middleware: Sequence[Middleware] = (),
+        queues: Iterable[str | Queue] = (),
+        name: str | None = None,
+        logger: logging.Logger | None = None,
+        pools: Mapping[str, PoolSettings] | None = None,
+        settings: AppSettings | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        catalog: Catalog | None = None,
+    ) -> None:
+        self.name = name or "camora"
+        self.logger = logger or logging.getLogger("camora")
+        self.settings = settings or AppSettings()
+        self.catalog = catalog or plugins.load()
+        self.clock = clock
+        self.queues = tuple(queue if isinstance(queue, Queue) else Queue(queue) for queue in queues)
+        for queue in self.queues:
+            check_name("queue", queue.name)
+        if retry_policy is not None:
+            classify(retry_policy)
+        self.tasks = TaskRegistry()
+        self.broker = self._make_broker(broker)
+        self.results = self._make_results(results, broker)
+        self.codec: Codec = self._make("camora_codecs", codec, "json")
+        self.result_codec: Codec = (
+            self.codec if result_codec is None else self._make("camora_codecs", result_codec, "json")
+        )
+        self.injector: Injector = self._make("camora_injectors", None, "svcs")
+        for factory in dependencies:
+            self.injector.add(factory)
+        self._retry_policy = retry_policy
+        self._pools = dict(pools or {})
+        self._middleware = [Link(item, "app") for item in middleware]
+        self._start_hooks: list[Callable[[], Any]] = []
+        self._stop_hooks: list[Callable[[], Any]] = []
+        self._compose()
+
+    def _compose(self) -> None:
+        self._binding = Binding(self.injector)
+        self._connections = Connections(self.broker, self.results)
+        self._portal = Portal()
+        self._jobs = Jobs(
+            connections=self._connections,
+            portal=self._portal,
+            codec=self.codec,
+            result_codec=self.result_codec,
+            binding=self._binding,
+            tasks=self.tasks,
+            clock=self.clock,
+            ttl=self.settings.result_ttl,
+        )
+        self._letters = Letters(self._connections, self.codec)
+        self._dispatcher = Dispatcher(
+            connections=self._connections,
+            codec=self.codec,
+            clock=self.clock,
+            ids=IdSource(),
+            parameters_of=self._binding.parameters_of,
+            jobs=self._jobs,
+            capabilities=self.broker.capabilities,
+            largest=self.settings.max_message_size,
+            timeout=self.settings.dispatch_timeout,
+        )
+        self._dispatcher.chain = compose_dispatch(arrange(self._middleware), self._dispatcher.publish_message)
+
+    # Making the parts
+
+    def _make(self, hook: str, given: Any, default: str) -> Any:
+        if given is not None and not isinstance(given, str):
+            return given
+        return self.catalog.provider(hook, given or default).make()
+
+    def _make_broker(self, given: str | Broker | None) -> Broker:
+        if isinstance(given, Broker):
+            return given
+        url = "memory://" if given is None else given
+        if ":" not in str(url):
+            raise ConfigurationError(
+                f"broker={given!r}: give a URL such as 'memory://' or 'sqlite:///camora.db', or a Broker made by hand"
+            )
+        return cast("Broker", self.catalog.for_url("camora_brokers", url).make(url))
+
+    def _make_results(
+        self, given: str | ResultBackend | bool | None, broker: str | Broker | None
+    ) -> ResultBackend | None:
+        if given is False:
+            return None
+        if isinstance(given, ResultBackend):
+            return given
+        if isinstance(given, str):
+            return cast("ResultBackend", self.catalog.for_url("camora_result_backends", given).make(given))
+        # The broker's own store, if it is one: results and acknowledgements are then one step.
+        return self.broker.own_results()
+
+    # Declaring tasks
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(self, /, **options: Unpack[TaskOptionsDict]) -> _Decorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Register a function: bare (`@app.task`) or with options (`@app.task(queue="mail")`).
+
+        Raises `DuplicateTask`, or `ConfigurationError` for an unknown or impossible option.
+        """
+        if function is None:
+            return _Decorator(self, options)
+        return self._register(function, options)
+
+    @overload
+    def register(self, what: C, /, **options: Unpack[TaskOptionsDict]) -> C: ...  # type: ignore[overload-overlap]
+    @overload
+    def register(  # type: ignore[overload-overlap]
+        self, what: Callable[P, Coroutine[Any, Any, R]], /, **options: Unpack[TaskOptionsDict]
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def register(self, what: Callable[P, R], /, **options: Unpack[TaskOptionsDict]) -> SyncTask[P, R]: ...
+    @overload
+    def register(self, /, **options: Unpack[TaskOptionsDict]) -> _Decorator: ...
+    def register(self, what: Any = None, /, **options: Any) -> Any:
+        """Register a task class or a function; also a bare decorator. A class stays what it is. Raises as `task`."""
+        return _Decorator(self, options) if what is None else self._register(what, options)
+
+    def fallback(self, *, queue: str, **options: Any) -> _FallbackDecorator:
+        """Register a function that gets any message of this queue whose task nobody registered.
+
+        It takes one parameter annotated `Message`; others are injected.
+        """
+        return _FallbackDecorator(self, queue, dict(options))
+
+    def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
+        is_async = check_task_function(function)
+        label = options.get("name") or default_name(function)
+        config = TaskOptions.build(options, f"task {label!r}")
+        kind = AsyncTask if is_async else SyncTask
+        task: AnyTask = kind(
+            function,
+            name=check_name("task", config.name or label),
+            config=config,
+            port=self,
+            is_async=is_async,
+            is_fallback=fallback is not None,
+        )
+        if fallback is not None:
+            self.tasks.add_fallback(check_name("queue", fallback), task)
+        else:
+            self.tasks.add(task)
+        return function if isinstance(function, type) else task
+
+    def on_worker_start(self, hook: Callable[[], T]) -> Callable[[], T]:
+        """Call this (async or not) when a worker has connected, before it takes jobs; its error stops the worker."""
+        self._start_hooks.append(hook)
+        return hook
+
+    def on_worker_stop(self, hook: Callable[[], T]) -> Callable[[], T]:
+        """Call this (async or not) when a worker has settled its last job; its error is logged."""
+        self._stop_hooks.append(hook)
+        return hook
+
+    # Dispatching
+
+    async def dispatch(
+        self, what: BaseTask | type[BaseTask] | str | Signature[T], /, *args: Any, **kwargs: Any
+    ) -> Job[Any]:
+        """Dispatch a task object, a task class or a name with arguments, or a signature; raises as `Task.dispatch`."""
+        return await self._dispatcher.one(self._signature(what, args, kwargs))
+
+    def dispatch_sync(
+        self, what: BaseTask | type[BaseTask] | str | Signature[T], /, *args: Any, **kwargs: Any
+    ) -> Job[Any]:
+        """`dispatch` for code without an event loop; blocks."""
+        return self.run_sync(self._dispatcher.one(self._signature(what, args, kwargs)))
+
+    def dispatch_many(self, signatures: Any) -> Dispatching:
+        """Dispatch an iterable (async or not) of signatures, in batches.
+
+        `await` it for the list of jobs, or `async for job in` it, in constant memory.
+        """
+        return Dispatching(self._dispatcher, signatures)
+
+    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch a signature."""
+        return await self._dispatcher.one(signature)
+
+    def _signature(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
+        if isinstance(what, Signature):
+            return what
+        if isinstance(what, Task):
+            return Signature(what, args, kwargs)
+        if isinstance(what, str):
+            task: Any = self.tasks.get(what) or NamedTask(check_name("task", what), self)
+            return Signature(task, args, kwargs)
+        kind = what if isinstance(what, type) else type(what)
+        if not issubclass(kind, BaseTask):
+            raise DispatchError(
+                f"cannot dispatch {what!r}: give a task, a BaseTask object or class, a task's name, or a signature"
+            )
+        task = next((task for task in self.tasks if task.function is kind), None)
+        task = task or NamedTask(default_name(kind), self)
+        if what is kind:
+            return Signature(task, args, kwargs)
+        if args or kwargs:
+            raise DispatchError(f"{kind.__name__}: give arguments to the class, or an object, not both")
+        fields = {field.alias: getattr(what, field.name) for field in attrs.fields(cast("Any", kind)) if field.init}
+        return Signature(task, (), fields)
+
+    async def run_now(self, signature: Signature[T]) -> T:
+        """Run a signature here and now, through the whole chain, without a broker; retries are waited for.
+
+        Returns the function's value, or raises what it raised at last.
+        """
+        from camora.run_now import run_now
+
+        return cast("T", await run_now(self._engine_parts(), self._dispatcher.build(signature), signature.task, self))
+
+    # Jobs and dead letters
+
+    async def job(self, job_id: str) -> Job[Any]:
+        """A job again from its id; does no I/O."""
+        return Job(job_id, "", self._jobs)
+
+    def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
+        """All dead letters, of one queue or of all, oldest first."""
+        return self._letters.list(queue)
+
+    async def requeue(self, job_id: str) -> bool:
+        """Put a dead letter back into its queue as a first attempt; False when there is no such letter."""
+        return await self._letters.requeue(job_id)
+
+    async def purge_dead_letters(self, queue: str | None = None) -> int:
+        """Delete dead letters for good; returns how many."""
+        return await self._letters.purge(queue)
+
+    # Working
+
+    def _engine_parts(self) -> EngineParts:
+        return EngineParts(
+            catalog=self.catalog,
+            tasks=self.tasks,
+            binding=self._binding,
+            injector=self.injector,
+            result_codec=self.result_codec,
+            middleware=self._middleware,
+            retry_policy=self._retry_policy,
+            pools=self._pools,
+            clock=self.clock,
+            largest_result=self.settings.max_result_size,
+            reference=reference_of(self),
+        )
+
+    def chain(self) -> list[Link]:
+        """The links around an execution, outermost first, with where each came from."""
+        from camora.engine import Engine
+
+        return list(Engine(self._engine_parts()).links)
+
+    def make_worker(
+        self,
+        *,
+        queues: Iterable[str] | None = None,
+        threads: Mapping[str, int] | None = None,
+        settings: WorkerSettings | None = None,
+    ) -> Worker:
+        """A worker for the running loop, not yet started. `queues` default to all that tasks and the app name.
+
+        `threads` gives a queue a lane of its own, with that many jobs at once. Raises `ConfigurationError`.
+        """
+        from camora.worker.lanes import lanes
+        from camora.worker.worker import Worker, WorkerParts
+
+        settings = settings or WorkerSettings.from_environment(os.environ)
+        parts = WorkerParts(
+            engine=self._engine_parts(),
+            connections=self._connections,
+            codec=self.codec,
+            clock=self.clock,
+            lanes=lanes(
+                queues,
+                known=(*self.tasks.queues(), *(queue.name for queue in self.queues)),
+                own={**{q.name: q.concurrency for q in self.queues if q.concurrency}, **(threads or {})},
+                concurrency=settings.concurrency,
+            ),
+            settings=settings,
+            largest=self.settings.max_message_size,
+            result_ttl=self.settings.result_ttl,
+            dispatch=self.dispatch,
+            on_start=self._start_hooks,
+            on_stop=self._stop_hooks,
+            logger=self.logger,
+        )
+        return Worker(parts)
+
+    async def start(self, *, burst: bool = False, **options: Any) -> None:
+        """Run a worker in this loop until SIGTERM or SIGINT; options as `make_worker`."""
+        async with self:
+            await self.make_worker(**options).run(burst=burst)
+
+    @asynccontextmanager
+    async def worker(self, **options: Any) -> AsyncIterator[Worker]:
+        """A worker inside an application's own loop: it works while the block runs, and is drained at its end."""
+        worker = self.make_worker(**options)
+        try:
+            await worker.start()
+            yield worker
+            await worker.drain()
+        finally:
+            await worker.close()
+
+    def run(self, processes: int | str = 1, threads: Mapping[str, int] | None = None, **options: Any) -> None:
+        """Run workers in that many processes (`"auto"`: one per core), and block until they are stopped.
+
+        Raises `ConfigurationError`; ends the program with the workers' exit code when they cannot start.
+        """
+        from camora.worker.supervisor import run_processes
+
+        run_processes(self, processes=processes, threads=threads or {}, **options)
+
+    def start_processes(
+        self, processes: int | str = 1, threads: Mapping[str, int] | None = None, *, daemon: bool = True, **options: Any
+    ) -> WorkerProcesses:
+        """Start worker processes and return at once: `.stop()`, `.join()`. With `daemon` they end with this one."""
+        from camora.worker.supervisor import start_processes
+
+        return start_processes(self, processes=processes, threads=threads or {}, daemon=daemon, **options)
+
+    # Life
+
+    def override(self, kind: Any, replacement: Any) -> AbstractContextManager[None]:
+        """Inside the block, this type is answered with `replacement` (an instance); for tests."""
+        return self._override({kind: lambda: replacement})
+
+    @contextmanager
+    def _override(self, replacements: Mapping[Any, Callable[[], Any]]) -> Any:
+        undo = self.injector.override(replacements)
+        try:
+            yield
+        finally:
+            undo()
+
+    def run_sync(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run one of this app's coroutines from code without an event loop; blocks."""
+        return self._portal.run(coroutine)
+
+    async def close(self) -> None:
+        """Let go of this loop's connections, and of the thread behind the `_sync` methods."""
+        await self._connections.close()
+        await asyncio.to_thread(self.close_sync)
+
+    def close_sync(self) -> None:
+        """End the thread behind the `_sync` methods, and its connections."""
+        self._portal.stop(self._connections.close())
+
+    async def __aenter__(self) -> Self:
+        await self._connections.get()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Camora {self.name!r} on {self.broker!r}, {len(self.tasks.by_name)} tasks>"
+
+
+class _Decorator:
+    """`@app.task(…)`: remembers options, and nothing of the functions it is applied to."""
+
+    def __init__(self, app: Camora, options: Mapping[str, Any]) -> None:
+        self._app = app
+        self._options = dict(options)
+
+    @overload
+    def __call__(self, function: C, /) -> C: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, function: Any, /) -> Any:
+        return self._app._register(function, self._options)  # noqa: SLF001 -- one unit with the app
+
+
+class _FallbackDecorator:
+    def __init__(self, app: Camora, queue: str, options: Mapping[str, Any]) -> None:
+        self._app = app
+        self._queue = queue
+        self._options = dict(options)
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        options = {"name": f"fallback:{self._queue}", **self._options}
+        return cast("Callable[P, R]", self._app._register(function, options, fallback=self._queue))  # noqa: SLF001

@@ -1,0 +1,1 @@
+"""What comes with the core; it enters through the same hooks as any plugin."""

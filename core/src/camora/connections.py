@@ -1,0 +1,129 @@
+"""One opened broker and result backend per event loop, made when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import attrs
+
+from camora.errors import ConfigurationError
+from camora.interfaces.broker import Broker
+from camora.interfaces.results import ResultBackend
+
+__all__ = ["Connection", "Connections", "Portal"]
+
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Connection:
+    """What is open in one loop. `atomic`: the broker's settlements write the results."""
+
+    broker: Broker
+    results: ResultBackend | None
+    atomic: bool
+
+
+class Connections:
+    """Opens the broker and the result backend once in every loop that uses the app."""
+
+    def __init__(self, broker: Broker, results: ResultBackend | None) -> None:
+        self._broker = broker
+        self._results = results
+        self._first_taken = False
+        self._by_loop: dict[asyncio.AbstractEventLoop, asyncio.Task[Connection]] = {}
+        self._lock = threading.Lock()
+        self._ready: tuple[asyncio.AbstractEventLoop | None, Connection | None] = (None, None)
+
+    def ready(self) -> Connection | None:
+        """This loop's connection, if it is open and was the last one asked for: the way of the hot path."""
+        loop, connection = self._ready
+        return connection if loop is asyncio.get_running_loop() else None
+
+    async def get(self) -> Connection:
+        """This loop's connection; opened by the first who asks. Raises what `Broker.open` raises."""
+        loop = asyncio.get_running_loop()
+        opening = self._by_loop.get(loop)
+        if opening is None:
+            self._drop_dead_loops()
+            opening = self._by_loop[loop] = loop.create_task(self._open())
+        try:
+            # Shielded: whoever is cancelled while waiting must not take the connection away from the others.
+            connection = await asyncio.shield(opening)
+        except BaseException:
+            if opening.done() and self._by_loop.get(loop) is opening:
+                del self._by_loop[loop]
+            raise
+        self._ready = (loop, connection)
+        return connection
+
+    async def _open(self) -> Connection:
+        with self._lock:
+            first, self._first_taken = not self._first_taken, True
+        broker = self._broker if first else self._broker.twin()
+        results = self._results if first or self._results is None else self._results.twin()
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(broker.close)
+            await broker.open()
+            if results is not None:
+                undo.push_async_callback(results.close)
+                await results.open()
+            undo.pop_all()
+        return Connection(broker, results, results is not None and broker.settles_into(results))
+
+    async def close(self) -> None:
+        """Close this loop's connection. The next use opens a new one."""
+        loop = asyncio.get_running_loop()
+        self._ready = (None, None)
+        opening = self._by_loop.pop(loop, None)
+        if opening is None:
+            return
+        with contextlib.suppress(Exception):
+            connection = await opening
+            if connection.results is not None:
+                await connection.results.close()
+            await connection.broker.close()
+
+    def _drop_dead_loops(self) -> None:
+        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
+            del self._by_loop[loop]
+
+
+class Portal:
+    """An event loop in a thread of its own, for callers that have none. Started by the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run it there, and wait for its answer."""
+        if self._thread is not None and threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ConfigurationError("a _sync method was called from Camora's own loop; use the async one")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._start()).result()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=loop.run_forever, name="camora-portal", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def stop(self, last: Coroutine[Any, Any, object]) -> None:
+        """Run one last coroutine there and end the thread; does nothing but close it when there is no thread."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is None or thread is None:
+            last.close()
+            return
+        asyncio.run_coroutine_threadsafe(last, loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,283 @@
+"""From a signature to a message in the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any
+
+from camora.clock import Clock
+from camora.connections import Connection, Connections
+from camora.errors import (
+    BrokerUnavailable,
+    DispatchError,
+    DispatchUncertain,
+    MessageTooLarge,
+    PayloadError,
+    UnsupportedCapability,
+)
+from camora.ids import IdSource
+from camora.interfaces.capabilities import Capabilities
+from camora.interfaces.codec import Codec
+from camora.job import Job, JobsPort
+from camora.message import Envelope, Message
+from camora.options import DispatchOptions, TaskOptions
+from camora.parameters import Parameters
+from camora.signature import Signature
+from camora.task import AnyTask
+
+__all__ = ["Dispatcher", "Dispatching", "NamedTask"]
+
+BATCH = 500
+_DEFAULTS = TaskOptions()
+
+
+class NamedTask:
+    """A task that is only a name here: its arguments are checked where it runs."""
+
+    def __init__(self, name: str, port: Any) -> None:
+        self.name = name
+        self.port = port
+        self.config = _DEFAULTS
+
+
+class Dispatcher:
+    """Makes messages, passes them through the dispatch chain, and publishes them."""
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        codec: Codec,
+        clock: Clock,
+        ids: IdSource,
+        parameters_of: Callable[[AnyTask], Parameters],
+        jobs: JobsPort,
+        capabilities: Capabilities,
+        largest: int,
+        timeout: float,
+    ) -> None:
+        self._connections = connections
+        self._codec = codec
+        self._clock = clock
+        self._ids = ids
+        self._parameters_of = parameters_of
+        self._jobs = jobs
+        self._capabilities = capabilities
+        self._largest = min(largest, capabilities.largest or largest)
+        self._timeout = timeout
+        self.chain: Callable[[Message], Awaitable[Message]] | None = None
+
+    def build(self, signature: Signature[Any]) -> Message:
+        """The message for a signature: bound, checked, unstructured. No I/O. Raises `DispatchError`s."""
+        task, options = signature.task, signature.options_
+        config: TaskOptions = task.config
+        if isinstance(task, NamedTask):
+            args, kwargs = list(signature.args), dict(signature.kwargs)
+        else:
+            args, kwargs = self._parameters_of(task).out(signature.args, signature.kwargs)
+        now = self._clock.now_ms()
+        due = options.due_ms(now, config.delay) if options.eta or options.delay or config.delay else 0
+        message = Message(
+            id=options.job_id or self._ids(),
+            task=task.name,
+            queue=options.queue or config.queue,
+            args=args,
+            kwargs=kwargs,
+            headers=dict(options.headers) if options.headers else {},
+            created=now,
+            due=due if due > now else 0,
+            expires=options.expires_ms(now, config.expires),
+            priority=config.priority if options.priority is None else options.priority,
+            timeout=options.timeout,
+            retry=None if options.retry_policy is None else options.retry_policy.to_wire(),
+            key=_key(config, options, task, args, kwargs),
+            key_ttl=config.key_ttl if options.key_ttl is None else options.key_ttl,
+        )
+        if message.due or message.priority or message.key:
+            self._check(message, now)
+        return message
+
+    def _check(self, message: Message, now: int) -> None:
+        able = self._capabilities
+        for asked, name in ((message.due, "delay"), (message.priority, "priority"), (message.key, "dedup")):
+            if asked and not getattr(able, name):
+                raise UnsupportedCapability(
+                    f"{message.task}: this broker has no {name} ({_USES[name]}); "
+                    "the SQLite broker (camora-sql) has it, for example",
+                    capability=name,
+                )
+        if able.longest_delay is not None and message.due - now > able.longest_delay * 1000:
+            raise UnsupportedCapability(
+                f"{message.task}: due in {(message.due - now) / 1000:.0f} s; this broker delays at most "
+                f"{able.longest_delay:.0f} s",
+                capability="delay",
+            )
+
+    def envelope(self, message: Message) -> Envelope:
+        """The encoded message, addressed. Raises `EncodeError` or `MessageTooLarge`."""
+        body = self._codec.encode(message)
+        if len(body) > self._largest:
+            raise MessageTooLarge(
+                f"{message.task}: the message has {len(body)} bytes; at most {self._largest} may travel. "
+                "Store the data elsewhere and send where it is",
+                size=len(body),
+                limit=self._largest,
+            )
+        return Envelope(
+            id=message.id,
+            task=message.task,
+            queue=message.queue,
+            body=body,
+            due=message.due,
+            expires=message.expires,
+            priority=message.priority,
+            key=message.key,
+            key_ttl=message.key_ttl,
+        )
+
+    async def one(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch one job."""
+        message = self.build(signature)
+        if self.chain is not None:
+            # The chain ends in `publish_message`; what middleware changed is in the message it hands on.
+            message = await self.chain(message)
+            return Job(message.id, message.task, self._jobs)
+        connection = self._connections.ready() or await self._connect()
+        [job_id] = await self._publish(connection, [self.envelope(message)])
+        return Job(job_id, message.task, self._jobs)
+
+    async def publish_message(self, message: Message) -> Message:
+        """The innermost end of the dispatch chain."""
+        connection = self._connections.ready() or await self._connect()
+        [job_id] = await self._publish(connection, [self.envelope(message)])
+        return message if job_id == message.id else _with_id(message, job_id)
+
+    async def batch(self, signatures: Sequence[Signature[Any]]) -> list[Job[Any]]:
+        """Dispatch a batch in one step of the broker."""
+        if self.chain is not None:
+            return [await self.one(signature) for signature in signatures]
+        envelopes = [self.envelope(self.build(signature)) for signature in signatures]
+        connection = self._connections.ready() or await self._connect()
+        ids = await self._publish(connection, envelopes)
+        return [Job(job_id, envelope.task, self._jobs) for job_id, envelope in zip(ids, envelopes, strict=True)]
+
+    async def _connect(self) -> Connection:
+        """Connect, trying for as long as a dispatch may take."""
+        connection: Connection = await self._retrying(self._connections.get)
+        return connection
+
+    async def _publish(self, connection: Connection, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        if not connection.broker.capabilities.shared:
+            return await connection.broker.publish(envelopes)  # no network, no waiting
+        ids: Sequence[str] = await self._retrying(
+            lambda: connection.broker.publish(envelopes),
+            uncertain=envelopes[0].id,
+            repeatable=bool(connection.broker.capabilities.dedup),
+        )
+        return ids
+
+    async def _retrying(
+        self, step: Callable[[], Awaitable[Any]], *, uncertain: str | None = None, repeatable: bool = True
+    ) -> Any:
+        """Try a step until it works or `dispatch_timeout` is over; an unclear answer is repeated under the same ids."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        doubt: DispatchUncertain | None = None
+        for tries in itertools.count():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await step()
+            except DispatchUncertain as error:
+                doubt = error
+                if not repeatable:
+                    raise
+                last: Exception = error
+            except BrokerUnavailable as error:
+                last = error
+            except TimeoutError as error:
+                if uncertain is not None:
+                    raise DispatchUncertain(
+                        f"the broker did not answer within {self._timeout:g} s: the job may be enqueued. Dispatching "
+                        f"again with job_id={uncertain!r} cannot double it",
+                        job_id=uncertain,
+                    ) from error
+                raise BrokerUnavailable(f"the broker did not answer within {self._timeout:g} s") from error
+            pause = random.uniform(0, min(1.0, 0.05 * 2**tries))  # noqa: S311 -- jitter
+            if loop.time() + pause >= deadline:
+                raise doubt or last
+            await asyncio.sleep(pause)
+        raise AssertionError  # the loop above has no end of its own
+
+
+_USES = {"delay": "delay, eta", "priority": "priority", "dedup": "idempotency keys"}
+
+
+def _with_id(message: Message, job_id: str) -> Message:
+    import msgspec
+
+    return msgspec.structs.replace(message, id=job_id)
+
+
+def _key(
+    config: TaskOptions, options: DispatchOptions, task: Any, args: Sequence[Any], kwargs: dict[str, Any]
+) -> str | None:
+    if options.key is not None:
+        return options.key
+    if config.key is None:
+        return None
+    try:
+        made = config.key.format(*args, **kwargs) if isinstance(config.key, str) else config.key(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 -- the user's function, or format string
+        raise PayloadError(
+            f"{task.name}: its key cannot be made from the arguments: {error!r}", task=task.name
+        ) from None
+    if not isinstance(made, str):
+        raise PayloadError(f"{task.name}: its key is {made!r}; a key is a text", task=task.name)
+    return made
+
+
+class Dispatching:
+    """Many dispatches under way: `await` it for a list of jobs, or `async for` over it, in constant memory.
+
+    Batches go out one after the other; when one fails, its error is raised, and those before it are enqueued.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, signatures: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self._dispatcher = dispatcher
+        self._signatures = signatures
+
+    def __await__(self) -> Generator[Any, None, list[Job[Any]]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[Job[Any]]:
+        return [job async for job in self]
+
+    async def __aiter__(self) -> AsyncIterator[Job[Any]]:
+        async for batch in _batches(self._signatures):
+            for job in await self._dispatcher.batch(batch):
+                yield job
+
+
+async def _batches(signatures: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Signature[Any]]]:
+    batch: list[Signature[Any]] = []
+    if isinstance(signatures, AsyncIterable):
+        async for signature in signatures:
+            batch.append(_signature(signature))
+            if len(batch) >= BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        return
+    iterator = iter(signatures)
+    while batch := [_signature(signature) for signature in itertools.islice(iterator, BATCH)]:
+        yield batch
+
+
+def _signature(value: Any) -> Signature[Any]:
+    if not isinstance(value, Signature):
+        raise DispatchError(f"dispatch_many takes signatures, such as add.s(1, 2); got {value!r}")
+    return value

@@ -1,0 +1,186 @@
+"""Running one delivery: whatever happens, the answer is an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from camora.clock import Clock
+from camora.context import Context, JobPort
+from camora.errors import DecodeError, PayloadError
+from camora.failures import describe
+from camora.interfaces.codec import Codec
+from camora.interfaces.pool import ProcessDied
+from camora.message import Delivery, Message
+from camora.outcome import ErrorInfo, Outcome, OutcomeKind
+from camora.registry import TaskRegistry
+from camora.settings import WorkerSettings
+from camora.signals import Discard, Failure
+from camora.steering import Again, Expired, NotOurs, TimedOut, Unstorable
+from camora.task import AnyTask
+
+__all__ = ["Executor", "Run", "StopReason"]
+
+_LONGEST_PAUSE = 60.0
+
+
+class StopReason(enum.Enum):
+    """Why the worker stops a run from outside."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease lost"
+    SHUTDOWN = "shutdown"
+
+
+class Run:
+    """One delivery on its way through this worker, from receipt to settlement."""
+
+    __slots__ = ("acknowledged", "context", "delivery", "message", "reason", "task")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.message: Message | None = None
+        self.context: Context | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.reason: StopReason | None = None
+        self.acknowledged = False
+        """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
+
+    def stop(self, reason: StopReason) -> None:
+        """Interrupt the attempt where that is possible; its outcome tells why. Safe to repeat."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        if self.context is not None:
+            self.context.cancelled = reason is StopReason.CANCELLED
+            self.context.lease_lost = reason is StopReason.LEASE_LOST
+            # Before there is a context the attempt has not begun, and looks at the reason itself: a task that is
+            # cancelled before its first step would end without an outcome.
+            if self.task is not None:
+                self.task.cancel()
+
+    @property
+    def label(self) -> str:
+        """Task and job, for logs."""
+        return f"{self.message.task if self.message else 'undecoded message'} {self.delivery.id}"
+
+
+def growing(times: int) -> float:
+    """Seconds to wait after so many misses: 1, 2, 4 … 60."""
+    return min(_LONGEST_PAUSE, 2.0 ** min(times, 10))
+
+
+class Executor:
+    """Decodes, looks the task up, and runs the chain. `run` never raises."""
+
+    def __init__(
+        self,
+        *,
+        tasks: TaskRegistry,
+        codec: Codec,
+        chain: Callable[[Context], Awaitable[Any]],
+        settings: WorkerSettings,
+        clock: Clock,
+        worker: str,
+        port: JobPort,
+        largest: int,
+    ) -> None:
+        self._tasks = tasks
+        self._codec = codec
+        self._chain = chain
+        self._settings = settings
+        self._clock = clock
+        self._worker = worker
+        self._port = port
+        self._largest = largest
+
+    async def run(self, run: Run) -> Outcome:
+        """Run the delivery to its outcome."""
+        refused, task = self._admit(run)
+        if refused is not None or task is None or run.message is None:
+            return refused or Outcome(kind=OutcomeKind.RELEASED)
+        context = run.context = Context(run.message, task, delivery=run.delivery, worker=self._worker, port=self._port)
+        if run.reason is not None:
+            return self._stopped(run)
+        try:
+            value = await self._chain(context)
+        except asyncio.CancelledError:
+            return self._stopped(run)
+        except Exception as error:  # noqa: BLE001 -- whatever the job raises is its outcome
+            return self._failed(context, error)
+        if isinstance(value, Failure):
+            return Outcome(kind=OutcomeKind.FAILED, error=ErrorInfo(type="camora.Failure", text=str(value.reason)))
+        return Outcome(kind=OutcomeKind.SUCCEEDED, value=value, encoded=context.encoded)
+
+    def _admit(self, run: Run) -> tuple[Outcome | None, AnyTask | None]:
+        """Decode and look up; an outcome when the message cannot run here."""
+        delivery = run.delivery
+        if len(delivery.body) > self._largest:
+            text = f"the message has {len(delivery.body)} bytes; at most {self._largest} are decoded"
+            return _dead("too_large", "camora.errors.MessageTooLarge", text), None
+        try:
+            message = run.message = self._codec.decode(delivery.body)
+        except DecodeError as error:
+            return _dead("undecodable", "camora.errors.DecodeError", str(error)), None
+        if delivery.deliveries > self._settings.max_deliveries:
+            text = (
+                f"taken {delivery.deliveries - 1} times and never settled: it seems to kill its workers "
+                f"(max_deliveries is {self._settings.max_deliveries})"
+            )
+            return _dead("poison", "camora.errors.PoisonMessage", text), None
+        task = self._tasks.for_message(message.task, delivery.queue)
+        if task is None:
+            return self._unknown(message), None
+        return None, task
+
+    def _unknown(self, message: Message) -> Outcome:
+        """A rolling deploy heals by itself: another worker, or this one after its restart, may know the task."""
+        waited = (self._clock.now_ms() - max(message.created, message.due)) / 1000
+        if waited > self._settings.unknown_task_limit:
+            text = f"no worker has known the task {message.task!r} for {waited:.0f} s"
+            return _dead("unknown_task", "camora.errors.UnknownTask", text)
+        error = ErrorInfo(type="camora.errors.UnknownTask", text=f"this worker has no task {message.task!r}")
+        return Outcome(kind=OutcomeKind.RELEASED, delay=growing(message.misses), charged=True, error=error)
+
+    def _stopped(self, run: Run) -> Outcome:
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        if run.reason is StopReason.CANCELLED:
+            return Outcome(kind=OutcomeKind.CANCELLED)
+        return Outcome(kind=OutcomeKind.RELEASED)
+
+    def _failed(self, context: Context, error: Exception) -> Outcome:
+        match error:
+            case Again():
+                return Outcome(kind=OutcomeKind.RETRY, delay=error.delay, error=describe(error.__cause__ or error))
+            case Discard():
+                return Outcome(kind=OutcomeKind.DISCARDED, error=ErrorInfo(type="camora.Discard", text=str(error)))
+            case NotOurs():
+                return Outcome(kind=OutcomeKind.RELEASED)
+            case Expired():
+                return Outcome(kind=OutcomeKind.EXPIRED)
+            case ProcessDied():
+                return Outcome(kind=OutcomeKind.CRASHED, delay=growing(context.deliveries - 1), error=describe(error))
+            case PayloadError():
+                return Outcome(kind=OutcomeKind.FAILED, error=describe(error), reason="payload")
+            case Unstorable():
+                return Outcome(kind=OutcomeKind.FAILED, error=describe(error.__cause__ or error), reason="failed")
+            case _ if not context.ran:
+                return self._refused(context, error)
+            case _:
+                return Outcome(kind=OutcomeKind.FAILED, error=describe(error, timeout=isinstance(error, TimedOut)))
+
+    def _refused(self, context: Context, error: Exception) -> Outcome:
+        """A guard or a dependency failed before the function: given back, and only after many tries dead."""
+        if context.message.misses + 1 >= self._settings.max_deliveries:
+            return Outcome(kind=OutcomeKind.FAILED, error=describe(error), reason="refused")
+        return Outcome(
+            kind=OutcomeKind.RELEASED, delay=growing(context.message.misses), charged=True, error=describe(error)
+        )
+
+
+def _dead(reason: str, kind: str, text: str) -> Outcome:
+    return Outcome(kind=OutcomeKind.FAILED, reason=reason, error=ErrorInfo(type=kind, text=text))

@@ -1,0 +1,50 @@
+"""Exceptions as text that is safe to store: whatever they hold, and however they are broken."""
+
+from __future__ import annotations
+
+import traceback
+
+from camora.outcome import ErrorInfo
+
+__all__ = ["describe"]
+
+TEXT_LIMIT = 4_000
+TRACEBACK_LIMIT = 20_000
+
+
+def describe(error: BaseException, *, timeout: bool = False) -> ErrorInfo:
+    """Type, text and traceback of an exception, bounded, without ever raising."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return ErrorInfo(
+        type=getattr(error, "remote_type", None) or name,
+        text=_bounded(_text(error), TEXT_LIMIT),
+        traceback=_bounded(_trace(error), TRACEBACK_LIMIT),
+        timeout=timeout,
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as broken:  # noqa: BLE001 -- a stranger's __str__ may do anything
+        return f"<its text cannot be made: {type(broken).__name__}>"
+
+
+def _trace(error: BaseException) -> str:
+    remote = getattr(error, "remote_traceback", None)
+    if isinstance(remote, str) and remote:
+        return remote
+    try:
+        return "".join(traceback.format_exception(error, limit=-50))
+    except BaseException:  # noqa: BLE001 -- formatting calls __str__, too
+        return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+
+
+def _bounded(text: str, limit: int) -> str:
+    """The head and tail of a long text; always valid Unicode."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… {len(text) - limit:,} characters left out …\n{text[-half:]}"

@@ -1,0 +1,194 @@
+"""What a `Job` handle asks: results, status, cancelling."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from camora.binding import Binding
+from camora.clock import Clock
+from camora.connections import Connections, Portal
+from camora.errors import (
+    DecodeError,
+    JobCancelled,
+    JobDiscarded,
+    JobExpired,
+    JobFailed,
+    JobTimeout,
+    ResultExpired,
+    ResultsDisabled,
+    ResultTimeout,
+    UnsupportedCapability,
+)
+from camora.interfaces.broker import JobState
+from camora.interfaces.codec import Codec
+from camora.interfaces.queues import QueuedJob
+from camora.interfaces.results import ResultBackend
+from camora.job import JobInfo
+from camora.outcome import CancelResult, JobRecord, Status
+from camora.registry import TaskRegistry
+
+__all__ = ["Jobs"]
+
+R = TypeVar("R")
+
+
+class Jobs:
+    """Looks jobs up in the result backend and the broker of the caller's loop."""
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        portal: Portal,
+        codec: Codec,
+        result_codec: Codec,
+        binding: Binding,
+        tasks: TaskRegistry,
+        clock: Clock,
+        ttl: float,
+    ) -> None:
+        self._connections = connections
+        self._portal = portal
+        self._codec = codec
+        self._result_codec = result_codec
+        self._binding = binding
+        self._tasks = tasks
+        self._clock = clock
+        self._ttl = ttl
+
+    def run_sync(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine of this app from code without an event loop; blocks."""
+        return self._portal.run(coroutine)
+
+    async def result(self, job_id: str, timeout: float | None) -> Any:
+        """Wait for the value; see `Job.result`."""
+        results = await self._results(job_id)
+        record = await results.wait(job_id, timeout)
+        if record is None:
+            raise ResultTimeout(
+                f"job {job_id} is not finished after {timeout:g} s; it goes on. Wait longer, or look at job.info()"
+                if timeout is not None
+                else f"waiting for job {job_id} was ended by closing the app",
+                job_id=job_id,
+            )
+        return self._value(record)
+
+    def _value(self, record: JobRecord) -> Any:
+        task, job_id = record.task, record.id
+        match record.status:
+            case Status.SUCCEEDED if record.value is not None:
+                return self._binding.result_into(self._tasks.get(task), self._result_codec.decode_value(record.value))
+            case Status.SUCCEEDED:
+                raise ResultsDisabled(
+                    f"{task} {job_id} succeeded, and keeps no result (keep_result=False)", job_id=job_id
+                )
+            case Status.DISCARDED:
+                why = f": {record.error.text}" if record.error and record.error.text else ""
+                raise JobDiscarded(f"{task} {job_id} was discarded{why}", job_id=job_id)
+            case Status.EXPIRED:
+                raise JobExpired(f"{task} {job_id} expired before it could start", job_id=job_id)
+            case Status.CANCELLED:
+                raise JobCancelled(f"{task} {job_id} was cancelled", job_id=job_id)
+            case _:
+                raise _failure(record)
+
+    async def _results(self, job_id: str) -> ResultBackend:
+        connection = self._connections.ready() or await self._connections.get()
+        if connection.results is None:
+            raise ResultsDisabled("this app keeps no results; give it some: Camora(results=…)", job_id=job_id)
+        return connection.results
+
+    async def info(self, job_id: str) -> JobInfo:
+        """What is known of a job, of both stores; see `Job.info`."""
+        connection = self._connections.ready() or await self._connections.get()
+        record = (await connection.results.fetch([job_id]))[0] if connection.results is not None else None
+        if record is not None and record.status.finished:
+            return _from_record(record, record.status)
+        queued = None
+        with contextlib.suppress(UnsupportedCapability):
+            queued = await connection.broker.queues.find(job_id)
+        if queued is not None:
+            return self._from_queue(queued, record)
+        return JobInfo(id=job_id, status=Status.UNKNOWN) if record is None else _from_record(record, record.status)
+
+    def _from_queue(self, queued: QueuedJob, record: JobRecord | None) -> JobInfo:
+        attempt, created = 1, 0
+        with contextlib.suppress(DecodeError):  # an undecodable message still has a place in a queue
+            message = self._codec.decode(queued.body)
+            attempt, created = message.attempt, message.created
+        status = {
+            JobState.LEASED: Status.RUNNING,
+            JobState.SCHEDULED: Status.RETRYING if attempt > 1 else Status.SCHEDULED,
+            JobState.DEAD: Status.FAILED,
+        }.get(JobState(queued.state), Status.RETRYING if attempt > 1 else Status.QUEUED)
+        return JobInfo(
+            id=queued.id,
+            status=status,
+            task=queued.task,
+            queue=queued.queue,
+            attempts=attempt if status is Status.RUNNING else attempt - 1,
+            deliveries=queued.deliveries,
+            created=_moment(created),
+            due=_moment(queued.due),
+            started=_moment(record.started) if record else None,
+            worker=queued.worker,
+            error=record.error if record else None,
+            progress=record.progress if record else None,
+        )
+
+    async def cancel(self, job_id: str) -> CancelResult:
+        """Remove or interrupt; see `Job.cancel`."""
+        connection = self._connections.ready() or await self._connections.get()
+        queued = await connection.broker.queues.find(job_id)
+        answer = await connection.broker.queues.cancel(job_id)
+        if answer is CancelResult.REMOVED and connection.results is not None:
+            record = JobRecord(
+                id=job_id,
+                status=Status.CANCELLED,
+                task=queued.task if queued else "",
+                queue=queued.queue if queued else "",
+                finished=self._clock.now_ms(),
+                ttl=self._ttl,
+            )
+            await connection.results.store([record])
+        if answer is CancelResult.UNKNOWN and connection.results is not None:
+            [known] = await connection.results.fetch([job_id])
+            if known is not None and known.status.finished:
+                return CancelResult.FINISHED
+        return answer
+
+
+def _failure(record: JobRecord) -> Exception:
+    error = record.error
+    if error is None:
+        return ResultExpired(f"job {record.id} ended as {record.status}, and nothing more is known", job_id=record.id)
+    kind = JobTimeout if error.timeout else JobFailed
+    text = f"{record.task or 'job'} {record.id} failed after {record.attempts} attempt{'s' * (record.attempts != 1)}: "
+    text += f"{error.type}: {error.text}" if error.text else error.type
+    failure = kind(text, job_id=record.id, error_type=error.type, error_text=error.text, traceback=error.traceback)
+    if error.traceback:
+        failure.add_note(f"In the worker {record.worker}:\n{error.traceback.rstrip()}")
+    return failure
+
+
+def _moment(stamp: int) -> datetime | None:
+    return datetime.fromtimestamp(stamp / 1000, UTC) if stamp else None
+
+
+def _from_record(record: JobRecord, status: Status) -> JobInfo:
+    return JobInfo(
+        id=record.id,
+        status=status,
+        task=record.task,
+        queue=record.queue,
+        attempts=record.attempts,
+        created=_moment(record.created),
+        started=_moment(record.started),
+        finished=_moment(record.finished),
+        worker=record.worker,
+        error=record.error,
+        progress=record.progress,
+    )

@@ -1,0 +1,51 @@
+"""The dead letters, as an app's users meet them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from camora.connections import Connections
+from camora.errors import DecodeError
+from camora.interfaces.codec import Codec
+from camora.outcome import DeadLetter
+
+__all__ = ["Letters"]
+
+_PAGE = 100
+
+
+class Letters:
+    """Lists, requeues and purges, over any broker."""
+
+    def __init__(self, connections: Connections, codec: Codec) -> None:
+        self._connections = connections
+        self._codec = codec
+
+    async def list(self, queue: str | None) -> AsyncIterator[DeadLetter]:
+        """All letters, oldest first, a page at a time."""
+        connection = await self._connections.get()
+        after = ""
+        while page := await connection.broker.dead_letters.list(queue=queue, limit=_PAGE, after=after):
+            for letter in page:
+                yield letter
+            after = page[-1].id
+
+    async def requeue(self, job_id: str) -> bool:
+        """Back into its queue under the same id, as a first attempt; False when there is no such letter."""
+        connection = await self._connections.get()
+        letter = await connection.broker.dead_letters.get(job_id)
+        if letter is None:
+            return False
+        try:
+            body = self._codec.evolve(letter.body, {"attempt": 1, "misses": 0, "due": 0, "expires": None})
+        except DecodeError:
+            body = letter.body  # somebody may have mended the codec; the bytes stay as they are
+        if connection.results is not None:
+            # The failed record stands for good (first writer wins), and would hide the new run's result.
+            await connection.results.forget([job_id])
+        return await connection.broker.dead_letters.requeue(job_id, body=body)
+
+    async def purge(self, queue: str | None) -> int:
+        """Delete for good; returns how many."""
+        connection = await self._connections.get()
+        return await connection.broker.dead_letters.purge(queue=queue)

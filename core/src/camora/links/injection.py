@@ -1,0 +1,56 @@
+"""Arguments: from the payload as annotated types, the rest from the injector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from camora.context import Context
+from camora.interfaces.injector import Injector
+from camora.interfaces.middleware import Executed, Middleware
+from camora.interfaces.pool import Pool
+from camora.message import Message
+from camora.parameters import Parameters
+from camora.task import AnyTask
+
+__all__ = ["Injection"]
+
+
+class Injection(Middleware):
+    """Structures the payload, and opens a scope of dependencies around the call where some are asked for."""
+
+    phase = "inner"
+
+    def __init__(
+        self, parameters_of: Callable[[AnyTask], Parameters], pool_of: Callable[[AnyTask], Pool], injector: Injector
+    ) -> None:
+        self._parameters_of = parameters_of
+        self._pool_of = pool_of
+        self._injector = injector
+
+    async def execute(self, context: Context, call_next: Executed) -> Any:
+        """Bind the arguments; raises `PayloadError` where they do not fit."""
+        parameters = self._parameters_of(context.task)
+        if context.task.is_fallback:  # it takes the message itself, whatever its payload is
+            args: list[Any] = []
+            kwargs: dict[str, Any] = {}
+        else:
+            args, kwargs = parameters.into(context.message.args, context.message.kwargs)
+        context.arguments = (args, kwargs)
+        if not parameters.injected or not self._pool_of(context.task).in_process:
+            return await call_next(context)
+        wanted = [
+            (name, kind)
+            for name, kind in parameters.injected.items()
+            if name not in kwargs and (name not in parameters.optional_injected or self._provides(kind))
+        ]
+        own = {Context: context, Message: context.message}
+        if all(kind in own for _, kind in wanted):
+            context.injected = {name: own[kind] for name, kind in wanted}
+            return await call_next(context)
+        async with self._injector.job_scope(context) as scope:
+            context.injected = {name: own[kind] if kind in own else await scope.get(kind) for name, kind in wanted}
+            return await call_next(context)
+
+    def _provides(self, kind: Any) -> bool:
+        return kind is Context or kind is Message or self._injector.provides(kind)

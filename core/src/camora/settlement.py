@@ -1,0 +1,229 @@
+"""The one place that turns outcomes into settlements, and settlements into broker calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+from camora.clock import Clock
+from camora.errors import BrokerUnavailable
+from camora.executor import Run, growing
+from camora.failures import describe
+from camora.interfaces.broker import Consumer
+from camora.interfaces.codec import Codec
+from camora.interfaces.results import ResultBackend
+from camora.message import Envelope
+from camora.outcome import Action, DeadLetter, JobRecord, Outcome, OutcomeKind, Settlement, Status
+
+__all__ = ["Settler", "Verdicts"]
+
+_STATUS = {
+    OutcomeKind.SUCCEEDED: Status.SUCCEEDED,
+    OutcomeKind.FAILED: Status.FAILED,
+    OutcomeKind.DISCARDED: Status.DISCARDED,
+    OutcomeKind.EXPIRED: Status.EXPIRED,
+    OutcomeKind.CANCELLED: Status.CANCELLED,
+    OutcomeKind.RETRY: Status.RETRYING,
+}
+
+
+class Verdicts:
+    """Turns an outcome into what is to be done: a pure function of its inputs and the clock."""
+
+    def __init__(self, *, codec: Codec, clock: Clock, worker: str, keep_records: bool, ttl: float) -> None:
+        self._codec = codec
+        self._clock = clock
+        self._worker = worker
+        self._keep_records = keep_records
+        self._ttl = ttl
+
+    def settlement(self, run: Run, outcome: Outcome) -> Settlement:
+        """What settles this run."""
+        match outcome.kind:
+            case _ if run.acknowledged:
+                # `ack="before"`: the message is gone, only the record is left to be written.
+                return Settlement(delivery=run.delivery, action=Action.ACK, record=self._record(run, outcome))
+            case OutcomeKind.RETRY:
+                return self._again(run, outcome, attempt=_attempt(run) + 1, misses=0)
+            case OutcomeKind.RELEASED if outcome.charged:
+                return self._again(run, outcome, attempt=_attempt(run), misses=_misses(run) + 1)
+            case OutcomeKind.RELEASED:
+                return Settlement(delivery=run.delivery, action=Action.RELEASE, delay=outcome.delay, charged=False)
+            case OutcomeKind.CRASHED:
+                return Settlement(delivery=run.delivery, action=Action.RELEASE, delay=outcome.delay, charged=True)
+            case OutcomeKind.FAILED:
+                return self._failure(run, outcome)
+            case _:
+                return Settlement(delivery=run.delivery, action=Action.ACK, record=self._record(run, outcome))
+
+    def _failure(self, run: Run, outcome: Outcome) -> Settlement:
+        config = run.context.task.config if run.context else None
+        if config is not None and outcome.reason == "failed":
+            if config.ack != "after" or config.on_failure == "drop":
+                return Settlement(delivery=run.delivery, action=Action.ACK, record=self._record(run, outcome))
+            if config.on_failure == "requeue":
+                # Never at once: a job that always fails must not spin.
+                again = Outcome(kind=OutcomeKind.RETRY, delay=growing(_misses(run)), error=outcome.error)
+                return self._again(run, again, attempt=1, misses=_misses(run) + 1)
+        message = run.message
+        letter = DeadLetter(
+            id=run.delivery.id,
+            queue=run.delivery.queue,
+            task=message.task if message else "",
+            body=run.delivery.body,
+            reason=outcome.reason,
+            error=outcome.error,
+            attempts=_attempt(run) if run.context and run.context.ran else 0,
+            deliveries=run.delivery.deliveries,
+            died=self._clock.now_ms(),
+        )
+        return Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=self._record(run, outcome))
+
+    def _again(self, run: Run, outcome: Outcome, *, attempt: int, misses: int) -> Settlement:
+        message, delivery = run.message, run.delivery
+        assert message is not None
+        due = self._clock.now_ms() + round(outcome.delay * 1000) if outcome.delay > 0 else 0
+        body = self._codec.evolve(delivery.body, {"attempt": attempt, "misses": misses, "due": due})
+        envelope = Envelope(
+            id=delivery.id,
+            task=message.task,
+            queue=delivery.queue,
+            body=body,
+            due=due,
+            expires=message.expires,
+            priority=message.priority,
+            key=message.key,
+            key_ttl=message.key_ttl,
+        )
+        record = self._record(run, outcome) if outcome.kind is OutcomeKind.RETRY else None
+        return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
+
+    def _record(self, run: Run, outcome: Outcome) -> JobRecord | None:
+        if not self._keep_records:
+            return None
+        message, context = run.message, run.context
+        keep = True
+        if context is not None:
+            keep = (
+                context.task.config.keep_result if context.message.keep_result is None else context.message.keep_result
+            )
+        return JobRecord(
+            id=run.delivery.id,
+            status=_STATUS[outcome.kind],
+            task=message.task if message else "",
+            queue=run.delivery.queue,
+            value=outcome.encoded if keep else None,
+            kept=keep,
+            error=outcome.error,
+            attempts=_attempt(run),
+            created=message.created if message else 0,
+            started=context.started if context else 0,
+            finished=0 if outcome.kind is OutcomeKind.RETRY else self._clock.now_ms(),
+            worker=self._worker,
+            ttl=self._ttl,
+        )
+
+
+def _attempt(run: Run) -> int:
+    return run.message.attempt if run.message else 0
+
+
+def _misses(run: Run) -> int:
+    return run.message.misses if run.message else 0
+
+
+class Settler:
+    """Gathers the settlements of the same moment, and has the broker apply them together.
+
+    One flush is under way at a time; what ends meanwhile makes up the next one. While the broker is away it goes on
+    trying: the runs stay in the worker's hands, and their leases are kept.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        results: ResultBackend | None,
+        *,
+        atomic: bool,
+        settled: Callable[[Run, bool], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._consumer = consumer
+        self._results = results
+        self._atomic = atomic
+        self._settled = settled
+        self._logger = logger
+        self._waiting: list[tuple[Run, Settlement]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    def submit(self, run: Run, settlement: Settlement) -> None:
+        """Settle this run with the next batch; `settled(run, applied)` is called when that is done."""
+        self._waiting.append((run, settlement))
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+
+    async def drain(self) -> None:
+        """Wait until nothing is left to settle."""
+        while self._flusher is not None:
+            await asyncio.wait([self._flusher])
+
+    def abandon(self) -> None:
+        """Stop trying; what is unsettled comes back to other workers when its lease lapses."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                answers = await self._apply(batch)
+                for (run, _), applied in zip(batch, answers, strict=True):
+                    self._settled(run, applied)
+        finally:
+            self._flusher = None
+
+    async def _apply(self, batch: Sequence[tuple[Run, Settlement]]) -> Sequence[bool]:
+        tries = 0
+        while True:
+            try:
+                return await self._once([settlement for _, settlement in batch])
+            except BrokerUnavailable as error:
+                if tries == 0:
+                    self._logger.warning("cannot settle %d jobs, trying again: %s", len(batch), error)
+                tries += 1
+                await asyncio.sleep(random.uniform(0.05, 1.0) * growing(min(tries, 4)) / 2)  # noqa: S311 -- jitter
+            except Exception as error:
+                if len(batch) == 1:
+                    self._logger.exception("%s cannot be settled; its lease will lapse", batch[0][0].label)
+                    return [await self._reject_unsettled(batch[0][0], error)]
+                # One settlement that cannot be applied must not take the others along.
+                return [(await self._apply([one]))[0] for one in batch]
+
+    async def _reject_unsettled(self, run: Run, error: Exception) -> bool:
+        """Try at least to keep the message, with the reason."""
+        letter = DeadLetter(
+            id=run.delivery.id,
+            queue=run.delivery.queue,
+            task=run.message.task if run.message else "",
+            body=run.delivery.body,
+            reason="failed",
+            error=describe(error),
+            deliveries=run.delivery.deliveries,
+        )
+        try:
+            return (
+                await self._consumer.settle([Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter)])
+            )[0]
+        except Exception:
+            self._logger.exception("%s cannot be dead-lettered either", run.label)
+            return False
+
+    async def _once(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        if self._results is not None and not self._atomic:
+            # Two systems: the result first, the acknowledgement last, so that no job is gone without its result.
+            records = [settlement.record for settlement in settlements if settlement.record is not None]
+            if records:
+                await self._results.store(records)
+        return await self._consumer.settle(settlements)

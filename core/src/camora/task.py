@@ -1,0 +1,204 @@
+"""A task: a function or class that an app knows by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
+
+import attrs
+
+from camora.errors import ConfigurationError
+from camora.job import Job
+from camora.options import DispatchOptions, DispatchOptionsDict, TaskOptions
+from camora.signature import Signature
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+__all__ = ["AnyTask", "AsyncTask", "BaseTask", "Configured", "DispatchPort", "SyncTask", "Task", "default_name"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class DispatchPort(Protocol):
+    """Where a task hands its jobs: the app."""
+
+    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch."""
+
+    def run_sync(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine of the app's from code without an event loop."""
+
+
+@dataclass_transform(field_specifiers=(attrs.field,))
+class BaseTask:
+    """The base of task classes: annotations are the validated payload, `execute` does the work.
+
+    Subclasses become attrs classes. `execute` may be async or not; its parameters are injected by type.
+    """
+
+    execute: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        attrs.define(cls, slots=False)
+
+
+def home_of(what: Any) -> str:
+    """The module something was defined in, by the name other processes import it under."""
+    module = getattr(what, "__module__", "") or ""
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else module
+
+
+def default_name(what: Any) -> str:
+    """`module:qualname` of a function, the class name of a class."""
+    if isinstance(what, type):
+        return what.__name__
+    return f"{home_of(what)}:{what.__qualname__}"
+
+
+class Task(Generic[P, R]):
+    """A registered task. Calling it calls the function; `dispatch` sends it to a worker.
+
+    Belongs to one app and is never changed: options of one dispatch live in a `Configured` view.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        config: TaskOptions,
+        port: DispatchPort,
+        is_async: bool,
+        is_fallback: bool = False,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.config = config
+        self.port = port
+        self.is_async = is_async
+        self.is_fallback = is_fallback
+        self.is_class = isinstance(function, type)
+        self.reference = f"{getattr(function, '__module__', '')}:{function.__qualname__}"
+        self.__name__ = getattr(function, "__name__", name)
+        self.__qualname__ = function.__qualname__
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    @property
+    def execution(self) -> str:
+        """The kind of pool its function runs in, unless `pool` names one."""
+        return self.config.execution or ("async" if self.is_async else "thread")
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """A signature of this call; in a workflow it gets the previous result first."""
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """A signature of this call that stays as it is, whatever came before."""
+        return Signature(self, args, kwargs, immutable=True)
+
+    def options(self, **options: Unpack[DispatchOptionsDict]) -> Configured[P, R]:
+        """This task with options for a dispatch: `await task.options(delay=10).dispatch(…)`.
+
+        Raises `ConfigurationError` for an unknown or impossible option.
+        """
+        return Configured(self, DispatchOptions().merge(options, self.name))
+
+    async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Send a job to the workers; returns when the broker has it.
+
+        Raises `PayloadError`, `EncodeError`, `MessageTooLarge`, `BrokerUnavailable`, `DispatchUncertain` or
+        `UnsupportedCapability`; see `camora.errors`.
+        """
+        return cast("Job[R]", await self.port.dispatch_signature(Signature(self, args, kwargs)))
+
+    def dispatch_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """`dispatch` for code without an event loop, or in a thread; blocks."""
+        return cast("Job[R]", self.port.run_sync(self.port.dispatch_signature(Signature(self, args, kwargs))))
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is a coroutine function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function."""
+        return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
+
+
+class SyncTask(Task[P, R]):
+    """A task whose function is a plain function, or a task class."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function."""
+        return cast("R", self.function(*args, **kwargs))
+
+
+AnyTask = Task[Any, Any]
+
+
+class Configured(Generic[P, R]):
+    """A task seen with options; the task itself is unchanged."""
+
+    __slots__ = ("_options", "_task")
+
+    def __init__(self, task: Task[P, R], options: DispatchOptions) -> None:
+        self._task = task
+        self._options = options
+
+    def options(self, **options: Unpack[DispatchOptionsDict]) -> Configured[P, R]:
+        """These options with more on top."""
+        return Configured(self._task, self._options.merge(options, self._task.name))
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """As `Task.s`."""
+        return Signature(self._task, args, kwargs, options=self._options)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """As `Task.si`."""
+        return Signature(self._task, args, kwargs, immutable=True, options=self._options)
+
+    async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `Task.dispatch`, with these options."""
+        return cast("Job[R]", await self._task.port.dispatch_signature(self.s(*args, **kwargs)))
+
+    def dispatch_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `Task.dispatch_sync`, with these options."""
+        return cast("Job[R]", self._task.port.run_sync(self._task.port.dispatch_signature(self.s(*args, **kwargs))))
+
+
+def check_task_function(function: Any) -> bool:
+    """True for a coroutine function, False for a plain one; raises `ConfigurationError` for what is no task."""
+    import inspect
+
+    if isinstance(function, type):
+        if not issubclass(function, BaseTask):
+            raise ConfigurationError(
+                f"{function.__qualname__} is no task: a task class derives from camora.BaseTask and has an execute"
+                " method"
+            )
+        execute = getattr(function, "execute", None)
+        if execute is None:
+            raise ConfigurationError(f"{function.__qualname__} has no execute method")
+        return inspect.iscoroutinefunction(execute)
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"{function.__qualname__} is a generator; a task returns one value")
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise ConfigurationError(f"{function!r} is no task: give a function or a BaseTask class")
+    return inspect.iscoroutinefunction(function)

@@ -1,0 +1,1 @@
+"""The worker: lanes that take deliveries, run them, and settle them."""

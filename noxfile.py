@@ -1,0 +1,99 @@
+"""Every check and chore, each in an environment of its own. `nox` runs tests, lint, types and docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")
+PACKAGES = ["./core", "./plugins/camora_sql"]
+
+
+def group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    session.install(*PACKAGES, *(name for which in groups for name in group(which)))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the example application: a census of the standard library."""
+    install(session)
+    session.run("python", "examples/census/census.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole suite."""
+    install(session, "test", "lint")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and the direction of imports."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy on all of it, pyright on what users see."""
+    install(session, "types", "test")
+    session.run("mypy", "core/src", "plugins/camora_sql/src", "tests/typing")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "camora", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every block of the README and the docs."""
+    install(session, "test")
+    session.run("pytest", "README.md", "docs", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, beside the peers."""
+    install(session)
+    session.install("-r", "benchmarks/requirements.txt")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["run", "--quick"]))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheels and source distributions into dist/."""
+    session.install("build")
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--outdir", "dist", package)
+
+
+@nox.session
+@nox.parametrize("resolution", ["highest", "lowest-direct"])
+def isolation(session: nox.Session, resolution: str) -> None:
+    """Install built wheels, the core plus one plugin alone, with the newest and the oldest allowed versions."""
+    wheels = Path(session.create_tmp()) / "wheels"
+    session.install("build")
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
+    check = ROOT / "tests" / "architecture" / "isolated.py"
+    for plugin in (None, "camora_sql"):
+        environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
+        session.run("uv", "venv", "--clear", str(environment), external=True)
+        python = environment / "bin" / "python"
+        chosen = [str(next(wheels.glob("camora-*.whl")))]
+        if plugin:
+            chosen.append(str(next(wheels.glob(f"{plugin}-*.whl"))))
+        session.run("uv", "pip", "install", "--python", str(python), "--resolution", resolution, *chosen, external=True)
+        session.run(str(python), str(check), *([plugin] if plugin else []), external=True)
