@@ -90,7 +90,7 @@ class Consumer(ABC):
 
     @abstractmethod
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Take up to `limit` messages that are due, not expired and not paused, the most urgent first.
+        """Take up to `limit` messages that are due and whose queue is not paused, the most urgent first.
 
         Waits up to `wait` seconds (0: not at all) until there is at least one, then returns what is there without
         waiting for more. An empty answer is no error. Taking is one atomic step: a message never leaves the store

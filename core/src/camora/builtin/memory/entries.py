@@ -1,0 +1,62 @@
+"""What the store keeps of one message, and of one consumer's hold on some of them."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from camora.interfaces.broker import JobState
+from camora.message import Envelope
+from camora.outcome import DeadLetter
+
+__all__ = ["Entry", "Stake"]
+
+
+class Entry(msgspec.Struct, eq=False):
+    """One message, from its publication to the end of its job or of its letter.
+
+    `order` sorts the ready ones. `state` is None once it is gone for good, though a queue may still hold the object.
+    """
+
+    envelope: Envelope
+    order: int
+    state: JobState | None
+    deliveries: int = 0
+    receipt: int = 0
+    """The fencing token of the delivery it is out on; 0 while it is not lent, which no delivery ever carries."""
+    lapses: float = 0.0
+    stake: Stake | None = None
+    letter: DeadLetter | None = None
+
+
+class Stake:
+    """What one consumer has on loan.
+
+    All its leases are of one length, so that `held`, ordered by when they were taken or last extended, is also ordered
+    by when they lapse: no heap is needed. It outlives its consumer until the last delivery is settled or has lapsed.
+    """
+
+    __slots__ = ("held", "lease", "worker")
+
+    def __init__(self, worker: str, lease: float) -> None:
+        self.worker = worker
+        self.lease = lease
+        self.held: dict[str, Entry] = {}
+
+    def first_lapse(self) -> float:
+        """When the next of these leases lapses, in monotonic seconds; infinity when there is none."""
+        for entry in self.held.values():
+            return entry.lapses
+        return math.inf
+
+    def lapsed(self, now: float) -> list[Entry]:
+        """Those whose lease is over, oldest first; they are no longer held."""
+        over = []
+        for entry in self.held.values():
+            if entry.lapses > now:
+                break
+            over.append(entry)
+        for entry in over:
+            del self.held[entry.envelope.id]
+        return over
