@@ -8,7 +8,7 @@ from camora.interfaces.injector import Injector, JobScope
 from camora.interfaces.middleware import Middleware
 from camora.interfaces.observer import Event, Observer
 from camora.interfaces.operations import Check, CheckResult, Command
-from camora.interfaces.pool import Call, Pool, PoolSettings, ProcessDied
+from camora.interfaces.pool import Call, Pool, PoolSettings, ProcessDied, RemoteError, TaskExit, let_go
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.retry import RetryPolicyLike
@@ -41,10 +41,13 @@ __all__ = [
     "ProcessDied",
     "QueuedJob",
     "Queues",
+    "RemoteError",
     "ResultBackend",
     "RetryPolicyLike",
     "ScheduleRecord",
     "ScheduleStore",
     "Support",
+    "TaskExit",
     "Trigger",
+    "let_go",
 ]

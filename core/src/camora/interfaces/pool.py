@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import attrs
+import msgspec
 
-__all__ = ["Call", "Pool", "PoolSettings", "ProcessDied"]
+from camora.context import Context
+from camora.failures import describe
+
+__all__ = ["LET_GO", "Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskExit", "let_go"]
 
 
 @attrs.frozen(kw_only=True)
@@ -21,18 +26,59 @@ class PoolSettings:
     """Replace a process after this many calls (process pools)."""
 
 
-@attrs.frozen(kw_only=True)
-class Call:
-    """One function call, bound. `reference` is `module:qualname` of the task, for pools in other processes."""
+class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One function call, bound. A struct, because one is made for every job."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    kwargs: Mapping[str, Any] = {}
     is_async: bool = False
     reference: str = ""
+    """`module:qualname` of the task, for pools in other processes."""
     task: str = ""
+    """The task's name, for errors."""
     timeout: float | None = None
     """Seconds; a pool that can kill does so itself, the others leave it to the timeout link around them."""
+    injected: Mapping[str, Any] = {}
+    """Parameter names and types that are still to be filled, by a pool whose calls run in another process."""
+    context: Context | None = None
+    """The attempt this call belongs to, where `injected` is not empty."""
+    app: str = ""
+    """`module:attribute` of the app, whose `injector` another process asks for what is `injected`."""
+
+
+class RemoteError(Exception):
+    """An exception as text, where the exception itself could not come along.
+
+    `remote_type`, the text and `remote_traceback` are those of the original, bounded in size; `bases` are the qualified
+    names of its class and that class's bases, for whoever would have used `isinstance`.
+    """
+
+    def __init__(self, remote_type: str, text: str, remote_traceback: str = "", bases: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.remote_type = remote_type
+        self.remote_traceback = remote_traceback
+        self.bases = bases
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """The text form of this exception; never raises."""
+        seen = describe(error)
+        bases = tuple(
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            for kind in type(error).__mro__[:-1]
+        )
+        return cls(seen.type, seen.text, seen.traceback, bases)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.remote_type, str(self), self.remote_traceback, self.bases)
+
+
+class TaskExit(RemoteError):
+    """A function raised what is no `Exception`: `sys.exit`, `KeyboardInterrupt`, `GeneratorExit`, a stray cancellation.
+
+    Such a thing would stop the event loop, so every pool raises this in its place.
+    """
 
 
 class ProcessDied(Exception):
@@ -44,6 +90,20 @@ class ProcessDied(Exception):
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+LET_GO = "camora: let go"
+"""The message of the cancellation that `let_go` sends."""
+
+
+def let_go(task: asyncio.Task[Any]) -> None:
+    """Give up on a task that was cancelled a while ago and has not ended: its function ignores the cancellation.
+
+    The call that the task awaits in an async pool then ends as cancelled; the function goes on beside it, unheard, and
+    `abandoned` counts it. Does nothing to a task that is done, or not being cancelled.
+    """
+    if not task.done() and task.cancelling():
+        task.cancel(LET_GO)
 
 
 class Pool(ABC):
@@ -69,7 +129,8 @@ class Pool(ABC):
         The caller's context variables are visible to the function. Cancelling the returned coroutine stops the
         function where that is possible; where it is not, the slot is replaced, the function goes on unheard, and
         `abandoned` counts it. Raises `TimeoutError` when `call.timeout` is over and the pool `kills`, and
-        `ProcessDied` when the process died; other calls of the pool are not disturbed.
+        `ProcessDied` when the process died; other calls of the pool are not disturbed. Raises `TaskExit` where the
+        function raised what is no `Exception`, so that nothing it does can stop the caller's loop.
         """
 
     @property
@@ -79,4 +140,7 @@ class Pool(ABC):
 
     @abstractmethod
     async def close(self, grace: float) -> None:
-        """Stop: wait up to `grace` seconds for running calls, then kill what can be killed. May be repeated."""
+        """Stop: wait up to `grace` seconds for running calls, then kill what can be killed. May be repeated.
+
+        Calls that are left are cancelled; later ones raise `RuntimeError`.
+        """
