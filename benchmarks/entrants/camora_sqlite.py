@@ -1,0 +1,46 @@
+"""Camora on SQLite, one worker process: at least once, results stored in the settlement's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.entrant import Entrant, run_uvloop
+from benchmarks.jobs import JOBS
+
+
+class CamoraSqlite(Entrant):
+    distribution = "camora-sql"
+    package = "camora_sql"
+
+    def _make(self) -> None:
+        from camora import Camora
+
+        self.app = Camora(f"sqlite:///{self.place.folder / 'camora.db'}")
+        self.tasks = {name: self.app.task(name=name)(job) for name, job in JOBS.items()}
+
+    async def open(self) -> None:
+        self._make()
+
+    async def dispatch(self, job: str, *args: Any) -> Any:
+        return await self.tasks[job].dispatch(*args)
+
+    async def dispatch_many(self, job: str, arguments: Sequence[tuple[Any, ...]]) -> None:
+        task = self.tasks[job]
+        async for _ in self.app.dispatch_many(task.s(*args) for args in arguments):
+            pass
+
+    async def roundtrip(self, value: int) -> int:
+        job = await self.tasks["echo"].dispatch(value)
+        result: int = await job.result(timeout=30)
+        return result
+
+    async def close(self) -> None:
+        await self.app.close()
+
+    def work(self, concurrency: int) -> None:
+        self._make()
+        run_uvloop(lambda: self.app.start(concurrency=concurrency))
+
+
+ENTRANT = CamoraSqlite

@@ -1,0 +1,44 @@
+"""W5: dispatch a job and wait for its result, 50 at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+from benchmarks.bench import Bench
+from benchmarks.scenario import Metric, Scenario
+
+CONCURRENCY = 50
+
+
+async def measure(bench: Bench) -> dict[str, float]:
+    count = bench.params["count"]
+    async with bench.worker(expect=-1):
+        for number in range(5):
+            await bench.entrant.roundtrip(number)
+        numbers = itertools.islice(itertools.count(), count)
+        took: list[float] = []
+
+        async def caller() -> None:
+            for number in numbers:
+                asked = time.perf_counter()
+                if await bench.entrant.roundtrip(number) != number:
+                    raise AssertionError(f"the result of {number} is wrong")
+                took.append(time.perf_counter() - asked)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
+        seconds = time.perf_counter() - started
+    return {"rate": count / seconds, "p50": sorted(took)[count // 2] * 1000}
+
+
+SCENARIO = Scenario(
+    "w5",
+    "W5 dispatch and await the result, 50 at once",
+    (Metric("rate", "results /s"), Metric("p50", "p50 ms", more_is_better=False, digits=1)),
+    measure,
+    params={"count": 3_000},
+    quick={"count": 300},
+    counts=("count",),
+)
