@@ -343,16 +343,18 @@ class Camora:
         *,
         queues: Iterable[str] | None = None,
         threads: Mapping[str, int] | None = None,
+        concurrency: int | None = None,
         settings: WorkerSettings | None = None,
     ) -> Worker:
         """A worker for the running loop, not yet started. `queues` default to all that tasks and the app name.
 
-        `threads` gives a queue a lane of its own, with that many jobs at once. Raises `ConfigurationError`.
+        `threads` gives a queue a lane of its own, with that many jobs at once; `settings` replaces what the environment
+        says. Raises `ConfigurationError`.
         """
         from camora.worker.lanes import lanes
         from camora.worker.worker import Worker, WorkerParts
 
-        settings = settings or WorkerSettings.from_environment(os.environ)
+        settings = settings or WorkerSettings.from_environment(os.environ, concurrency=concurrency)
         parts = WorkerParts(
             engine=self._engine_parts(),
             connections=self._connections,

@@ -82,7 +82,8 @@ class PoolSet:
         return self._pools[key]
 
     def _make(self, settings: PoolSettings) -> Pool:
-        return self._catalog.provider("camora_pools", settings.kind).make(settings=attrs.asdict(settings))
+        pool: Pool = self._catalog.provider("camora_pools", settings.kind).make(settings=settings)
+        return pool
 
     async def open(self, tasks: Sequence[AnyTask]) -> None:
         """Make and open what these tasks need."""

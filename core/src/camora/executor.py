@@ -12,7 +12,7 @@ from camora.context import Context, JobPort
 from camora.errors import DecodeError, PayloadError
 from camora.failures import describe
 from camora.interfaces.codec import Codec
-from camora.interfaces.pool import ProcessDied
+from camora.interfaces.pool import ProcessDied, TaskExit
 from camora.message import Delivery, Message
 from camora.outcome import ErrorInfo, Outcome, OutcomeKind
 from camora.registry import TaskRegistry
@@ -37,7 +37,7 @@ class StopReason(enum.Enum):
 class Run:
     """One delivery on its way through this worker, from receipt to settlement."""
 
-    __slots__ = ("acknowledged", "context", "delivery", "message", "reason", "task")
+    __slots__ = ("abandoned", "acknowledged", "context", "delivery", "message", "reason", "task")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -45,6 +45,8 @@ class Run:
         self.context: Context | None = None
         self.task: asyncio.Task[None] | None = None
         self.reason: StopReason | None = None
+        self.abandoned = False
+        """True once it ignored its interruption and was settled without it."""
         self.acknowledged = False
         """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
 
@@ -106,7 +108,11 @@ class Executor:
             return self._stopped(run)
         try:
             value = await self._chain(context)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            task_here = asyncio.current_task()
+            if task_here is not None and not task_here.cancelling():
+                # Nobody cancelled it: something inside raised this by itself, and that is a failure.
+                return self._failed(context, TaskExit.of(error))
             return self._stopped(run)
         except Exception as error:  # noqa: BLE001 -- whatever the job raises is its outcome
             return self._failed(context, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from types import TracebackType
 
 from camora.outcome import ErrorInfo
 
@@ -36,9 +37,17 @@ def _trace(error: BaseException) -> str:
     if isinstance(remote, str) and remote:
         return remote
     try:
-        return "".join(traceback.format_exception(error, limit=-50))
+        return "".join(traceback.format_exception(type(error), error, _users_part(error), limit=-50))
     except BaseException:  # noqa: BLE001 -- formatting calls __str__, too
         return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+
+
+def _users_part(error: BaseException) -> TracebackType | None:
+    """The traceback from where the framework is left: its own frames tell a user nothing. All of it if none is left."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "camora":
+        trace = trace.tb_next
+    return trace or error.__traceback__
 
 
 def _bounded(text: str, limit: int) -> str:

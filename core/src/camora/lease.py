@@ -154,7 +154,6 @@ class LoopWatch:
     async def close(self) -> None:
         """End the thread."""
         self._ended.set()
-        self._beat.set()
         await asyncio.to_thread(self._thread.join)
 
     def _watch(self) -> None:
@@ -170,10 +169,8 @@ class LoopWatch:
             label = self._culprit()
             self._logger.warning("%s", label)
             self._beat.wait()
-            if not self._ended.is_set():
-                self._logger.warning(
-                    "the event loop was blocked for %.1f s by %s", time.monotonic() - asked, label.split(",")[0]
-                )
+            blocked = time.monotonic() - asked
+            self._logger.warning("the event loop was blocked for %.1f s by %s", blocked, label.split(" has blocked")[0])
 
     def _culprit(self) -> str:
         task: asyncio.Task[object] | None = asyncio.current_task(self._loop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -43,9 +43,15 @@ class Provider(Generic[T]):
     schemes: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_schemes)
     help: str = attrs.field(default="", kw_only=True)
 
-    def make(self, url: str | None = None, settings: Mapping[str, Any] | None = None) -> T:
-        """Make the thing. Raises `SettingsError` for settings it does not have or cannot use."""
+    def make(self, url: str | None = None, settings: Any = None) -> T:
+        """Make the thing; `settings` is a mapping, or an object of the settings class.
+
+        Raises `SettingsError` for settings it does not have or cannot use.
+        """
         from camora.settings import structure_settings
 
-        made = None if self.settings is None else structure_settings(self.settings, settings or {}, where=self.name)
+        if self.settings is None or isinstance(settings, self.settings):
+            made = settings
+        else:
+            made = structure_settings(self.settings, settings or {}, where=self.name)
         return self.factory(MadeFrom(url=url, settings=made, name=self.name))

@@ -68,12 +68,10 @@ class RetryPolicy:
         return cls(max_tries=1, delay=0)
 
     def covers(self, exception: BaseException) -> bool:
-        """True when this exception is of a type in `on`."""
+        """True when this exception is of a type in `on`; one that came as text from a process counts as its original."""
+        names = getattr(exception, "bases", ()) or [_qualified(base) for base in type(exception).__mro__]
         for kind in self.on:
-            if isinstance(kind, str):
-                if any(kind in (_qualified(base), base.__name__) for base in type(exception).__mro__):
-                    return True
-            elif isinstance(exception, kind):
+            if (not isinstance(kind, str) and isinstance(exception, kind)) or _name(kind) in names:
                 return True
         return False
 
@@ -108,7 +106,7 @@ class RetryPolicy:
             delay_max=self.delay_max,
             mode=self.mode,
             jitter=self.jitter,
-            on=tuple(kind if isinstance(kind, str) else _qualified(kind) for kind in self.on),
+            on=tuple(_name(kind) for kind in self.on),
         )
 
 
@@ -126,6 +124,10 @@ def from_wire(settings: RetrySettings) -> RetryPolicy:
 
 def _qualified(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _name(kind: type[BaseException] | str) -> str:
+    return kind if isinstance(kind, str) else _qualified(kind)
 
 
 PolicyKind = Literal["durable", "callable", "decorator"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
@@ -42,6 +42,7 @@ def structure_settings(cls: type[T], given: Mapping[str, Any], *, where: str) ->
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(fields)) or 'none'}"
             problems.append(f"{where}: unknown setting {name!r}: {hint}")
     converter = cattrs.Converter()
+    hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name not in given:
@@ -49,9 +50,9 @@ def structure_settings(cls: type[T], given: Mapping[str, Any], *, where: str) ->
                 problems.append(f"{where}: setting {name!r} is missing")
             continue
         try:
-            values[name] = converter.structure(given[name], field.type) if field.type is not None else given[name]
+            values[name] = converter.structure(given[name], hints.get(name, Any))
         except Exception as error:  # noqa: BLE001 -- whatever a converter raises is the setting's fault
-            kind = getattr(field.type, "__name__", str(field.type))
+            kind = getattr(hints.get(name), "__name__", str(hints.get(name)))
             problems.append(f"{where}: {name} = {given[name]!r}: expected {kind} ({error})")
     if not problems:
         try:

@@ -8,7 +8,7 @@ from camora.interfaces.injector import Injector, JobScope
 from camora.interfaces.middleware import Middleware
 from camora.interfaces.observer import Event, Observer
 from camora.interfaces.operations import Check, CheckResult, Command
-from camora.interfaces.pool import Call, Pool, PoolSettings, ProcessDied, RemoteError, TaskExit, let_go
+from camora.interfaces.pool import Call, Pool, PoolSettings, ProcessDied, RemoteError, TaskExit
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.retry import RetryPolicyLike
@@ -49,5 +49,4 @@ __all__ = [
     "Support",
     "TaskExit",
     "Trigger",
-    "let_go",
 ]

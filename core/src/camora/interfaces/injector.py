@@ -37,7 +37,7 @@ class Injector(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Begin; nothing is made before it is asked for."""
+        """Begin in this loop; nothing is made before it is asked for. Several may open it, and each closes it once."""
 
     @abstractmethod
     def job_scope(self, context: Context) -> AbstractAsyncContextManager[JobScope]:
@@ -52,4 +52,4 @@ class Injector(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Tear down what is scoped to the app, in reverse order. May be repeated."""
+        """Tear down what is scoped to the app in this loop, in reverse order, when the last who opened it closes it."""

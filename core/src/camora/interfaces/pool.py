@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -13,7 +12,7 @@ import msgspec
 from camora.context import Context
 from camora.failures import describe
 
-__all__ = ["LET_GO", "Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskExit", "let_go"]
+__all__ = ["Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskExit"]
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +79,18 @@ class TaskExit(RemoteError):
     Such a thing would stop the event loop, so every pool raises this in its place.
     """
 
+    @classmethod
+    def instead_of(cls, error: BaseException) -> BaseException:
+        """What to raise for something that is no `Exception`: this, but a cancellation that was asked for stays one."""
+        if isinstance(error, asyncio.CancelledError):
+            try:
+                task = asyncio.current_task()
+            except RuntimeError:  # no loop runs here
+                task = None
+            if task is not None and task.cancelling():
+                return error
+        return cls.of(error)
+
 
 class ProcessDied(Exception):
     """The process that ran the call is gone: killed, out of memory, or crashed in C.
@@ -90,20 +101,6 @@ class ProcessDied(Exception):
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-LET_GO = "camora: let go"
-"""The message of the cancellation that `let_go` sends."""
-
-
-def let_go(task: asyncio.Task[Any]) -> None:
-    """Give up on a task that was cancelled a while ago and has not ended: its function ignores the cancellation.
-
-    The call that the task awaits in an async pool then ends as cancelled; the function goes on beside it, unheard, and
-    `abandoned` counts it. Does nothing to a task that is done, or not being cancelled.
-    """
-    if not task.done() and task.cancelling():
-        task.cancel(LET_GO)
 
 
 class Pool(ABC):

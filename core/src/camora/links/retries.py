@@ -55,6 +55,8 @@ class Retries(Middleware):
         except (Discard, UndeliverableError, ProcessDied):
             raise
         except Exception as error:
+            if context.task.config.ack == "before":
+                raise  # the message is gone: nothing is left to be tried again
             if not context.ran and not isinstance(error, Retry):
                 raise  # refused before the function ran: not an attempt, so no policy has a say
             if decorator is not None:

@@ -12,7 +12,10 @@ from camora.interfaces.pool import Pool
 from camora.steering import TimedOut
 from camora.task import AnyTask
 
-__all__ = ["Timeouts"]
+__all__ = ["GRACE", "Timeouts", "timed_out"]
+
+GRACE = 5.0
+"""Seconds a cancelled function may take to end before it is left to itself."""
 
 
 class Timeouts(Middleware):
@@ -30,13 +33,29 @@ class Timeouts(Middleware):
             return await call_next(context)
         if self._pool_of(context.task).kills:
             return await call_next(context)
+        # In a task of its own, because a function may ignore its cancellation, and then must not hold its slot.
+        attempt = asyncio.ensure_future(call_next(context))
         try:
-            async with asyncio.timeout(timeout) as watch:
-                return await call_next(context)
-        except TimeoutError as error:
-            if watch.expired():
-                raise timed_out(context) from error
+            await asyncio.wait([attempt], timeout=timeout)
+        except asyncio.CancelledError:
+            await _end(attempt)
             raise
+        if attempt.done():
+            return attempt.result()
+        await _end(attempt)
+        raise timed_out(context)
+
+
+async def _end(attempt: asyncio.Future[Any]) -> None:
+    """Cancel it, and wait for it to clean up; after `GRACE` it is left to itself."""
+    attempt.cancel()
+    await asyncio.wait([attempt], timeout=GRACE)
+    attempt.add_done_callback(_forget)
+
+
+def _forget(attempt: asyncio.Future[Any]) -> None:
+    if not attempt.cancelled():
+        attempt.exception()  # retrieved, so that asyncio does not complain of it
 
 
 def timed_out(context: Context) -> TimedOut:

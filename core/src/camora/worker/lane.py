@@ -23,6 +23,7 @@ from camora.interfaces.broker import ConsumerSettings
 from camora.interfaces.codec import Codec
 from camora.job import Job
 from camora.lease import LeaseKeeper
+from camora.links.timeouts import GRACE
 from camora.message import Delivery
 from camora.outcome import Action, JobRecord, Outcome, OutcomeKind, Progress, Settlement, Status
 from camora.registry import TaskRegistry
@@ -93,6 +94,8 @@ class Lane:
         """Jobs settled by this lane so far."""
         self.refused = 0
         """Settlements refused because another worker had the delivery."""
+        self.abandoned = 0
+        """Attempts that ignored their interruption and were left to themselves."""
         self.polled_at = 0.0
         """Monotonic time of the last answer from the broker."""
 
@@ -211,10 +214,23 @@ class Lane:
 
     async def _go(self, run: Run) -> None:
         outcome = await self._executor.run(run)
+        if not run.abandoned:
+            self._ended(run, outcome)
+
+    def _ended(self, run: Run, outcome: Outcome) -> None:
         self._running -= 1
         while self._ahead and self._running < self.concurrency and not self._stopping:
             self._start(self._ahead.popleft())
         self._finish(run, outcome)
+
+    def _abandon(self, run: Run) -> None:
+        """It was interrupted and goes on all the same: it loses its slot, and its outcome will not count."""
+        if run.delivery in self._runs and not run.abandoned and run.task is not None and not run.task.done():
+            run.abandoned = True
+            self.abandoned += 1
+            self._logger.error("%s ignores its cancellation; it is left to itself", run.label)
+            kind = OutcomeKind.CANCELLED if run.reason is StopReason.CANCELLED else OutcomeKind.RELEASED
+            self._ended(run, Outcome(kind=kind))
 
     def _finish(self, run: Run, outcome: Outcome) -> None:
         if run.reason is StopReason.LEASE_LOST:
@@ -274,6 +290,8 @@ class Lane:
             self._ahead.remove(run)
             kind = OutcomeKind.CANCELLED if reason is StopReason.CANCELLED else OutcomeKind.RELEASED
             self._finish(run, Outcome(kind=kind))
+        else:
+            asyncio.get_running_loop().call_later(GRACE + 0.5, self._abandon, run)
 
     def label_of(self, task: asyncio.Task[Any] | None) -> str | None:
         """Task and job that this asyncio task runs, if it is one of this lane."""

@@ -172,6 +172,7 @@ def start_processes(
     threads: Mapping[str, int],
     daemon: bool = True,
     queues: Any = None,
+    concurrency: int | None = None,
     settings: WorkerSettings | None = None,
     burst: bool = False,
     reference: str | None = None,
@@ -196,6 +197,8 @@ def start_processes(
     count = (os.cpu_count() or 1) if processes == "auto" else processes
     if not isinstance(count, int) or count < 1:
         raise ConfigurationError(f"processes={processes!r}: a whole number from 1, or 'auto' for one per core")
+    if settings is None and concurrency is not None:
+        settings = WorkerSettings.from_environment(os.environ, concurrency=concurrency)
     told = {
         "threads": dict(threads),
         "queues": None if queues is None else list(queues),

@@ -73,6 +73,10 @@ class MemoryBroker(Broker):
         """Another broker on the same store."""
         return type(self)(self.store, name=self._name)
 
+    def own_results(self) -> ResultBackend:
+        """A memory result backend on the same store."""
+        return MemoryResultBackend(self.store)
+
     def settles_into(self, results: ResultBackend) -> bool:
         """True for a memory result backend on the same store."""
         return isinstance(results, MemoryResultBackend) and results.shares(self.store)

@@ -23,20 +23,20 @@ class MemoryQueues(Queues):
     async def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Messages per queue and state."""
         found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        with self._store.lock:
+        with self._store.as_of_now():
             for entry in self._store.entries.values():
                 found[entry.envelope.queue][str(entry.state)] += 1
         return {queue: dict(states) for queue, states in found.items()}
 
     async def find(self, job_id: str) -> QueuedJob | None:
         """Where it lies."""
-        with self._store.lock:
+        with self._store.as_of_now():
             entry = self._store.entries.get(job_id)
             return None if entry is None else _shown(entry, entry.envelope.body)
 
     async def list(self, queue: str, *, limit: int = 100, after: str = "") -> Sequence[QueuedJob]:
         """A page of the unfinished."""
-        with self._store.lock:
+        with self._store.as_of_now():
             unfinished = [
                 entry
                 for entry in self._store.entries.values()
@@ -48,7 +48,7 @@ class MemoryQueues(Queues):
     async def cancel(self, job_id: str) -> CancelResult:
         """Remove or flag."""
         store = self._store
-        with store.lock:
+        with store.as_of_now():
             entry = store.entries.get(job_id)
             if entry is None:
                 return CancelResult.FINISHED if job_id in store.finished else CancelResult.UNKNOWN
@@ -67,13 +67,12 @@ class MemoryQueues(Queues):
 
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         """Stop or let go on."""
-        with self._store.lock:
+        with self._store.as_of_now() as touched:
             if paused:
                 self._store.ready.paused.add(queue)
             else:
                 self._store.ready.paused.discard(queue)
-        if not paused:
-            self._store.wake({queue})
+                touched.add(queue)
 
     async def paused(self) -> Sequence[str]:
         """In order of name."""
@@ -83,7 +82,7 @@ class MemoryQueues(Queues):
     async def purge(self, queue: str) -> int:
         """Delete what waits."""
         store = self._store
-        with store.lock:
+        with store.as_of_now():
             waiting = [*store.ready.clear(queue), *store.delayed.clear(queue)]
             for entry in waiting:
                 store.locked_finish(entry)

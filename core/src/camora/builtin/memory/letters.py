@@ -39,8 +39,7 @@ class MemoryDeadLetters(DeadLetters):
     async def requeue(self, job_id: str, *, body: bytes | None = None) -> bool:
         """Back into its queue, as a message that was never taken."""
         store = self._store
-        touched: set[str] = set()
-        with store.lock:
+        with store.as_of_now() as touched:
             letter = store.letters.pop(job_id, None)
             if letter is None:
                 return False
@@ -61,7 +60,6 @@ class MemoryDeadLetters(DeadLetters):
             if old.key is not None:
                 store.keys.retake(old.key, job_id, store.clock.monotonic())
             store.locked_enqueue(entry, touched)
-        store.wake(touched)
         return True
 
     async def purge(self, *, queue: str | None = None, ids: Sequence[str] | None = None) -> int:

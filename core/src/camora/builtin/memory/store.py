@@ -6,9 +6,10 @@ step atomic. Whoever waits is woken after the lock is let go.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from camora.builtin.memory.dedup import FinishedIds, Keys
 from camora.builtin.memory.delayed import Delayed
@@ -121,7 +122,7 @@ class MemoryStore:
         touched: set[str] = set()
         with self.lock:
             now = self.clock.monotonic()
-            self._locked_pass_time(now, touched)
+            self.locked_pass_time(now, touched)
             taken = self.ready.take(queues, limit)
             if taken:
                 deliveries = self._locked_lend(stake, taken, now, touched)
@@ -170,7 +171,16 @@ class MemoryStore:
             touched.update(queue for waiter in self._idle for queue in waiter.queues)
         return deliveries
 
-    def _locked_pass_time(self, now: float, touched: set[str]) -> None:
+    @contextlib.contextmanager
+    def as_of_now(self) -> Iterator[set[str]]:
+        """Hold the lock, with all that time alone does done; wake afterwards who waits for the queues in the set."""
+        touched: set[str] = set()
+        with self.lock:
+            self.locked_pass_time(self.clock.monotonic(), touched)
+            yield touched
+        self.wake(touched)
+
+    def locked_pass_time(self, now: float, touched: set[str]) -> None:
         """Bring back what has lapsed, and make ready what has come due."""
         if self._next_lapse <= now:
             lapsed = [entry for stake in self._stakes for entry in stake.lapsed(now)]

@@ -18,19 +18,19 @@ def make_pool(kind: str, settings: PoolSettings | None = None) -> Pool:
             f"pool of kind {kind!r}: max_calls = {settings.max_calls}: for process pools, and 1 or more"
         )
     if kind == "async":
-        from camora.builtin.pools.async_pool import AsyncPool
+        from camora.builtin.pools.coroutine import CoroutinePool
 
-        return AsyncPool(settings.workers)
+        return CoroutinePool(settings)
     if kind == "sync":
-        from camora.builtin.pools.sync_pool import SyncPool
+        from camora.builtin.pools.inline import InlinePool
 
-        return SyncPool(settings.workers)
+        return InlinePool(settings)
     if kind == "thread":
-        from camora.builtin.pools.thread_pool import ThreadPool
+        from camora.builtin.pools.thread import ThreadPool
 
-        return ThreadPool(settings.workers)
+        return ThreadPool(settings)
     if kind == "process":
-        from camora.builtin.pools.process_pool import ProcessPool
+        from camora.builtin.pools.process import ProcessPool
 
-        return ProcessPool(settings.workers, settings.max_calls)
+        return ProcessPool(settings)
     raise ConfigurationError(f"pool kind {kind!r}: one of 'async', 'sync', 'thread', 'process'")
