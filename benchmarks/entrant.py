@@ -26,8 +26,8 @@ class Place:
 class Entrant(ABC):
     """A system under test. Made once in the process that dispatches, and once in the worker's process.
 
-    The jobs are those of `benchmarks.jobs`: `noop()`, `stamp(sent)`, `nap(seconds)`, `echo(value)`, each in an async and
-    a plain form; an entrant registers them under these names.
+    The jobs are those of `benchmarks.jobs`: `noop()`, `stamp(sent)`, `nap(seconds)`, `echo(value)`, each in an async
+    and a plain form; an entrant registers them under these names.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -51,7 +51,7 @@ class Entrant(ABC):
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027 -- not everybody has something to do here
         """Connect, on the dispatching side."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Entrant(ABC):
         """Dispatch `echo(value)`, and wait for what it returns."""
         raise NotImplementedError
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """Disconnect."""
 
     @abstractmethod

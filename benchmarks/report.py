@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ def as_data(
 ) -> dict[str, Any]:
     """Everything, for `--json`."""
     return {
-        "date": datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "run": dict(run),
         "entrants": dict(about),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.client import MARK
 from benchmarks.scenario import Scenario
@@ -54,7 +54,7 @@ class Runner:
         self.skipped: dict[str, str] = {}
         self._wanted = entrants
 
-    def __enter__(self) -> Runner:
+    def __enter__(self) -> Self:
         for name in self._wanted:
             about = self._client("describe", name, {}, {})
             problem = about.get("error", "") or self._server_for(about["server"])

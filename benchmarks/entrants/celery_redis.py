@@ -1,0 +1,58 @@
+"""Celery on Redis: child processes or threads, whichever is faster."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from benchmarks.entrant import SyncEntrant
+from benchmarks.jobs import PLAIN_JOBS
+
+
+class CeleryRedis(SyncEntrant):
+    requires = ("celery", "redis")
+    distribution = "celery"
+    package = "celery"
+    server = "redis"
+    guarantee = "at most once (acks early)"
+    forks = True
+    slow = 4
+    variants: ClassVar = {
+        "prefork 2": {"pool": "prefork", "count": 2},
+        "threads 8": {"pool": "threads", "count": 8},
+        "threads 100": {"pool": "threads", "count": 100},
+    }
+
+    def _make(self) -> None:
+        from celery import Celery
+
+        self.app = Celery("bench", broker=self.place.url, backend=self.place.url)
+        self.app.conf.update(
+            worker_hijack_root_logger=False, worker_prefetch_multiplier=100, task_ignore_result=True, result_expires=600
+        )
+        self.tasks = {
+            name: self.app.task(job, name=name, ignore_result=name != "echo") for name, job in PLAIN_JOBS.items()
+        }
+
+    async def open(self) -> None:
+        self._make()
+
+    def send(self, job: str, *args: Any) -> Any:
+        return self.tasks[job].delay(*args)
+
+    def send_and_wait(self, value: int) -> int:
+        result: int = self.tasks["echo"].delay(value).get(timeout=30)
+        return result
+
+    async def close(self) -> None:
+        self.app.close()
+
+    def work(self, concurrency: int) -> None:
+        self._make()
+        options = self.place.options
+        self.app.worker_main(
+            ["worker", "-P", options["pool"], "-c", str(options["count"]), "-l", "WARNING", "--without-gossip",
+             "--without-mingle", "--without-heartbeat"]
+        )  # fmt: skip
+
+
+ENTRANT = CeleryRedis

@@ -1,0 +1,60 @@
+"""Dramatiq on Redis: threads; results only where they are waited for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any, ClassVar
+
+from benchmarks.entrant import SyncEntrant
+from benchmarks.jobs import PLAIN_JOBS
+
+
+class DramatiqRedis(SyncEntrant):
+    requires = ("dramatiq", "redis")
+    distribution = "dramatiq"
+    package = "dramatiq"
+    server = "redis"
+    variants: ClassVar = {"8 threads": {"threads": 8}, "1 thread": {"threads": 1}, "100 threads": {"threads": 100}}
+
+    def _make(self) -> None:
+        import dramatiq
+        from dramatiq.brokers.redis import RedisBroker
+        from dramatiq.results import Results
+        from dramatiq.results.backends import RedisBackend
+
+        self.backend = RedisBackend(url=self.place.url)
+        self.broker = RedisBroker(url=self.place.url)
+        self.broker.add_middleware(Results(backend=self.backend))
+        dramatiq.set_broker(self.broker)
+        self.actors: dict[str, Any] = {
+            name: dramatiq.actor(job, actor_name=name, broker=self.broker, store_results=name == "echo")
+            for name, job in PLAIN_JOBS.items()
+        }
+
+    async def open(self) -> None:
+        self._make()
+
+    def send(self, job: str, *args: Any) -> Any:
+        return self.actors[job].send(*args)
+
+    def send_and_wait(self, value: int) -> int:
+        result: int = self.actors["echo"].send(value).get_result(backend=self.backend, block=True, timeout=30_000)
+        return result
+
+    async def close(self) -> None:
+        self.broker.close()
+
+    def work(self, concurrency: int) -> None:
+        from dramatiq import Worker
+
+        self._make()
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        worker = Worker(self.broker, worker_threads=self.place.options["threads"])
+        worker.start()
+        stop.wait()
+        worker.stop(timeout=2_000)
+
+
+ENTRANT = DramatiqRedis
