@@ -44,6 +44,12 @@ class _Inject:
     def __repr__(self) -> str:
         return "inject()"
 
+    def __getattr__(self, name: str) -> Any:
+        # Met where the function was called directly, not run as a job.
+        raise AttributeError(
+            f"no {name!r}: inject() stands for what Camora passes when it runs the job; a direct call passes it itself"
+        )
+
 
 _INJECT = _Inject()
 

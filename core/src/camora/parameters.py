@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from camora.convert import Conversion, explain
+from camora.dependencies import is_inject
 from camora.errors import ConfigurationError, PayloadError
 
 __all__ = ["Parameter", "Parameters", "hints_of"]
@@ -108,17 +109,18 @@ class Parameters:
         positional_only, rest, rest_named = 0, None, None
         for parameter in inspect.signature(function).parameters.values():
             annotation = hints.get(parameter.name, Any)
-            required = parameter.default is parameter.empty
+            never_sent = is_inject(parameter.default)
+            required = never_sent or parameter.default is parameter.empty
             made = partial(_parameter, parameter.name, annotation, required, conversion)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 rest = made()
             elif parameter.kind is parameter.VAR_KEYWORD:
                 rest_named = made()
-            elif is_injected(annotation) or not conversion.travels(annotation):
+            elif never_sent or is_injected(annotation) or not conversion.travels(annotation):
                 injected[parameter.name] = annotation
                 if not required:
                     optional.add(parameter.name)
-                elif conversion.travels(annotation):
+                elif not never_sent and conversion.travels(annotation):
                     payload[parameter.name] = attrs.evolve(made(), required=False)
             else:
                 payload[parameter.name] = made()
@@ -149,7 +151,7 @@ class Parameters:
         injected, optional = {}, set()
         for parameter in list(inspect.signature(kind.execute).parameters.values())[1:]:
             injected[parameter.name] = execute.get(parameter.name, Any)
-            if parameter.default is not parameter.empty:
+            if parameter.default is not parameter.empty and not is_inject(parameter.default):
                 optional.add(parameter.name)
         return cls(task, payload, injected, frozenset(optional), order=tuple(payload))
 

@@ -16,35 +16,40 @@ GIVEN = (Context, Message)
 
 
 class Graph:
-    """The recipes of an app by the type they provide, and what could not be read. Immutable."""
+    """The recipes of an app by the type they provide. Immutable."""
 
-    def __init__(self, recipes: Mapping[Any, Recipe], problems: Iterable[str] = ()) -> None:
+    def __init__(
+        self, recipes: Mapping[Any, Recipe], unreadable: Iterable[str] = (), doubled: Iterable[str] = ()
+    ) -> None:
         self.recipes = dict(recipes)
-        self.problems = tuple(problems)
+        self.unreadable = tuple(unreadable)
+        """One text for each factory of which nobody knows what it provides."""
+        self.doubled = tuple(doubled)
+        """One text for each factory that provides what another provides already."""
 
     @classmethod
     def of(cls, given: Iterable[Any]) -> Graph:
         """Read everything, noting what cannot be read."""
         recipes: dict[Any, Recipe] = {}
-        problems = []
+        unreadable, doubled = [], []
         for item in given:
             try:
                 recipe = read(item)
             except Unreadable as error:
-                problems.append(str(error))
+                unreadable.append(str(error))
                 continue
             known = recipes.setdefault(recipe.kind, recipe)
             if known is not recipe:
                 kind = name_of(recipe.kind)
-                problems.append(
+                doubled.append(
                     f"{known.label} and {recipe.label} both provide {kind}. Remove one, or tell them apart: "
                     f'provides=Annotated[{kind}, "a name"]'
                 )
-        return cls(recipes, problems)
+        return cls(recipes, unreadable, doubled)
 
     def replaced(self, recipes: Mapping[Any, Recipe]) -> Graph:
         """The same graph with some recipes replaced."""
-        return Graph({**self.recipes, **recipes}, self.problems)
+        return Graph({**self.recipes, **recipes}, self.unreadable, self.doubled)
 
     def dependents(self, kinds: Iterable[Any]) -> set[Any]:
         """These types, and all that are made from them, directly or not."""
@@ -62,7 +67,8 @@ class Graph:
 
 def problems_of(graph: Graph) -> Iterator[str]:
     """What keeps the graph from working, one text each, naming the factory and the fix."""
-    yield from graph.problems
+    yield from graph.unreadable
+    yield from graph.doubled
     for recipe in graph.recipes.values():
         yield from _wrong_needs(recipe, graph.recipes)
     yield from _cycles(graph.recipes)

@@ -15,7 +15,7 @@ import attrs
 
 from camora.dependencies import Dependency, DependencyScope, is_inject
 
-__all__ = ["Need", "Recipe", "Unreadable", "name_of", "read", "short"]
+__all__ = ["Need", "Recipe", "Unreadable", "name_of", "read", "replacement", "short"]
 
 _GENERATED = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
 _ENTERED = (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager)
@@ -37,7 +37,11 @@ class Need:
 
 @attrs.frozen(eq=False)
 class Recipe:
-    """How one dependency is made. `enters` says that the factory returns a context manager around the instance."""
+    """How one dependency is made.
+
+    `enters`: the factory returns a generator, or a context manager, around the instance. `awaits`: something to await,
+    which need not be said of a coroutine.
+    """
 
     kind: Any
     label: str
@@ -68,31 +72,33 @@ def read(given: Any) -> Recipe:
         return Recipe(_looked_up(kind, label), label, declared.scope, lambda: what)
     label = _label(what)
     hints = _hints(what, label)
-    generator = inspect.isgeneratorfunction(what)
-    async_generator = inspect.isasyncgenfunction(what)
-    inner = inspect.unwrap(what)
-    managed = inner is not what and (inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner))
-    kind, entered, awaited = _returned(what, hints, generator or async_generator or managed)
+    generates = _generates(what)
+    kind, entered, awaited = _returned(what, hints, generates)
     if provides is None and kind is None:
         raise Unreadable(
             f"{label} does not say what it provides. Write its return annotation, or dependency({short(label)}, "
             "provides=…)"
         )
-    kind = kind if provides is None else provides
-    factory: Any = what
-    if generator:
-        factory = contextlib.contextmanager(what)
-    elif async_generator:
-        factory = contextlib.asynccontextmanager(what)
     return Recipe(
-        _looked_up(kind, label),
+        _looked_up(kind if provides is None else provides, label),
         label,
         declared.scope,
-        factory,
+        what,
         _needs(what, hints, label),
-        enters=generator or async_generator or managed or entered,
-        awaits=awaited or inspect.iscoroutinefunction(what),
+        enters=generates or entered,
+        awaits=awaited,
     )
+
+
+def replacement(kind: Any, scope: DependencyScope, factory: Callable[[], Any]) -> Recipe:
+    """The recipe of what stands in for a type: called without arguments, whatever its annotations say."""
+    return Recipe(kind, f"the override of {name_of(kind)}", scope, factory, enters=_generates(factory))
+
+
+def _generates(what: Any) -> bool:
+    """True for generator functions of either sort, also within `contextmanager` and other decorators."""
+    called = inspect.unwrap(what if isinstance(what, _FUNCTIONS) else what.__call__)
+    return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
 
 
 def _is_instance(what: Any, provides: Any) -> bool:
@@ -114,26 +120,30 @@ def _hints(what: Any, label: str) -> dict[str, Any]:
     """Resolved annotations of what is called."""
     while isinstance(what, functools.partial):
         what = what.func
+    if not isinstance(what, (type, types.FunctionType, types.MethodType)):
+        what = type(what).__call__
     try:
-        if isinstance(what, type):
-            return _class_hints(what)
-        is_plain = isinstance(what, (types.FunctionType, types.MethodType))
-        return typing.get_type_hints(what if is_plain else type(what).__call__, include_extras=True)
+        return _class_hints(what) if isinstance(what, type) else typing.get_type_hints(what, include_extras=True)
     except NameError as error:
         raise Unreadable(
             f"{label}: an annotation cannot be resolved: {error}. Import the type at module level, where annotations "
             "are read"
         ) from None
-    except (TypeError, AttributeError):
-        return {}
+    except Exception as error:  # noqa: BLE001 -- annotations in text are code, and raise what they like
+        if getattr(what, "__annotations__", None):
+            raise Unreadable(f"{label}: an annotation cannot be resolved: {type(error).__name__}: {error}") from None
+        return {}  # something built in, which does not say
 
 
 def _class_hints(cls: type[Any]) -> dict[str, Any]:
+    """What the constructor takes."""
     if attrs.has(cls):  # its __init__ is generated elsewhere, where text annotations mean nothing
         fields = typing.get_type_hints(cls, include_extras=True)
         return {field.alias: fields[field.name] for field in attrs.fields(cls) if field.name in fields}
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
     hints.pop("return", None)
+    if cls.__init__ is object.__init__ or isinstance(cls.__init__, types.WrapperDescriptorType):
+        hints.update(typing.get_type_hints(cls, include_extras=True))  # the constructor is made from the fields
     return hints
 
 
@@ -159,9 +169,10 @@ def _needs(what: Any, hints: Mapping[str, Any], label: str) -> dict[str, Need]:
         parameters = inspect.signature(what).parameters.values()
     except (ValueError, TypeError):  # something built in that does not say
         return {}
+    bound = what.keywords if isinstance(what, functools.partial) else {}
     needs = {}
     for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in bound:
             continue
         has_default = parameter.default is not parameter.empty and not is_inject(parameter.default)
         if parameter.name not in hints:

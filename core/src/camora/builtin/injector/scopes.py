@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -14,11 +15,11 @@ from typing import Any
 import svcs
 
 from camora.builtin.injector.graph import Graph
+from camora.builtin.injector.keeping import Keeper, contained, entered, left, manager_of
 from camora.builtin.injector.recipes import Recipe, name_of
 from camora.context import Context
 from camora.errors import MissingDependency
 from camora.interfaces.injector import JobScope
-from camora.interfaces.pool import TaskExit
 from camora.message import Message
 
 __all__ = ["AppScope", "OneJob", "registry_of"]
@@ -54,13 +55,13 @@ def _maker(recipe: Recipe) -> Any:
                 kwargs[name] = value
         try:
             made = recipe.factory(*args, **kwargs)
-            if recipe.awaits:
+            if recipe.awaits or inspect.iscoroutine(made):
                 made = await made
-            return await scope.enter(made, recipe.label) if recipe.enters else made
+            return await scope.enter(manager_of(made), recipe.label) if recipe.enters else made
         except (Exception, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 -- a factory that calls sys.exit must not stop the worker
-            raise _contained(error) from None
+            raise contained(error) from None
 
     return make
 
@@ -75,7 +76,7 @@ class AppScope:
         self._container = _Container(registry)
         self._container.scope = self
         self._pending: dict[Any, asyncio.Task[Any]] = {}
-        self._entered: list[tuple[_Keeper, str]] = []
+        self._entered: list[tuple[Keeper, str]] = []
         # What is shared must not carry the context variables of the job that happened to ask first.
         self._context = contextvars.copy_context()
 
@@ -112,7 +113,7 @@ class AppScope:
 
     async def enter(self, manager: Any, label: str) -> Any:
         """Enter a context manager until the scope closes."""
-        keeper = _Keeper(manager, self._context.copy())
+        keeper = Keeper(manager, self._context.copy())
         value = await keeper.enter()
         self._entered.append((keeper, label))
         return value
@@ -132,53 +133,10 @@ class AppScope:
         await self._container.aclose()
 
 
-class _Keeper:
-    """Enters and leaves a context manager in one and the same task, as cancel scopes and task groups need it."""
-
-    def __init__(self, manager: Any, context: contextvars.Context) -> None:
-        self._manager = manager
-        self._context = context
-        self._leaving = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def enter(self) -> Any:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Any] = loop.create_future()
-        self._task = loop.create_task(self._keep(ready), context=self._context)
-        try:
-            await asyncio.wait((ready, self._task), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            self._task.cancel()
-            raise
-        if not ready.done():
-            await self._task  # raises why
-        return ready.result()
-
-    async def _keep(self, ready: asyncio.Future[Any]) -> None:
-        try:
-            value = await _enter(self._manager)
-            ready.set_result(value)
-            try:
-                await self._leaving.wait()
-            except asyncio.CancelledError as error:
-                await _leave(self._manager, error)
-                raise
-            await _leave(self._manager, None)
-        except (Exception, GeneratorExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 -- as above: not through the loop
-            raise _contained(error) from None
-
-    async def leave(self) -> None:
-        self._leaving.set()
-        if self._task is not None:
-            await self._task
-
-
 class OneJob(JobScope):
     """The scope of one job: a context manager around it, and the way to its dependencies."""
 
-    __slots__ = ("_app", "_container", "_context", "_entered", "_recipes", "_registry")
+    __slots__ = ("_app", "_container", "_context", "_entered", "_making", "_recipes", "_registry")
 
     def __init__(self, app: AppScope, recipes: Mapping[Any, Recipe], registry: svcs.Registry, context: Context) -> None:
         self._app = app
@@ -201,16 +159,28 @@ class OneJob(JobScope):
         recipe = self._recipes.get(kind)
         if recipe is None:
             raise MissingDependency(f"nobody provides {name_of(kind)}")
-        if recipe.scope == "app":
-            return await self._app.get(kind)
+        return await self._app.get(kind) if recipe.scope == "app" else await self._own(kind)
+
+    async def _own(self, kind: Any) -> Any:
         if self._container is None:
             self._container = _Container(self._registry)
             self._container.scope = self
-        return await self._container.aget(kind)
+            self._making: dict[Any, asyncio.Future[None]] = {}
+        # Two parts of one job may ask at the same moment; where the first fails, the second tries itself.
+        while (made := self._making.get(kind)) is not None:
+            await asyncio.wait((made,))
+        if kind in self._container:
+            return await self._container.aget(kind)
+        made = self._making[kind] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._container.aget(kind)
+        finally:
+            del self._making[kind]
+            made.set_result(None)
 
     async def enter(self, manager: Any, label: str) -> Any:
         """Enter a context manager until the job ends."""
-        value = await _enter(manager)
+        value = await entered(manager)
         if self._entered is None:
             self._entered = []
         self._entered.append((manager, label))
@@ -232,7 +202,7 @@ class OneJob(JobScope):
         while self._entered:
             manager, label = self._entered.pop()
             try:
-                await _leave(manager, failed or error)
+                await left(manager, failed or error)
             except BaseException as later:  # noqa: BLE001 -- the others are torn down all the same
                 if later is error or later is failed:
                     continue
@@ -242,26 +212,4 @@ class OneJob(JobScope):
                 if failed is None:
                     failed = later
         if failed is not None and (error is None or isinstance(failed, asyncio.CancelledError)):
-            raise failed if isinstance(failed, Exception) else _contained(failed)
-
-
-async def _enter(manager: Any) -> Any:
-    if hasattr(manager, "__aenter__"):
-        return await manager.__aenter__()
-    return manager.__enter__()
-
-
-async def _leave(manager: Any, error: BaseException | None) -> None:
-    seen = (None, None, None) if error is None else (type(error), error, error.__traceback__)
-    if hasattr(manager, "__aexit__"):
-        await manager.__aexit__(*seen)
-    else:
-        manager.__exit__(*seen)
-
-
-def _contained(error: BaseException) -> BaseException:
-    """What may pass through the loop for something that is no `Exception`; a cancellation asked for stays one."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        return error
-    return TaskExit.of(error)
+            raise failed if isinstance(failed, Exception) else contained(failed)
