@@ -1,0 +1,123 @@
+"""The contract of a dialect: everything that one database does in another way than the others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy.engine import Dialect as Compiler
+
+from camora.clock import Clock
+from camora.errors import CamoraError
+from camora_sql.wakeup import Wakeups
+
+__all__ = ["Dialect", "DriverConnection"]
+
+
+class DriverConnection(Protocol):
+    """What is used of a DB-API connection."""
+
+    def cursor(self) -> Any:
+        """A new cursor."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Dialect(ABC):
+    """One database, as an address and a way to speak. Immutable, made without I/O, used from any thread.
+
+    The methods with a connection run in that connection's thread, and block.
+    """
+
+    url: str
+    """The resolved address, without options: two brokers with equal ones share a store."""
+    label: str
+    """How errors name the database: a path, or an address without secrets."""
+    driver_error: type[Exception]
+    """The root of what the driver raises."""
+
+    @abstractmethod
+    def compiler(self) -> Compiler:
+        """SQLAlchemy's half of the dialect, with a positional style of parameters."""
+
+    @abstractmethod
+    def insert_new(self, table: Table, values: Sequence[dict[str, Any]]) -> Insert:
+        """Insert rows; those that clash with what is there are passed over."""
+
+    @abstractmethod
+    def upsert(
+        self,
+        table: Table,
+        values: Sequence[dict[str, Any]],
+        *,
+        key: str,
+        change: Sequence[str],
+        where: ColumnElement[bool] | None = None,
+    ) -> Insert:
+        """Insert rows; one whose `key` is there changes these columns, if the row that is there fits `where`."""
+
+    @abstractmethod
+    def connect(self) -> DriverConnection:
+        """A new connection, in autocommit. Raises driver errors and `ConfigurationError`."""
+
+    @abstractmethod
+    def begin(self, connection: DriverConnection, *, durable: bool) -> None:
+        """Begin a transaction that will write. Not `durable`: it may be lost with the machine's power."""
+
+    @abstractmethod
+    def commit(self, connection: DriverConnection) -> None:
+        """Make it stand."""
+
+    @abstractmethod
+    def rollback(self, connection: DriverConnection) -> None:
+        """Undo it; does nothing where the database has undone it already."""
+
+    @abstractmethod
+    def is_busy(self, error: Exception) -> bool:
+        """Whether others were in the way, so that the same step may work a moment later."""
+
+    @abstractmethod
+    def is_garbled(self, error: Exception) -> bool:
+        """Whether the driver could not read a value of a row."""
+
+    @abstractmethod
+    def breaks_connection(self, error: Exception) -> bool:
+        """Whether the connection is in doubt, and must not be used again."""
+
+    @abstractmethod
+    def unclear(self, error: Exception) -> bool:
+        """Whether a commit that failed so may have happened all the same."""
+
+    @abstractmethod
+    def explain(self, error: Exception, *, opening: bool) -> CamoraError:
+        """The error as users shall see it: what happened to which database, and what to do.
+
+        A `ConfigurationError` for a set-up that is wrong when `opening`, else `BrokerUnavailable`.
+        """
+
+    @abstractmethod
+    def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
+        """Read texts that are no texts as far as can be (`garbled`), or refuse them with an error."""
+
+    @abstractmethod
+    def revision(self, connection: DriverConnection) -> str | None:
+        """The schema's revision; None where there is none."""
+
+    @abstractmethod
+    def lease_clock(self, clock: Clock) -> int:
+        """Milliseconds on a clock that all workers of this database share and nobody sets."""
+
+    @abstractmethod
+    def lease_epoch(self) -> str:
+        """Names the run of the lease clock: leases of another epoch are over. Empty where it never starts anew."""
+
+    @abstractmethod
+    def announce(self) -> None:
+        """Tell whoever watches this database that a commit may concern them. Cheap, and allowed to fail silently."""
+
+    @abstractmethod
+    def wakeups(self) -> Wakeups:
+        """A watcher for announcements, unstarted."""

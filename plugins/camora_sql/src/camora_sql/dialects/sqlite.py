@@ -1,0 +1,224 @@
+"""SQLite: one file in WAL mode, shared by any number of processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import Dialect as Compiler
+
+from camora.clock import Clock
+from camora.errors import CamoraError, ConfigurationError
+from camora_sql.dialects.base import Dialect, DriverConnection
+from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, code_of, explain, is_garbled, not_a_log
+from camora_sql.schema import VERSION_TABLE
+from camora_sql.settings import SqlSettings
+from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
+
+__all__ = ["SqliteDialect", "path_of"]
+
+_SCHEMES = ("sqlite", "sqlite+pysqlite")
+_OLDEST = (3, 35, 0)
+# 8 MiB of pages for each connection: the upper levels of every index, however long the backlog.
+_CACHE_KIB = 8192
+# Pages of the log after which they are moved into the file: fewer, larger moves than SQLite's own 1,000.
+_CHECKPOINT_PAGES = 2000
+
+
+def path_of(url: str) -> str:
+    """The file of a `sqlite:///relative.db` or `sqlite:////absolute.db` URL, made absolute.
+
+    Raises `ConfigurationError` for other forms, and for SQLite's databases in memory.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme not in _SCHEMES or not separator:
+        raise ConfigurationError(f"{url!r} is no SQLite URL; write sqlite:///relative.db or sqlite:////absolute/path.db")
+    if rest in ("", "/", "/:memory:") or "mode=memory" in rest:
+        raise ConfigurationError(
+            f"{url!r} is a database in memory, which no other connection could see; "
+            "use memory:// for that, or name a file: sqlite:///camora.db"
+        )
+    if not rest.startswith("/"):
+        raise ConfigurationError(
+            f"{url!r} names a host, and SQLite has none; three slashes begin a relative path (sqlite:///{rest}), "
+            "four an absolute one"
+        )
+    path = rest[1:]
+    if "\0" in path:
+        raise ConfigurationError(f"{url!r}: a path cannot hold a NUL character")
+    # Relative to where the app was made: a worker that changes its folder later still means the same file.
+    return str(Path(path).absolute())
+
+
+class SqliteDialect(Dialect):
+    """One file. Its settings are those of the URL."""
+
+    driver_error = sqlite3.Error
+
+    def __init__(self, url: str, settings: SqlSettings) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise ConfigurationError(
+                f"this Python has SQLite {sqlite3.sqlite_version}; camora-sql needs 3.35 or newer: use a newer Python"
+            )
+        self.path = path_of(url)
+        self.url = f"sqlite:///{os.path.realpath(self.path)}"
+        self.label = self.path
+        self._durable = settings.synchronous
+        self._boot = _boot_id()
+
+    # Speaking
+
+    def compiler(self) -> Compiler:
+        """Question marks for values."""
+        return SQLiteDialect_pysqlite()
+
+    def insert_new(self, table: Table, values: Sequence[dict[str, Any]]) -> Insert:
+        """ON CONFLICT DO NOTHING."""
+        return insert(table).values(list(values)).on_conflict_do_nothing()
+
+    def upsert(
+        self,
+        table: Table,
+        values: Sequence[dict[str, Any]],
+        *,
+        key: str,
+        change: Sequence[str],
+        where: ColumnElement[bool] | None = None,
+    ) -> Insert:
+        """ON CONFLICT DO UPDATE."""
+        statement = insert(table).values(list(values))
+        changed = {name: statement.excluded[name] for name in change}
+        return statement.on_conflict_do_update(index_elements=[key], set_=changed, where=where)
+
+    # Connecting
+
+    def connect(self) -> DriverConnection:
+        """Open the file, and create it when it is missing; its folder must be there."""
+        folder = Path(self.path).parent
+        if not folder.is_dir():
+            raise ConfigurationError(f"the folder {folder} of {self.path} does not exist; create it: mkdir -p {folder}")
+        connection = sqlite3.connect(
+            self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            if mode != "wal":
+                raise not_a_log(self.path, mode)
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        return cast("DriverConnection", connection)
+
+    def begin(self, connection: DriverConnection, *, durable: bool) -> None:
+        """Take the right to write at once: a transaction that begins by reading could not always go on to write."""
+        cursor = connection.cursor()
+        # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So the order of what
+        # survives a power failure is the order of commits, and a claim costs no flush.
+        cursor.execute("PRAGMA synchronous = FULL" if durable and self._durable == "full" else "PRAGMA synchronous = NORMAL")
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self, connection: DriverConnection) -> None:
+        """COMMIT."""
+        connection.cursor().execute("COMMIT")
+
+    def rollback(self, connection: DriverConnection) -> None:
+        """ROLLBACK, unless SQLite did it itself."""
+        if cast("sqlite3.Connection", connection).in_transaction:
+            connection.cursor().execute("ROLLBACK")
+
+    # Errors
+
+    def is_busy(self, error: Exception) -> bool:
+        """BUSY and LOCKED, in all their forms."""
+        return code_of(error) in BUSY
+
+    def is_garbled(self, error: Exception) -> bool:
+        """A text that is no UTF-8."""
+        return is_garbled(error)
+
+    def breaks_connection(self, error: Exception) -> bool:
+        """After an I/O error or a sign of damage, everything cached is in doubt."""
+        return code_of(error) in DOUBTFUL
+
+    def unclear(self, error: Exception) -> bool:
+        """The disk failed while the log was written: the commit may be in it."""
+        return code_of(error) in DOUBTFUL
+
+    def explain(self, error: Exception, *, opening: bool) -> CamoraError:
+        """By SQLite's result code."""
+        return explain(error, self.path, opening=opening)
+
+    def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
+        """Bytes that are no UTF-8 become replacement characters."""
+        cast("sqlite3.Connection", connection).text_factory = _replacing if garbled else str
+
+    # Schema
+
+    def revision(self, connection: DriverConnection) -> str | None:
+        """From alembic's table, without alembic."""
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,))
+        if not cursor.fetchall()[0][0]:
+            return None
+        cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 -- a constant
+        rows = cursor.fetchall()
+        return str(rows[0][0]) if rows else None
+
+    # Time
+
+    def lease_clock(self, clock: Clock) -> int:
+        """The monotonic clock, which all processes of a machine share; the wall clock where a boot has no name."""
+        return round(clock.monotonic() * 1000) if self._boot else clock.now_ms()
+
+    def lease_epoch(self) -> str:
+        """The machine's boot."""
+        return self._boot
+
+    # Waking
+
+    def announce(self) -> None:
+        """Touch the file: 2 microseconds, and no descriptor, whose closing would drop SQLite's locks."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
+
+    def wakeups(self) -> Wakeups:
+        """By inotify, else by SQLite's counter of others' commits."""
+        try:
+            return InotifyWakeups(self.path)
+        except (WatchFailed, OSError):
+            return self.polling()
+
+    def polling(self) -> Wakeups:
+        """By SQLite's counter, for systems that tell nobody of a change."""
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+
+        def version() -> int:
+            try:
+                return int(connection.execute("PRAGMA data_version").fetchall()[0][0])
+            except sqlite3.Error:
+                return time.monotonic_ns()  # cannot tell: have everybody look
+
+        return PollingWakeups(version, connection.close)
+
+
+def _replacing(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

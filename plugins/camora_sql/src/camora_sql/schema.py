@@ -1,0 +1,163 @@
+"""The tables. What they look like in a database is decided here, and brought there by `migrations`.
+
+Moments are milliseconds since the epoch, but for `lease_until`, which is on the lease clock of the dialect: a clock
+that nobody sets. `camora_jobs` holds what is to run, and nothing that has finished: its size is the backlog.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+
+__all__ = [
+    "HEAD",
+    "VERSION_TABLE",
+    "State",
+    "dead_letters",
+    "done",
+    "facts",
+    "jobs",
+    "keys",
+    "metadata",
+    "queues",
+    "results",
+]
+
+HEAD = "0001"
+"""The newest revision in `migrations/versions`."""
+VERSION_TABLE = "camora_alembic_version"
+
+metadata = MetaData()
+
+_Big = BigInteger().with_variant(Integer, "sqlite")
+
+
+class State:
+    """The values of `camora_jobs.state`."""
+
+    READY = 0
+    SCHEDULED = 1
+    LEASED = 2
+
+
+jobs = Table(
+    "camora_jobs",
+    metadata,
+    Column("seq", _Big, primary_key=True, autoincrement=True),
+    Column("id", String(255), nullable=False, unique=True),
+    Column("queue", String(255), nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    # When it was to run: the publication's own moment, where no other was asked for. Orders what is ready.
+    Column("due", _Big, nullable=False),
+    Column("lease_until", _Big, nullable=False, server_default=text("0")),
+    # The fencing token of the delivery it is out on; 0 while it is not.
+    Column("receipt", _Big, nullable=False, server_default=text("0")),
+    Column("deliveries", Integer, nullable=False, server_default=text("0")),
+    Column("cancel", Integer, nullable=False, server_default=text("0")),
+    Column("worker", String(255), nullable=False, server_default=text("''")),
+    Column("expires", _Big),
+    Column("key", Text),
+    Column("key_ttl", Float, nullable=False, server_default=text("0")),
+    Column("task", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# One partial index for each state: ready, scheduled and leased rows do not slow each other down.
+_ready, _scheduled, _leased, _cancelled = (
+    text(f"state = {State.READY}"),
+    text(f"state = {State.SCHEDULED}"),
+    text(f"state = {State.LEASED}"),
+    text("cancel = 1"),
+)
+Index(
+    "camora_jobs_ready",
+    jobs.c.queue,
+    jobs.c.priority.desc(),
+    jobs.c.due,
+    sqlite_where=_ready,
+    postgresql_where=_ready,
+)
+Index("camora_jobs_scheduled", jobs.c.due, sqlite_where=_scheduled, postgresql_where=_scheduled)
+Index("camora_jobs_leased", jobs.c.lease_until, sqlite_where=_leased, postgresql_where=_leased)
+Index("camora_jobs_cancelled", jobs.c.receipt, sqlite_where=_cancelled, postgresql_where=_cancelled)
+
+keys = Table(
+    "camora_keys",
+    metadata,
+    Column("key", String(512), primary_key=True),
+    Column("job", String(255), nullable=False),
+    # NULL while the job is unfinished, then the moment the key becomes free.
+    Column("until", _Big),
+    sqlite_with_rowid=False,
+)
+Index("camora_keys_until", keys.c.until)
+
+# Ids of jobs that finished without a record which would remember them as long.
+done = Table(
+    "camora_done",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("until", _Big, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("camora_done_until", done.c.until)
+
+dead_letters = Table(
+    "camora_dead_letters",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("queue", String(255), nullable=False),
+    Column("task", Text, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("died", _Big, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("expires", _Big),
+    Column("key", Text),
+    Column("key_ttl", Float, nullable=False),
+    # The task as it was published: `task` is what the letter says, which may be nothing.
+    Column("job_task", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+Index("camora_dead_letters_queue", dead_letters.c.queue, dead_letters.c.id)
+
+results = Table(
+    "camora_results",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("final", Integer, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("queue", String(255), nullable=False),
+    Column("kept", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created", _Big, nullable=False),
+    Column("started", _Big, nullable=False),
+    Column("finished", _Big, nullable=False),
+    Column("worker", String(255), nullable=False),
+    Column("ttl", Float, nullable=False),
+    Column("expires", _Big, nullable=False),
+    Column("error", Text),
+    Column("progress", Text),
+    Column("value", LargeBinary),
+    sqlite_with_rowid=False,
+)
+Index("camora_results_expires", results.c.expires)
+
+# Queues of which something is to be remembered: now, that they are paused.
+queues = Table(
+    "camora_queues",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("paused", Integer, nullable=False),
+)
+
+# Facts about the database itself, such as the boot of the machine that its leases belong to.
+facts = Table(
+    "camora_facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

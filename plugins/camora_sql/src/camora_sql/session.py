@@ -1,0 +1,193 @@
+"""One driver connection, in one thread: statements, transactions, patience with other writers."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from camora.errors import BrokerUnavailable
+from camora_sql.dialects.base import DriverConnection
+from camora_sql.statements import Builder
+from camora_sql.store import Store
+
+__all__ = ["CommitUnclear", "Session"]
+
+R = TypeVar("R")
+Row = tuple[Any, ...]
+
+_ROWS = (64, 8, 1)
+"""Sizes of an INSERT; a batch is cut into these, so that a few texts serve every size of batch."""
+_IDS = (1, 8, 64, 256)
+"""Sizes of a list of ids; shorter ones repeat their last id."""
+
+
+class CommitUnclear(BrokerUnavailable):
+    """The commit failed in a way that leaves open whether it happened."""
+
+
+class Session:
+    """A connection that is made when it is first needed, and again after it broke. Used in one thread only.
+
+    Driver errors never leave it: they come out as `BrokerUnavailable`, or `ConfigurationError` while opening.
+    """
+
+    def __init__(self, store: Store, *, patience: float | None = None) -> None:
+        self._store = store
+        self._dialect = store.dialect
+        self._patience = store.settings.busy_timeout if patience is None else patience
+        self._connection: DriverConnection | None = None
+        self._cursor: Any = None
+        self._announced = False
+
+    # Statements
+
+    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> list[Row]:
+        """Run it; all its rows."""
+        self._cursor.execute(self._store.statements(build, size), values)
+        found: list[Row] = self._cursor.fetchall()
+        return found
+
+    def change(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> int:
+        """Run it; how many rows it changed."""
+        cursor = self._cursor
+        cursor.execute(self._store.statements(build, size), values)
+        count: int = cursor.rowcount
+        return count
+
+    def insert(self, build: Builder, rows: Sequence[Sequence[Any]], tail: Sequence[Any] = ()) -> None:
+        """Insert many rows with few statements; `tail` is bound after the rows of each."""
+        start = 0
+        for size in _ROWS:
+            while len(rows) - start >= size:
+                values: list[Any] = []
+                for row in rows[start : start + size]:
+                    values += row
+                start += size
+                values += tail
+                self.change(build, values, size)
+
+    def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> list[Row]:
+        """Run it for all these ids, in pieces; `head` is bound before the ids of each."""
+        found: list[Row] = []
+        for size, piece in _pieces(ids):
+            found += self.rows(build, [*head, *piece], size)
+        return found
+
+    def change_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> int:
+        """The same; how many rows were changed."""
+        return sum(self.change(build, [*head, *piece], size) for size, piece in _pieces(ids))
+
+    def savepoint(self, work: Callable[[], bool]) -> bool:
+        """Run part of a transaction; undo that part if it answers False."""
+        cursor = self._cursor
+        cursor.execute("SAVEPOINT part")
+        kept = work()
+        if not kept:
+            cursor.execute("ROLLBACK TO part")
+        cursor.execute("RELEASE part")
+        return kept
+
+    def announce(self) -> None:
+        """Once this transaction stands, wake whoever waits for messages or results."""
+        self._announced = True
+
+    # Transactions
+
+    def read(self, work: Callable[[Session], R]) -> R:
+        """Run statements that only read; each sees the newest state."""
+        return self._patiently(lambda: work(self))
+
+    def write(self, work: Callable[[Session], R], *, durable: bool = True) -> R:
+        """Run a transaction; `work` may run more than once, and only the last run counts.
+
+        Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not.
+        """
+        return self._patiently(lambda: self._transaction(work, durable))
+
+    def _transaction(self, work: Callable[[Session], R], durable: bool) -> R:
+        dialect, connection = self._dialect, self._connection
+        assert connection is not None
+        self._announced = False
+        dialect.begin(connection, durable=durable)
+        try:
+            answer = work(self)
+        except BaseException:
+            dialect.rollback(connection)
+            raise
+        try:
+            dialect.commit(connection)
+        except dialect.driver_error as error:
+            unclear = dialect.unclear(error)
+            if unclear:
+                raise CommitUnclear(str(dialect.explain(error, opening=False))) from error
+            dialect.rollback(connection)
+            raise
+        if self._announced:
+            dialect.announce()
+        return answer
+
+    def _patiently(self, step: Callable[[], R]) -> R:
+        dialect = self._dialect
+        deadline = time.monotonic() + self._patience
+        pause = 0.0003
+        while True:
+            try:
+                if self._connection is None:
+                    self._connect()
+                return step()
+            except CommitUnclear:
+                self.close()
+                raise
+            except dialect.driver_error as error:
+                opening = self._connection is None
+                if opening or dialect.breaks_connection(error):
+                    self.close()
+                if not dialect.is_busy(error) or time.monotonic() >= deadline:
+                    raise dialect.explain(error, opening=opening) from error
+            # Own pauses, not the driver's: short at first, and by chance, so that no process is starved.
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 -- jitter
+            pause = min(pause * 1.6, 0.025)
+
+    # Life
+
+    @property
+    def connection(self) -> DriverConnection:
+        """The raw connection, for migrations."""
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
+        return self._connection
+
+    def tolerating(self, work: Callable[[], R]) -> R:
+        """Run something that reads rows, with texts that are no texts read as far as can be."""
+        dialect, connection = self._dialect, self._connection
+        assert connection is not None
+        dialect.tolerate(connection, garbled=True)
+        try:
+            return work()
+        finally:
+            dialect.tolerate(connection, garbled=False)
+
+    def _connect(self) -> None:
+        self._connection = self._dialect.connect()
+        self._cursor = self._connection.cursor()
+
+    def close(self) -> None:
+        """Let go of the connection; the next use makes another one."""
+        connection, self._connection, self._cursor = self._connection, None, None
+        if connection is not None:
+            try:
+                connection.close()
+            except self._dialect.driver_error:
+                pass  # it was in doubt already
+
+
+def _pieces(ids: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+    most = _IDS[-1]
+    for start in range(0, len(ids), most):
+        piece = list(ids[start : start + most])
+        size = next(size for size in _IDS if size >= len(piece))
+        yield size, piece + piece[-1:] * (size - len(piece))
+

@@ -1,0 +1,55 @@
+"""What can be set, as keywords of a provider or in the query of a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+
+from camora.errors import SettingsError
+from camora.settings import mask_url, structure_settings
+
+__all__ = ["SqlSettings", "split_url"]
+
+
+def _known(_: Any, attribute: Any, value: str) -> None:
+    if value not in ("full", "normal"):
+        raise ValueError(f"{attribute.name} = {value!r}: must be 'full' or 'normal'")
+
+
+def _not_negative(_: Any, attribute: Any, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name} = {value!r}: must be 0 or more")
+
+
+@attrs.frozen(kw_only=True)
+class SqlSettings:
+    """Settings of the SQL broker and result backend; durations are seconds.
+
+    `synchronous`: with "full" what was dispatched or settled survives a power failure, at the price of one disk flush
+    for each transaction; with "normal" it survives the death of every process, and the last moments before a power
+    failure may be lost. `busy_timeout` is how long a step waits for other processes that are writing. `dedup_window`
+    is how long the id of a finished job is remembered at least, so that publishing it again stores nothing.
+    """
+
+    synchronous: str = attrs.field(default="full", validator=_known)
+    busy_timeout: float = attrs.field(default=5.0, validator=_not_negative)
+    dedup_window: float = attrs.field(default=3600.0, validator=_not_negative)
+
+
+def split_url(url: str, settings: SqlSettings | None) -> tuple[str, SqlSettings]:
+    """The URL without its query, and the settings with those of the query on top.
+
+    Raises `SettingsError` for options that do not exist, stand there twice, or have no usable value.
+    """
+    bare, _, query = url.partition("?")
+    given: dict[str, Any] = {}
+    where = mask_url(bare)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in given:
+            raise SettingsError(f"{where}: setting {name!r} is given twice")
+        given[name] = value
+    base: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
+    return bare, structure_settings(SqlSettings, {**base, **given}, where=where)
