@@ -10,8 +10,9 @@ import attrs
 
 from camora.context import Context
 from camora.errors import ConfigurationError
-from camora.interfaces.middleware import PHASES, Middleware
+from camora.interfaces.middleware import PHASES, Executed, Middleware
 from camora.message import Message
+from camora.task import AnyTask
 
 __all__ = ["Link", "arrange", "compose_dispatch", "compose_execute"]
 
@@ -83,22 +84,23 @@ def _stable(graph: TopologicalSorter[int], order: Sequence[int], names: Sequence
     return result
 
 
-def compose_execute(links: Sequence[Link]) -> Callable[[Context], Awaitable[Any]]:
-    """One callable around another. The innermost link is the one that calls the function: nothing is inside it."""
+def compose_execute(links: Sequence[Link], task: AnyTask) -> Executed:
+    """One callable around another, of the links that concern this task.
+
+    The innermost link is the one that calls the function: nothing is inside it.
+    """
 
     async def nothing(context: Context) -> Any:
         raise AssertionError(f"the chain of {context.task.name} has no link that calls the function")
 
-    call: Callable[[Context], Awaitable[Any]] = nothing
+    call: Executed = nothing
     for link in reversed(links):
-        if type(link.middleware).execute is not Middleware.execute:
+        if type(link.middleware).execute is not Middleware.execute and link.middleware.concerns(task):
             call = _around_execute(link.middleware, call)
     return call
 
 
-def _around_execute(
-    middleware: Middleware, call_next: Callable[[Context], Awaitable[Any]]
-) -> Callable[[Context], Awaitable[Any]]:
+def _around_execute(middleware: Middleware, call_next: Executed) -> Executed:
     execute = middleware.execute
     # No coroutine of its own: what `execute` makes is handed out as it is.
     return lambda context: execute(context, call_next)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from camora.binding import Binding
 from camora.chain import Link, arrange, compose_execute
 from camora.clock import Clock
+from camora.context import Context
 from camora.errors import ConfigurationError, MissingDependency
 from camora.interfaces.codec import Codec
 from camora.interfaces.injector import Injector
-from camora.interfaces.middleware import Middleware
+from camora.interfaces.middleware import Executed, Middleware
 from camora.interfaces.pool import Pool, PoolSettings
 from camora.links.call import CallFunction
 from camora.links.early_ack import EarlyAck
@@ -109,7 +111,15 @@ class Engine:
         self._parts = parts
         self.pools = PoolSet(parts.catalog, parts.pools)
         self.links = arrange([*self._framework(), *parts.middleware])
-        self.chain = compose_execute(self.links)
+        self._opened = False
+        self._chains: dict[AnyTask, Executed] = {}
+
+    def run(self, context: Context) -> Coroutine[Any, Any, Any]:
+        """Run an attempt through the chain around its task, composed when the task is first met."""
+        chain = self._chains.get(context.task)
+        if chain is None:
+            chain = self._chains[context.task] = compose_execute(self.links, context.task)
+        return chain(context)
 
     def _framework(self) -> list[Link]:
         parts, pool_of, parameters_of = self._parts, self.pools.of_task, self._parts.binding.parameters_of
@@ -132,9 +142,12 @@ class Engine:
         if problems:
             raise MissingDependency("\n".join(problems), problems=problems)
         await self._parts.injector.open()
+        self._opened = True
         await self.pools.open(tasks)
 
     async def close(self, grace: float) -> None:
         """Close pools, then the injector."""
         await self.pools.close(grace)
-        await self._parts.injector.close()
+        if self._opened:
+            self._opened = False
+            await self._parts.injector.close()

@@ -24,6 +24,7 @@ from camora.task import AnyTask
 __all__ = ["Executor", "Run", "StopReason"]
 
 _LONGEST_PAUSE = 60.0
+_SUCCEEDED = OutcomeKind.SUCCEEDED
 
 
 class StopReason(enum.Enum):
@@ -118,7 +119,7 @@ class Executor:
             return self._failed(context, error)
         if isinstance(value, Failure):
             return Outcome(kind=OutcomeKind.FAILED, error=ErrorInfo(type="camora.Failure", text=str(value.reason)))
-        return Outcome(kind=OutcomeKind.SUCCEEDED, value=value, encoded=context.encoded)
+        return Outcome(kind=_SUCCEEDED, encoded=context.encoded)
 
     def _admit(self, run: Run) -> tuple[Outcome | None, AnyTask | None]:
         """Decode and look up; an outcome when the message cannot run here."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 import msgspec
 
@@ -59,7 +58,7 @@ class CancelResult(enum.StrEnum):
     """The broker has no such job."""
 
 
-class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ErrorInfo(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """An exception as text, bounded in size, so that it can be stored and shown anywhere."""
 
     type: str
@@ -70,7 +69,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """True when the framework stopped the attempt for taking too long."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Progress(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What a running job last said of itself."""
 
     done: float = 0
@@ -78,7 +77,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobRecord(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What a result backend keeps of a job. Moments are milliseconds since the epoch, `ttl` is seconds."""
 
     id: str
@@ -99,7 +98,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttl: float = 86400.0
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeadLetter(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """A message that will not run again by itself, kept whole. `died` is milliseconds since the epoch."""
 
     id: str
@@ -131,7 +130,7 @@ class OutcomeKind(enum.Enum):
     """The process that ran the function died: given back, and counted as a delivery."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """How one attempt ended: a value, decided before anything is done about it.
 
     `delay` (seconds) is when to come back, for RETRY, RELEASED and CRASHED. `reason` names the dead letter's reason
@@ -139,7 +138,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: OutcomeKind
-    value: Any = None
     encoded: bytes | None = None
     error: ErrorInfo | None = None
     delay: float = 0.0
@@ -161,7 +159,7 @@ class Action(enum.Enum):
     """Given back as it is after `delay` seconds. Uncharged: the delivery is taken off the count where it can be."""
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Settlement(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The end of a delivery, as one step of the broker. See `Consumer.settle`."""
 
     delivery: Delivery

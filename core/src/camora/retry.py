@@ -68,7 +68,7 @@ class RetryPolicy:
         return cls(max_tries=1, delay=0)
 
     def covers(self, exception: BaseException) -> bool:
-        """True when this exception is of a type in `on`; one that came as text from a process counts as its original."""
+        """True when this exception is of a type in `on`; one that came as text counts as what it was."""
         names = getattr(exception, "bases", ()) or [_qualified(base) for base in type(exception).__mro__]
         for kind in self.on:
             if (not isinstance(kind, str) and isinstance(exception, kind)) or _name(kind) in names:

@@ -45,7 +45,7 @@ async def run_now(parts: EngineParts, message: Message, task: AnyTask, app: Disp
             delivery = Delivery(id=message.id, queue=message.queue, body=b"")
             context = Context(message, task, delivery=delivery, worker="here", port=_Here(app))
             try:
-                return await engine.chain(context)
+                return await engine.run(context)
             except Again as again:
                 await asyncio.sleep(again.delay)
                 message = msgspec.structs.replace(message, attempt=message.attempt + 1)

@@ -29,6 +29,11 @@ _STATUS = {
 }
 
 
+# Looking a member up on its class costs as much as all the rest of a comparison.
+_DONE = Status.SUCCEEDED
+_ACK, _SUCCEEDED, _RETRY = Action.ACK, OutcomeKind.SUCCEEDED, OutcomeKind.RETRY
+
+
 class Verdicts:
     """Turns an outcome into what is to be done: a pure function of its inputs and the clock."""
 
@@ -41,6 +46,8 @@ class Verdicts:
 
     def settlement(self, run: Run, outcome: Outcome) -> Settlement:
         """What settles this run."""
+        if outcome.kind is _SUCCEEDED:
+            return Settlement(delivery=run.delivery, action=_ACK, record=self._record(run, outcome))
         match outcome.kind:
             case _ if run.acknowledged:
                 # `ack="before"`: the message is gone, only the record is left to be written.
@@ -111,7 +118,7 @@ class Verdicts:
             )
         return JobRecord(
             id=run.delivery.id,
-            status=_STATUS[outcome.kind],
+            status=_DONE if outcome.kind is _SUCCEEDED else _STATUS[outcome.kind],
             task=message.task if message else "",
             queue=run.delivery.queue,
             value=outcome.encoded if keep else None,
@@ -120,7 +127,7 @@ class Verdicts:
             attempts=_attempt(run),
             created=message.created if message else 0,
             started=context.started if context else 0,
-            finished=0 if outcome.kind is OutcomeKind.RETRY else self._clock.now_ms(),
+            finished=0 if outcome.kind is _RETRY else self._clock.now_ms(),
             worker=self._worker,
             ttl=self._ttl,
         )

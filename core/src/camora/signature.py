@@ -16,6 +16,9 @@ __all__ = ["Signature"]
 R_co = TypeVar("R_co", covariant=True)
 
 
+_NONE = DispatchOptions()
+
+
 class Signature(Generic[R_co]):
     """A task with its arguments and options: made by `task.s(…)` or `task.si(…)`, dispatched later, never changed.
 
@@ -37,7 +40,7 @@ class Signature(Generic[R_co]):
         self.args = tuple(args)
         self.kwargs = dict(kwargs)
         self.immutable = immutable
-        self.options_ = options or DispatchOptions()
+        self.options_ = _NONE if options is None else options
 
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Signature[R_co]:
         """The same signature with options; see `Task.options`."""

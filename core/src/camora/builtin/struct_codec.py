@@ -37,6 +37,7 @@ class StructCodec(Codec):
 
     def __init__(self, encoder: _Encoder, messages: _Decoder, values: _Decoder) -> None:
         self._encode = encoder.encode
+        self._nothing = encoder.encode(None)
         self._decode_message = messages.decode
         self._decode_value = values.decode
 
@@ -72,6 +73,8 @@ class StructCodec(Codec):
 
     def encode_value(self, value: Any) -> bytes:
         """Any plain value."""
+        if value is None:
+            return self._nothing
         try:
             data = self._encode(value)
         except _BAD_VALUES as error:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
 from camora.context import Context
 from camora.message import Message
+from camora.task import AnyTask
 
 __all__ = ["PHASES", "Dispatched", "Executed", "Middleware"]
 
 Dispatched = Callable[[Message], Awaitable[Message]]
-Executed = Callable[[Context], Awaitable[Any]]
+Executed = Callable[[Context], Coroutine[Any, Any, Any]]
 
 PHASES = ("outer", "results", "trace", "guard", "policy", "resource", "inner")
 """Where a link may stand in the chain, outermost first. Users' middleware is `policy` unless it says otherwise."""
@@ -34,6 +35,14 @@ class Middleware:
     def name(self) -> str:
         """What it is called in lists and in `before` / `after`."""
         return type(self).__name__
+
+    def concerns(self, task: AnyTask) -> bool:
+        """False when `execute` has nothing to do around this task, ever: its jobs are then spared the step.
+
+        Asked once for each task.
+        """
+        del task
+        return True
 
     async def dispatch(self, message: Message, call_next: Dispatched) -> Message:
         """Around every dispatch. Returns the message that was handed on; raising refuses the dispatch."""

@@ -25,7 +25,7 @@ class PoolSettings:
     """Replace a process after this many calls (process pools)."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Call(msgspec.Struct, gc=False, frozen=True, kw_only=True, eq=False):
     """One function call, bound. A struct, because one is made for every job."""
 
     function: Callable[..., Any]
@@ -78,18 +78,6 @@ class TaskExit(RemoteError):
 
     Such a thing would stop the event loop, so every pool raises this in its place.
     """
-
-    @classmethod
-    def instead_of(cls, error: BaseException) -> BaseException:
-        """What to raise for something that is no `Exception`: this, but a cancellation that was asked for stays one."""
-        if isinstance(error, asyncio.CancelledError):
-            try:
-                task = asyncio.current_task()
-            except RuntimeError:  # no loop runs here
-                task = None
-            if task is not None and task.cancelling():
-                return error
-        return cls.of(error)
 
 
 class ProcessDied(Exception):

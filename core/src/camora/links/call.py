@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from camora.clock import Clock
@@ -29,7 +29,7 @@ class CallFunction(Middleware):
         self._clock = clock
         self._app = app
 
-    async def execute(self, context: Context, call_next: Executed) -> Any:
+    def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
         """Call it; nothing is further inside."""
         task = context.task
         args, kwargs = context.arguments
@@ -50,9 +50,11 @@ class CallFunction(Middleware):
         )
         context.started = self._clock.now_ms()
         context.ran = True
-        try:
-            return await pool.call(call)
-        except TimeoutError as error:
-            if pool.kills and context.timeout is not None:
-                raise timed_out(context) from error
-            raise
+        return pool.call(call) if call.timeout is None else _killed_in_time(pool, call, context)
+
+
+async def _killed_in_time(pool: Pool, call: Call, context: Context) -> Any:
+    try:
+        return await pool.call(call)
+    except TimeoutError as error:
+        raise timed_out(context) from error

@@ -7,6 +7,7 @@ from typing import Any
 from camora.context import Context
 from camora.interfaces.middleware import Executed, Middleware
 from camora.steering import NotOurs
+from camora.task import AnyTask
 
 __all__ = ["EarlyAck"]
 
@@ -16,8 +17,12 @@ class EarlyAck(Middleware):
 
     phase = "resource"
 
+    def concerns(self, task: AnyTask) -> bool:
+        """Only tasks with `ack="before"`."""
+        return task.config.ack == "before"
+
     async def execute(self, context: Context, call_next: Executed) -> Any:
-        """Acknowledge, where asked; not run where the delivery has gone to another worker meanwhile."""
-        if context.task.config.ack == "before" and not await context.acknowledge():
+        """Acknowledge; not run where the delivery has gone to another worker meanwhile."""
+        if not await context.acknowledge():
             raise NotOurs
         return await call_next(context)

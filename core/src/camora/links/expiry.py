@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from camora.clock import Clock
@@ -20,9 +21,9 @@ class Expiry(Middleware):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def execute(self, context: Context, call_next: Executed) -> Any:
+    def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
         """Look at the clock once, before the attempt."""
         expires = context.message.expires
         if expires is not None and self._clock.now_ms() >= expires:
             raise Expired
-        return await call_next(context)
+        return call_next(context)

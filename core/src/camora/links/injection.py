@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from camora.context import Context
@@ -28,7 +28,7 @@ class Injection(Middleware):
         self._pool_of = pool_of
         self._injector = injector
 
-    async def execute(self, context: Context, call_next: Executed) -> Any:
+    def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
         """Bind the arguments; raises `PayloadError` where they do not fit."""
         parameters = self._parameters_of(context.task)
         if context.task.is_fallback:  # it takes the message itself, whatever its payload is
@@ -38,11 +38,14 @@ class Injection(Middleware):
             args, kwargs = parameters.into(context.message.args, context.message.kwargs)
         context.arguments = (args, kwargs)
         if not parameters.injected or not self._pool_of(context.task).in_process:
-            return await call_next(context)
+            return call_next(context)
+        return self._inject(context, call_next, parameters)
+
+    async def _inject(self, context: Context, call_next: Executed, parameters: Parameters) -> Any:
         wanted = [
             (name, kind)
             for name, kind in parameters.injected.items()
-            if name not in kwargs and (name not in parameters.optional_injected or self._provides(kind))
+            if name not in context.arguments[1] and (name not in parameters.optional_injected or self._provides(kind))
         ]
         own = {Context: context, Message: context.message}
         if all(kind in own for _, kind in wanted):

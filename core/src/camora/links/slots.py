@@ -23,12 +23,14 @@ class Slots(Middleware):
         self._pool_of = pool_of
         self._slots: dict[object, asyncio.Semaphore] = {}
 
+    def concerns(self, task: AnyTask) -> bool:
+        """Only tasks with a limit, of their own or of their pool."""
+        return task.config.max_concurrency is not None or self._pool_of(task).limit is not None
+
     async def execute(self, context: Context, call_next: Executed) -> Any:
         """Take the slots, first come first served, and give them back."""
         task = context.task
         pool = self._pool_of(task)
-        if task.config.max_concurrency is None and pool.limit is None:
-            return await call_next(context)
         async with self._slot(task, task.config.max_concurrency), self._slot(pool, pool.limit):
             return await call_next(context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from camora.context import Context
@@ -26,24 +26,29 @@ class Timeouts(Middleware):
     def __init__(self, pool_of: Callable[[AnyTask], Pool]) -> None:
         self._pool_of = pool_of
 
-    async def execute(self, context: Context, call_next: Executed) -> Any:
+    def concerns(self, task: AnyTask) -> bool:
+        """Not tasks whose pool kills."""
+        return not self._pool_of(task).kills
+
+    def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
         """Watch the clock, if there is a timeout."""
         timeout = context.timeout
-        if timeout is None:
-            return await call_next(context)
-        if self._pool_of(context.task).kills:
-            return await call_next(context)
-        # In a task of its own, because a function may ignore its cancellation, and then must not hold its slot.
-        attempt = asyncio.ensure_future(call_next(context))
-        try:
-            await asyncio.wait([attempt], timeout=timeout)
-        except asyncio.CancelledError:
-            await _end(attempt)
-            raise
-        if attempt.done():
-            return attempt.result()
+        return call_next(context) if timeout is None else _watched(context, call_next, timeout)
+
+
+async def _watched(context: Context, call_next: Executed, timeout: float) -> Any:
+    # In a task of its own, because a function may ignore its cancellation, and then must not hold its slot.
+    label = f"{context.task.name} {context.id}"
+    attempt = asyncio.get_running_loop().create_task(call_next(context), name=label)
+    try:
+        await asyncio.wait([attempt], timeout=timeout)
+    except asyncio.CancelledError:
         await _end(attempt)
-        raise timed_out(context)
+        raise
+    if attempt.done():
+        return attempt.result()
+    await _end(attempt)
+    raise timed_out(context)
 
 
 async def _end(attempt: asyncio.Future[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -47,8 +48,19 @@ def run_worker(app: Any, *, burst: bool, **options: Any) -> None:
             format="%(asctime)s %(levelname)-7s %(message)s",
             datefmt="%H:%M:%S",
         )
+    _spare_the_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(app.start(burst=burst, **options))
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass over modules, and look seldom: half of its time is spent on what never goes.
+
+    Only here, in a process that is Camora's own; an embedded worker leaves the program's collector alone.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _loop_factory() -> Any:

@@ -92,7 +92,7 @@ class Worker:
                     connection=connection,
                     tasks=parts.engine.tasks,
                     codec=parts.codec,
-                    chain=self._engine.chain,
+                    chain=self._engine.run,
                     settings=parts.settings,
                     clock=parts.clock,
                     worker=self.name,
@@ -213,7 +213,8 @@ class Worker:
         for lane in self._lanes:
             if (label := lane.label_of(task)) is not None:
                 return label
-        return "something outside any job"
+        # An attempt with a timeout has a task of its own, which bears its name.
+        return "something outside any job" if task is None else task.get_name()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

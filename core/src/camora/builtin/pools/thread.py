@@ -46,7 +46,7 @@ class ThreadPool(Pool):
     kind = "thread"
 
     def __init__(self, settings: PoolSettings) -> None:
-        self.limit = settings.workers or DEFAULT_WORKERS
+        self.limit = self._most = settings.workers or DEFAULT_WORKERS
         self._work: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._serving: set[threading.Thread] = set()
@@ -75,7 +75,7 @@ class ThreadPool(Pool):
             raise
 
     def _start_missing(self) -> None:
-        if len(self._serving) < min(self._calls, self.limit):
+        if len(self._serving) < min(self._calls, self._most):
             thread = threading.Thread(target=self._serve, name="camora-thread", daemon=True)
             self._serving.add(thread)
             thread.start()

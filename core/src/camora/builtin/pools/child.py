@@ -1,0 +1,227 @@
+"""What runs in a process of the process pool. The functions here are called by reference, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from camora.builtin.pools.parcel import Parcel, missing_app, pack_error, pack_value, rebuilt_context
+from camora.builtin.pools.references import function_of, resolve
+from camora.context import Context
+from camora.errors import UnsupportedCapability
+from camora.interfaces.pool import TaskExit
+from camora.message import Message
+from camora.outcome import Progress
+from camora.propagation import restore
+
+__all__ = ["finish", "prepare", "run", "start"]
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_EVERY = 2.0
+
+
+def start(parent: int) -> None:
+    """The first thing in the process: it ends with its parent, and leaves signals of the whole group to it."""
+    _end_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A handler that does nothing, and not SIG_IGN, which programs started from here would inherit.
+        signal.signal(number, _leave_to_parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _leave_to_parent(number: int, frame: Any) -> None:
+    del number, frame
+
+
+def _end_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before we asked to be told
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), name="camora-parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """The way for other systems: the pipe from the parent ends, or somebody else is the parent."""
+    process = multiprocessing.parent_process()
+    while os.getppid() == parent:
+        if process is None:
+            threading.Event().wait(_LOOK_EVERY)
+        else:
+            process.join(_LOOK_EVERY)
+            if not process.is_alive():
+                break
+    os._exit(1)
+
+
+class _Process:
+    """What one process keeps between calls: its event loop, and the apps whose dependencies live here."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._apps: dict[str, Any] = {}
+
+    @property
+    def runner(self) -> asyncio.Runner:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner
+
+    def app(self, reference: str) -> Any:
+        """The app, with its injector open in this process."""
+        if reference not in self._apps:
+            app = resolve(reference)
+            self.runner.run(app.injector.open())
+            self._apps[reference] = app
+        return self._apps[reference]
+
+    def call(self, parcel: Parcel) -> Any:
+        """Run the function; raises what it raises."""
+        target = parcel.target
+        found = resolve(target) if isinstance(target, str) else target
+        function = function_of(found)
+        variables = contextvars.copy_context()
+        variables.run(restore, parcel.variables)
+        if not parcel.injected:
+            if parcel.is_async:
+                return self.runner.run(_contained(function, parcel.args, parcel.kwargs), context=variables)
+            return variables.run(function, *parcel.args, **parcel.kwargs)
+        return _Injected(self, parcel, found, variables).call(function)
+
+    def close(self) -> None:
+        """Tear down the dependencies made here."""
+        for app in self._apps.values():
+            self.runner.run(app.injector.close())
+            self.runner.run(app.close())  # it may have dispatched
+        self._apps.clear()
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+
+class _Injected:
+    """One call whose dependencies are made in this process."""
+
+    def __init__(self, process: _Process, parcel: Parcel, found: Any, variables: contextvars.Context) -> None:
+        self._process = process
+        self._parcel = parcel
+        self._variables = variables
+        self._app = process.app(parcel.app) if parcel.app else None
+        task = found
+        if self._app is not None and (known := self._app.tasks.get(parcel.task)) is not None:
+            task = known
+        assert parcel.job is not None
+        self._context = rebuilt_context(parcel.job, task, _Port(self._app))
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Make what is asked for, call, and tear down: a plain function is called outside the loop."""
+        parcel, run = self._parcel, self._process.runner.run
+        given = {Context: self._context, Message: self._context.message}
+        ready = {name: given[kind] for name, kind in parcel.injected.items() if kind in given}
+        wanted = {name: kind for name, kind in parcel.injected.items() if kind not in given}
+        if wanted and self._app is None:
+            raise missing_app(wanted, parcel.task)
+        if parcel.is_async:
+            return run(_contained(self._within, (function, ready, wanted), {}), context=self._variables)
+        if not wanted:
+            return self._variables.run(function, *parcel.args, **{**parcel.kwargs, **ready})
+        return self._around(function, ready, wanted)
+
+    async def _within(self, function: Callable[..., Any], ready: dict[str, Any], wanted: dict[str, Any]) -> Any:
+        parcel = self._parcel
+        if not wanted:
+            return await function(*parcel.args, **{**parcel.kwargs, **ready})
+        async with self._scope() as scope:
+            made = {name: await scope.get(kind) for name, kind in wanted.items()}
+            return await function(*parcel.args, **{**parcel.kwargs, **ready, **made})
+
+    def _around(self, function: Callable[..., Any], ready: dict[str, Any], wanted: dict[str, Any]) -> Any:
+        parcel, variables, run = self._parcel, self._variables, self._process.runner.run
+        manager = self._scope()
+
+        async def enter() -> dict[str, Any]:
+            scope = await manager.__aenter__()
+            return {name: await scope.get(kind) for name, kind in wanted.items()}
+
+        try:
+            made = run(enter(), context=variables)
+            value = variables.run(function, *parcel.args, **{**parcel.kwargs, **ready, **made})
+        except BaseException as error:
+            run(manager.__aexit__(type(error), error, error.__traceback__), context=variables)
+            raise
+        run(manager.__aexit__(None, None, None), context=variables)
+        return value
+
+    def _scope(self) -> Any:
+        assert self._app is not None
+        return self._app.injector.job_scope(self._context)
+
+
+class _Port:
+    """What a job in a process can reach: it may dispatch, where the broker is one that processes share."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if self._app is None or not self._app.broker.capabilities.shared:
+            raise UnsupportedCapability(
+                "a job in a process pool cannot dispatch: its broker lives in the worker's process", capability="shared"
+            )
+        return await self._app.dispatch(what, *args, **kwargs)
+
+    async def acknowledge(self, context: Context) -> bool:
+        raise UnsupportedCapability(
+            f'{context.task}: a job in a process pool cannot acknowledge itself; use ack="before"'
+        )
+
+    async def report(self, context: Context, progress: Progress) -> None:
+        del progress
+        raise UnsupportedCapability(f"{context.task}: progress cannot be reported from a process pool")
+
+
+async def _contained(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Await it; what is no `Exception` must not reach the loop."""
+    try:
+        return await function(*args, **kwargs)
+    except Exception:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        raise TaskExit.of(error) from None
+
+
+# A process has no object of ours that calls could be made on, only modules. This is that object.
+_process = _Process()
+
+
+def prepare(*references: str) -> None:
+    """Import what the first call will need, before its time is taken."""
+    for reference in references:
+        try:
+            resolve(reference)
+        except BaseException:  # noqa: BLE001, S112 -- the call itself will say it better
+            continue
+
+
+def run(data: bytes) -> bytes:
+    """Unpack a call, run it, and pack how it ended. Never raises."""
+    try:
+        parcel: Parcel = pickle.loads(data)  # noqa: S301 -- from our own parent, over a private pipe
+        value = _process.call(parcel)
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, it is the caller's
+        return pack_error(error)
+    return pack_value(value, parcel.task)
+
+
+def finish() -> None:
+    """Tear down, before the process ends."""
+    _process.close()
