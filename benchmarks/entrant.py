@@ -59,9 +59,9 @@ class Entrant(ABC):
         """Enqueue one job."""
 
     async def dispatch_many(self, job: str, arguments: Sequence[tuple[Any, ...]]) -> None:
-        """Enqueue many, in the fastest way it has."""
-        for args in arguments:
-            await self.dispatch(job, *args)
+        """Enqueue many, in the fastest way it has; here: for those without a bulk call, 100 at the same time."""
+        for start in range(0, len(arguments), 100):
+            await asyncio.gather(*(self.dispatch(job, *args) for args in arguments[start : start + 100]))
 
     async def roundtrip(self, value: int) -> int:
         """Dispatch `echo(value)`, and wait for what it returns."""
@@ -88,6 +88,10 @@ class SyncEntrant(Entrant):
 
     async def dispatch(self, job: str, *args: Any) -> Any:
         return self.send(job, *args)
+
+    async def dispatch_many(self, job: str, arguments: Sequence[tuple[Any, ...]]) -> None:
+        for args in arguments:
+            self.send(job, *args)
 
     async def roundtrip(self, value: int) -> int:
         return await asyncio.to_thread(self.send_and_wait, value)

@@ -10,7 +10,7 @@ from benchmarks.jobs import JOBS
 
 
 def _function(job: Callable[..., Any]) -> Callable[..., Any]:
-    async def run(ctx: dict[str, Any], *args: Any) -> Any:  # noqa: ARG001 -- arq's signature
+    async def run(ctx: dict[str, Any], *args: Any) -> Any:
         return await job(*args)
 
     return run

@@ -10,7 +10,7 @@ from benchmarks.jobs import JOBS
 
 
 def _function(name: str, job: Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
-    async def run(ctx: dict[str, Any], *, args: list[Any]) -> Any:  # noqa: ARG001 -- SAQ's signature
+    async def run(ctx: dict[str, Any], *, args: list[Any]) -> Any:
         return await job(*args)
 
     return name, run
