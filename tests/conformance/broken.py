@@ -51,10 +51,8 @@ def settling(change: Any) -> type[Broken]:
 
 
 def stored_by(kind: type[MemoryStore]) -> type[Broken]:
-    class StoresWrongly(Broken):
-        store_class = kind
-
-    return StoresWrongly
+    """A broker with another store."""
+    return type(kind.__name__, (Broken,), {"store_class": kind})
 
 
 def _replaced(settlement: Settlement, **changes: Any) -> Settlement:
@@ -84,7 +82,6 @@ def _successors_are_lost(_: MemoryStore, settlement: Settlement) -> Settlement:
     return _replaced(settlement, successors=())
 
 
-@stored_by
 class _LapsedAreLost(MemoryStore):
     def locked_pass_time(self, now: float, touched: set[str]) -> None:
         lapsed = [entry for stake in self._stakes for entry in stake.held.values() if entry.lapses <= now]
@@ -94,7 +91,6 @@ class _LapsedAreLost(MemoryStore):
             self.locked_finish(entry)
 
 
-@stored_by
 class _LongBatchesLoseTheirLast(MemoryStore):
     def publish(self, envelopes: Iterable[Envelope]) -> list[str]:
         batch = list(envelopes)
@@ -134,26 +130,22 @@ class _DeliversTwice(Broken):
     consumer_class = _HandsOutTwice
 
 
-@stored_by
 class _ForgetsFinishedIds(MemoryStore):
     def locked_finish(self, entry: Entry) -> None:
         super().locked_finish(entry)
         self.finished.discard(entry.envelope.id)
 
 
-@stored_by
 class _IgnoresKeys(MemoryStore):
     def publish(self, envelopes: Iterable[Envelope]) -> list[str]:
         return super().publish([msgspec.structs.replace(envelope, key=None) for envelope in envelopes])
 
 
-@stored_by
 class _ForgetsKeyTtl(MemoryStore):
     def publish(self, envelopes: Iterable[Envelope]) -> list[str]:
         return super().publish([msgspec.structs.replace(envelope, key_ttl=0.0) for envelope in envelopes])
 
 
-@stored_by
 class _NeverFreesKeys(MemoryStore):
     def locked_free_key(self, entry: Entry) -> None:
         pass
@@ -203,7 +195,6 @@ class _DoesNotExtend(Broken):
 # Misordering and bad timing
 
 
-@stored_by
 class _LastInFirstOut(MemoryStore):
     def locked_publish(self, envelopes: Iterable[Envelope], touched: set[str]) -> list[str]:
         answers = super().locked_publish(envelopes, touched)
@@ -214,17 +205,15 @@ class _LastInFirstOut(MemoryStore):
         return answers
 
 
-@stored_by
 class _IgnoresPriority(MemoryStore):
     def publish(self, envelopes: Iterable[Envelope]) -> list[str]:
         return super().publish([msgspec.structs.replace(envelope, priority=0) for envelope in envelopes])
 
 
-@stored_by
 class _StartsEarly(MemoryStore):
     def publish(self, envelopes: Iterable[Envelope]) -> list[str]:
         return super().publish(
-            [msgspec.structs.replace(one, due=one.due - 3000) if one.due else one for one in envelopes]
+            [msgspec.structs.replace(one, due=one.due - 10_000) if one.due else one for one in envelopes]
         )
 
 
@@ -248,7 +237,6 @@ def _retry_keeps_the_old_body(_: MemoryStore, settlement: Settlement) -> Settlem
     return _replaced(settlement, envelope=old)
 
 
-@stored_by
 class _PassesOverEverySeventh(MemoryStore):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -312,24 +300,24 @@ BROKEN: dict[str, type[Broken]] = {
     "a retry loses the message": _retry_loses,
     "a rejection leaves no letter": _rejection_loses,
     "successors are lost": _successors_are_lost,
-    "what lapses is lost": _LapsedAreLost,
-    "long batches lose their last message": _LongBatchesLoseTheirLast,
+    "what lapses is lost": stored_by(_LapsedAreLost),
+    "long batches lose their last message": stored_by(_LongBatchesLoseTheirLast),
     "requeueing loses the letter": _DeadLettersAreForgotten,
     "a delivery is handed out twice": _DeliversTwice,
-    "finished ids are forgotten at once": _ForgetsFinishedIds,
-    "keys are ignored": _IgnoresKeys,
-    "key_ttl is ignored": _ForgetsKeyTtl,
-    "keys are never freed": _NeverFreesKeys,
+    "finished ids are forgotten at once": stored_by(_ForgetsFinishedIds),
+    "keys are ignored": stored_by(_IgnoresKeys),
+    "key_ttl is ignored": stored_by(_ForgetsKeyTtl),
+    "keys are never freed": stored_by(_NeverFreesKeys),
     "settlements are not fenced": _unfenced,
     "lost leases are revived": _Revives,
     "extending does nothing": _DoesNotExtend,
-    "the last comes first": _LastInFirstOut,
-    "priorities are ignored": _IgnoresPriority,
-    "delayed messages come early": _StartsEarly,
+    "the last comes first": stored_by(_LastInFirstOut),
+    "priorities are ignored": stored_by(_IgnoresPriority),
+    "delayed messages come early": stored_by(_StartsEarly),
     "retries come early": _retries_at_once,
     "every release is charged": _charges_every_release,
     "a retry keeps the old body": _retry_keeps_the_old_body,
-    "one message in seven is passed over": _PassesOverEverySeventh,
+    "one message in seven is passed over": stored_by(_PassesOverEverySeventh),
     "pausing is ignored": _PauseIsIgnored,
     "cancelled jobs run": _CancelledOnesRun,
     "purging takes what runs": _PurgeTakesAll,

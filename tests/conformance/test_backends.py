@@ -1,31 +1,58 @@
-"""The memory broker and result backend sit their exams."""
+"""Every broker and result backend sits its exam."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from camora.builtin.memory import MemoryBroker, MemoryResultBackend
 from camora.interfaces.broker import Broker
 from camora.interfaces.results import ResultBackend
-from camora.testing.conformance import BrokerConformance, ResultBackendConformance
+from camora.testing.conformance import BrokerConformance, ResultBackendConformance, hunt
+
+from tests.conformance.backends import BACKENDS, Backend
 
 
-class TestMemoryBroker(BrokerConformance):
-    lease = 0.3
+@pytest.fixture(params=BACKENDS, ids=[backend.name for backend in BACKENDS])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    if reason := found.missing():
+        pytest.skip(reason)
+    return found
+
+
+class TestBroker(BrokerConformance):
+    backend: Backend
+    stores: dict[int, Any]
 
     @pytest.fixture
-    def broker_factory(self) -> Callable[[], Broker]:
-        return MemoryBroker
+    def broker_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], Broker]:
+        self.backend, self.stores, self.lease = backend, {}, backend.lease
+
+        def make() -> Broker:
+            store = backend.new_store(tmp_path)
+            broker = backend.broker(store)
+            self.stores[id(broker)] = store
+            return broker
+
+        return make
 
     def results_for(self, broker: Broker) -> ResultBackend:
-        assert isinstance(broker, MemoryBroker)
-        return MemoryResultBackend(broker.store)
+        return self.backend.results(self.stores[id(broker)])
+
+    async def test_it_settles_into_its_own_results_only(self, rig: Any, tmp_path: Path) -> None:
+        assert rig.broker.settles_into(rig.results)
+        assert rig.broker.twin().settles_into(rig.results.twin())
+        assert not rig.broker.settles_into(self.backend.results(self.backend.new_store(tmp_path)))
 
 
-class TestMemoryResultBackend(ResultBackendConformance):
-    ttl = 0.2
-
+class TestResultBackend(ResultBackendConformance):
     @pytest.fixture
-    def results_factory(self) -> Callable[[], ResultBackend]:
-        return MemoryResultBackend
+    def results_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], ResultBackend]:
+        self.ttl = backend.lease
+        return lambda: backend.results(backend.new_store(tmp_path))
+
+
+def test_the_hunt_finds_nothing(backend: Backend, tmp_path: Path) -> None:
+    hunt(lambda: backend.subject(tmp_path), examples=backend.examples)

@@ -1,4 +1,4 @@
-"""The hunt: on sound brokers it finds nothing, and on broken ones it finds the fault."""
+"""The hunt can fail: on broken brokers it finds the fault, and with the same examples nothing on a sound one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from hypothesis import Phase
 from tests.conformance.broken import BROKEN, Broken
 
 
-def test_the_memory_broker_survives_the_hunt() -> None:
+def test_the_hunt_finds_nothing_in_a_sound_broker() -> None:
     def subject() -> Subject:
         clock = VirtualClock()
         return Subject(broker=MemoryBroker(MemoryStore(clock)), clock=clock, pass_time=clock.advance, lease=10.0)
 
-    hunt(subject, examples=200)
-    # And with the very examples that expose the broken ones below.
-    hunt(subject, examples=300, derandomize=True)
+    # The very examples that expose the broken ones.
+    hunt(subject, examples=300, derandomize=True, phases=(Phase.generate,))
 
 
 @pytest.mark.parametrize("kind", BROKEN.values(), ids=list(BROKEN))
@@ -29,4 +28,4 @@ def test_the_hunt_finds(kind: type[Broken]) -> None:
 
     # The same examples each time: whether the hunt can see a fault must not be a matter of luck.
     with pytest.raises(AssertionError):
-        hunt(subject, examples=1000, derandomize=True, phases=(Phase.generate,), report_multiple_bugs=False)
+        hunt(subject, examples=600, derandomize=True, phases=(Phase.generate,), report_multiple_bugs=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,7 +55,7 @@ def _same(one: Any, other: Any) -> bool:
 class CodecConformance:
     """Override `codec`."""
 
-    carries_big_integers: ClassVar[bool] = False
+    carries_big_integers: bool = False
     """Whether integers beyond 64 bits travel; where they do not, they must be refused with `EncodeError`."""
 
     @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import ClassVar
 
 import msgspec
 import pytest
@@ -25,11 +24,11 @@ _FINISHED = [status for status in Status if status.finished]
 class ResultBackendConformance:
     """Override `results_factory`."""
 
-    patience: ClassVar[float] = 20.0
+    patience: float = 20.0
     """Seconds after which a result that has not come is taken for lost."""
-    prompt: ClassVar[float] = 2.0
+    prompt: float = 2.0
     """Seconds within which a waiter must notice a record stored by somebody else."""
-    ttl: ClassVar[float] = 0.5
+    ttl: float = 0.5
     """Seconds of the records that tests let end: as short as the store can do reliably."""
 
     @pytest.fixture

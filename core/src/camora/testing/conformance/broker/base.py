@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import ClassVar
 
 import pytest
 import pytest_asyncio
@@ -19,13 +18,13 @@ __all__ = ["BrokerSuite"]
 class BrokerSuite:
     """Override `broker_factory`, and `results_for` where the broker's settlements write results."""
 
-    lease: ClassVar[float] = 0.5
+    lease: float = 0.5
     """Seconds of the leases that tests let lapse: as short as the store can do reliably."""
-    patience: ClassVar[float] = 20.0
+    patience: float = 20.0
     """Seconds after which a message that has not come is taken for lost."""
-    prompt: ClassVar[float] = 2.0
+    prompt: float = 2.0
     """Seconds within which a waiting `receive` must notice a publication by somebody else."""
-    refunds: ClassVar[bool] = True
+    refunds: bool = True
     """Whether an uncharged release takes its delivery off the count. Not every server can."""
 
     @pytest.fixture

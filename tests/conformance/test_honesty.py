@@ -1,0 +1,113 @@
+"""A broker that can do little, says so, and refuses the rest, passes the exam; one that only says so does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pytest
+from camora.builtin.memory import MemoryBroker, MemoryStore
+from camora.builtin.memory.inspection import MemoryQueues
+from camora.errors import MessageTooLarge, UnsupportedCapability
+from camora.interfaces.broker import Broker
+from camora.interfaces.capabilities import Capabilities, Support
+from camora.interfaces.queues import CancelResult, QueuedJob
+from camora.message import Envelope
+from camora.testing.clock import VirtualClock
+from camora.testing.conformance import BrokerConformance, Subject, hunt
+from camora.testing.conformance.broker.living import HonestySuite
+from camora.testing.conformance.broker.rig import Rig
+
+LARGEST = 10_000
+
+
+def _refuse(capability: str) -> UnsupportedCapability:
+    return UnsupportedCapability(
+        f"the poor broker has no {capability}; use the memory broker, memory://, which has", capability=capability
+    )
+
+
+class PoorQueues(MemoryQueues):
+    async def counts(self) -> Mapping[str, Mapping[str, int]]:
+        raise _refuse("inspect")
+
+    async def find(self, job_id: str) -> QueuedJob | None:
+        raise _refuse("inspect")
+
+    async def list(self, queue: str, *, limit: int = 100, after: str = "") -> Sequence[QueuedJob]:
+        raise _refuse("inspect")
+
+    async def cancel(self, job_id: str) -> CancelResult:
+        raise _refuse("cancel")
+
+    async def pause(self, queue: str, *, paused: bool = True) -> None:
+        raise _refuse("pause")
+
+    async def paused(self) -> Sequence[str]:
+        raise _refuse("pause")
+
+
+class PoorStore(MemoryStore):
+    """Forgets ids at once, as a store without deduplication does."""
+
+    def locked_publish(self, envelopes: Iterable[Envelope], touched: set[str]) -> list[str]:
+        self.finished.new.clear()
+        return super().locked_publish(envelopes, touched)
+
+
+class PoorBroker(MemoryBroker):
+    capabilities = Capabilities(atomic_settle=Support.NATIVE, leases=Support.NATIVE, largest=LARGEST)
+
+    def __init__(self, store: MemoryStore | None = None, *, name: str = "") -> None:
+        super().__init__(store or PoorStore(), name=name)
+        self._queues = PoorQueues(self.store)
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        for envelope in envelopes:
+            if envelope.due > self.store.clock.now_ms():
+                raise _refuse("delay")
+            if envelope.priority:
+                raise _refuse("priority")
+            if envelope.key is not None:
+                raise _refuse("dedup")
+            if len(envelope.body) > LARGEST:
+                raise MessageTooLarge("too large", size=len(envelope.body), limit=LARGEST)
+        return await super().publish(envelopes)
+
+
+class TestPoorBroker(BrokerConformance):
+    lease = 0.3
+
+    @pytest.fixture
+    def broker_factory(self) -> Callable[[], Broker]:
+        return PoorBroker
+
+
+def test_the_hunt_asks_for_nothing_that_is_not_declared() -> None:
+    def subject() -> Subject:
+        clock = VirtualClock()
+        return Subject(broker=PoorBroker(PoorStore(clock)), clock=clock, pass_time=clock.advance, lease=10.0)
+
+    hunt(subject, examples=60)
+
+
+class Boaster(MemoryBroker):
+    """Declares nothing, and silently takes everything."""
+
+    capabilities = Capabilities()
+
+
+@pytest.mark.parametrize("capability", ["delay", "priority", "dedup", "pause", "inspect", "cancel"])
+async def test_who_takes_what_it_does_not_declare_fails(capability: str) -> None:
+    rig = Rig(Boaster(), None, lease=0.3, patience=1.0)
+    await rig.broker.open()
+    wish = capability in ("delay", "priority", "dedup")
+    suite = HonestySuite()
+    ask, use = (
+        suite.test_an_unsupported_wish_of_a_message_is_refused,
+        suite.test_an_unsupported_look_or_control_is_refused,
+    )
+    exam = ask if wish else use
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        await exam(rig, capability)
+    await rig.close()
+    await rig.broker.close()
