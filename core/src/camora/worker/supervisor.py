@@ -19,16 +19,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 
 from camora.errors import ConfigurationError, UnsupportedCapability
+from camora.interfaces.broker import Broker
 from camora.reference import reference_of
 from camora.settings import WorkerSettings
-
-if TYPE_CHECKING:
-    from camora.app import Camora
 
 __all__ = ["WorkerProcesses", "child_options", "run_processes", "start_processes"]
 
@@ -43,6 +41,13 @@ def child_options() -> dict[str, Any] | None:
     """What the supervisor told this process to do; None in any other process."""
     text = os.environ.get(CHILD)
     return None if text is None else json.loads(text)
+
+
+class ProcessApp(Protocol):
+    """What the supervisor needs of an app."""
+
+    logger: logging.Logger
+    broker: Broker
 
 
 class WorkerProcesses:
@@ -166,7 +171,7 @@ def _ended(code: int) -> str:
 
 
 def start_processes(
-    app: Camora,
+    app: ProcessApp,
     *,
     processes: int | str,
     threads: Mapping[str, int],
@@ -210,7 +215,7 @@ def start_processes(
     return workers
 
 
-def run_processes(app: Camora, **options: Any) -> None:
+def run_processes(app: ProcessApp, **options: Any) -> None:
     """Start worker processes, pass signals on, and block until they have ended; exits with their code when not 0."""
     workers = start_processes(app, **options)
     with _signals_to(workers):

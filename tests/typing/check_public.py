@@ -1,0 +1,60 @@
+"""What type checkers see; this file is checked by mypy and pyright, and never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from camora import BaseTask, Camora, Context, Job, Signature, Task
+from camora.task import AsyncTask, SyncTask
+
+app = Camora()
+
+
+@app.task
+async def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(queue="mail", timeout=30)
+def send(recipient: str, *, urgent: bool = False) -> str:
+    return recipient
+
+
+def existing(x: float) -> bool:
+    return x > 0
+
+
+registered = app.register(existing, queue="mail")
+
+
+@app.register
+class SendEmail(BaseTask):
+    recipient: str
+    content: str = ""
+
+    async def execute(self, ctx: Context) -> None: ...
+
+
+async def use() -> None:
+    assert_type(await add(1, 2), int)
+    assert_type(send("a", urgent=True), str)
+    assert_type(await add.dispatch(1, y=2), Job[int])
+    assert_type(await (await add.dispatch(1, 2)).result(), int)
+    assert_type((await send.dispatch("a")).result_sync(), str)
+    assert_type(send.dispatch_sync("a"), Job[str])
+    assert_type(await add.options(delay=10, queue="slow").dispatch(1, 2), Job[int])
+    assert_type(add.s(1, 2), Signature[int])
+    assert_type(await add.s(1, 2).dispatch(), Job[int])
+    assert_type(await app.run_now(add.s(1, 2)), int)
+    assert_type(SendEmail(recipient="a").recipient, str)
+    task: Task[..., int] = add
+    assert_type(await task.dispatch(), Job[int])
+    kind: AsyncTask[..., int] = add
+    other: SyncTask[..., bool] = registered
+    assert_type(await kind.dispatch(), Job[int])
+    assert_type(other(1.0), bool)
+
+    await add.dispatch(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await add.dispatch(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await add.options(dealy=1).dispatch(1, 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    SendEmail(recipient=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
