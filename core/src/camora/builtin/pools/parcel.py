@@ -14,7 +14,7 @@ from camora.context import Context
 from camora.errors import ConfigurationError, EncodeError
 from camora.interfaces.pool import Call, RemoteError, TaskExit
 from camora.message import Delivery, Message
-from camora.propagation import TravellingVariable
+from camora.propagation import Carried
 
 __all__ = ["JobView", "Parcel", "pack", "pack_error", "pack_value", "unpack", "view_of"]
 
@@ -38,7 +38,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     kwargs: dict[str, Any]
     is_async: bool
     task: str
-    variables: list[TravellingVariable]
+    variables: Carried
     injected: dict[str, Any]
     app: str
     job: JobView | None
@@ -51,7 +51,7 @@ def view_of(context: Context | None) -> JobView | None:
     return JobView(message=context.message, deliveries=context.deliveries, worker=context.worker)
 
 
-def pack(call: Call, variables: list[TravellingVariable]) -> bytes:
+def pack(call: Call, variables: Carried) -> bytes:
     """A call as bytes. Raises `EncodeError` naming the argument that cannot be pickled."""
     by_value = not call.reference or inspect.ismethod(call.function)
     parcel = Parcel(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from camora.builtin.pools.parcel import pack, unpack
 from camora.builtin.pools.references import check
 from camora.interfaces.pool import Call, Pool, PoolSettings
-from camora.propagation import Variables
+from camora.propagation import capture
 
 if TYPE_CHECKING:
     from camora.builtin.pools.slot import Slot
@@ -42,7 +42,6 @@ class ProcessPool(Pool):
         """All whose process may live."""
         self._ending: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._variables = Variables()
         self._checked: dict[Any, str] = {}
         self._closed = False
         self._owner = os.getpid()
@@ -58,7 +57,7 @@ class ProcessPool(Pool):
         if self._closed:
             raise RuntimeError(f"{call.task}: the process pool is closed")
         self._check(call)
-        data = pack(call, self._variables.capture())
+        data = pack(call, capture())
         me = asyncio.current_task()
         assert me is not None
         self._calls.add(me)
