@@ -84,7 +84,7 @@ def _successors_are_lost(_: MemoryStore, settlement: Settlement) -> Settlement:
 
 class _LapsedAreLost(MemoryStore):
     def locked_pass_time(self, now: float, touched: set[str]) -> None:
-        lapsed = [entry for stake in self._stakes for entry in stake.held.values() if entry.lapses <= now]
+        lapsed = [entry for stake in self.stakes.values() for entry in stake.held.values() if entry.lapses <= now]
         super().locked_pass_time(now, touched)
         for entry in lapsed:
             self.ready.lane(entry.envelope.queue, entry.envelope.priority).remove(entry)

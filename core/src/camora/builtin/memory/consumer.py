@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from camora.builtin.memory.entries import Stake
 from camora.builtin.memory.settling import settle
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.waiting import Waiter
@@ -43,7 +42,7 @@ class MemoryConsumer(Consumer):
         self._store = store
         self._queues = tuple(dict.fromkeys(settings.queues))
         self._names = frozenset(self._queues)
-        self._stake = Stake(settings.worker, settings.lease)
+        self._stake = store.new_stake(settings.worker, settings.lease)
         self._stopped = False
         self._waiter: Waiter[None] | None = None
         self._movable = store.clock if isinstance(store.clock, MovableClock) else None

@@ -13,10 +13,12 @@ from camora.outcome import DeadLetter
 __all__ = ["Entry", "Stake"]
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, gc=False, eq=False):
     """One message, from its publication to the end of its job or of its letter.
 
     `order` sorts the ready ones. `state` is None once it is gone for good, though a queue may still hold the object.
+    It knows its stake by number only: without a way back to itself the garbage collector can leave it alone, which
+    matters where a hundred thousand of them wait.
     """
 
     envelope: Envelope
@@ -26,7 +28,8 @@ class Entry(msgspec.Struct, eq=False):
     receipt: int = 0
     """The fencing token of the delivery it is out on; 0 while it is not lent, which no delivery ever carries."""
     lapses: float = 0.0
-    stake: Stake | None = None
+    stake: int = 0
+    """Who has it on loan; 0 while nobody has."""
     letter: DeadLetter | None = None
 
 
@@ -37,9 +40,10 @@ class Stake:
     by when they lapse: no heap is needed. It outlives its consumer until the last delivery is settled or has lapsed.
     """
 
-    __slots__ = ("held", "lease", "worker")
+    __slots__ = ("held", "lease", "number", "worker")
 
-    def __init__(self, worker: str, lease: float) -> None:
+    def __init__(self, number: int, worker: str, lease: float) -> None:
+        self.number = number
         self.worker = worker
         self.lease = lease
         self.held: dict[str, Entry] = {}

@@ -32,7 +32,7 @@ class MemoryQueues(Queues):
         """Where it lies."""
         with self._store.as_of_now():
             entry = self._store.entries.get(job_id)
-            return None if entry is None else _shown(entry, entry.envelope.body)
+            return None if entry is None else _shown(self._store, entry, entry.envelope.body)
 
     async def list(self, queue: str, *, limit: int = 100, after: str = "") -> Sequence[QueuedJob]:
         """A page of the unfinished."""
@@ -43,7 +43,7 @@ class MemoryQueues(Queues):
                 if entry.envelope.queue == queue and entry.state is not JobState.DEAD and entry.envelope.id > after
             ]
             page = heapq.nsmallest(limit, unfinished, key=lambda entry: entry.envelope.id)
-            return [_shown(entry, b"") for entry in page]
+            return [_shown(self._store, entry, b"") for entry in page]
 
     async def cancel(self, job_id: str) -> CancelResult:
         """Remove or flag."""
@@ -89,7 +89,7 @@ class MemoryQueues(Queues):
         return len(waiting)
 
 
-def _shown(entry: Entry, body: bytes) -> QueuedJob:
+def _shown(store: MemoryStore, entry: Entry, body: bytes) -> QueuedJob:
     envelope = entry.envelope
     return QueuedJob(
         id=envelope.id,
@@ -98,6 +98,6 @@ def _shown(entry: Entry, body: bytes) -> QueuedJob:
         state=str(entry.state),
         due=envelope.due,
         deliveries=entry.deliveries,
-        worker=entry.stake.worker if entry.stake is not None else "",
+        worker=store.stakes[entry.stake].worker if entry.stake else "",
         body=body,
     )

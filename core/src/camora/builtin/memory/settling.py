@@ -28,16 +28,15 @@ def settle(store: MemoryStore, settlements: Sequence[Settlement]) -> list[bool]:
     wakes: Wakes = []
     released: list[Entry] = []
     with store.lock:
-        entries, records, now = store.entries, store.records, store.clock.monotonic()
+        entries, stakes, records, now = store.entries, store.stakes, store.records, store.clock.monotonic()
         for settlement in settlements:
             delivery = settlement.delivery
             entry = entries.get(delivery.id)
-            if entry is None or entry.stake is None or entry.receipt != delivery.receipt:
+            if entry is None or not entry.stake or entry.receipt != delivery.receipt:
                 answers.append(False)
                 continue
             if settlement.action is _ACK:
-                del entry.stake.held[delivery.id]
-                entry.stake = None
+                del stakes[entry.stake].held[delivery.id]
                 store.locked_finish(entry)
             else:
                 _apply(store, entry, settlement, touched, released)

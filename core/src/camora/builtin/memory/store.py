@@ -51,10 +51,12 @@ class MemoryStore:
         self.flagged: set[str] = set()
         """Ids of leased jobs that somebody has asked to cancel."""
         self._idle: set[Waiter[None]] = set()
-        self._stakes: set[Stake] = set()
+        self.stakes: dict[int, Stake] = {}
+        """Those that have anything on loan."""
         # A moment before which no lease lapses: looked at often, made exact only when it has come.
         self._next_lapse = math.inf
         self._order = 0
+        self._last_stake = 0
         self._receipt = 0
 
     # Publishing
@@ -117,6 +119,12 @@ class MemoryStore:
 
     # Taking
 
+    def new_stake(self, worker: str, lease: float) -> Stake:
+        """What a consumer takes its loans under."""
+        with self.lock:
+            self._last_stake += 1
+            return Stake(self._last_stake, worker, lease)
+
     def take(self, stake: Stake, queues: Sequence[str], limit: int) -> tuple[list[Delivery], float]:
         """Lend up to `limit` messages, and when there were none, how many seconds until time alone brings one."""
         touched: set[str] = set()
@@ -143,8 +151,8 @@ class MemoryStore:
         return max(0.0, min(until_due, self._next_lapse - now))
 
     def _locked_lend(self, stake: Stake, taken: list[Entry], now: float, touched: set[str]) -> list[Delivery]:
-        held, receipt, lapses = stake.held, self._receipt, now + stake.lease
-        self._stakes.add(stake)
+        number, held, receipt, lapses = stake.number, stake.held, self._receipt, now + stake.lease
+        self.stakes[stake.number] = stake
         deliveries = []
         for entry in taken:
             receipt += 1
@@ -152,7 +160,7 @@ class MemoryStore:
             entry.state = _LEASED
             entry.receipt = receipt
             entry.lapses = lapses
-            entry.stake = stake
+            entry.stake = number
             envelope = entry.envelope
             job_id = envelope.id
             held[job_id] = entry
@@ -183,13 +191,13 @@ class MemoryStore:
     def locked_pass_time(self, now: float, touched: set[str]) -> None:
         """Bring back what has lapsed, and make ready what has come due."""
         if self._next_lapse <= now:
-            lapsed = [entry for stake in self._stakes for entry in stake.lapsed(now)]
+            lapsed = [entry for stake in self.stakes.values() for entry in stake.lapsed(now)]
             for entry in lapsed:
                 self.locked_unlend(entry)
                 touched.add(entry.envelope.queue)
             self.ready.put_back(lapsed)
-            self._stakes = {stake for stake in self._stakes if stake.held}
-            self._next_lapse = min((stake.first_lapse() for stake in self._stakes), default=math.inf)
+            self.stakes = {number: stake for number, stake in self.stakes.items() if stake.held}
+            self._next_lapse = min((stake.first_lapse() for stake in self.stakes.values()), default=math.inf)
         now_ms = self.clock.now_ms()
         if self.delayed.first_due() <= now_ms:
             for entry in self.delayed.due(now_ms):
@@ -199,9 +207,8 @@ class MemoryStore:
 
     def locked_unlend(self, entry: Entry) -> None:
         """The delivery it is out on ends here: its receipt is worth nothing any more."""
-        if entry.stake is not None:
-            entry.stake.held.pop(entry.envelope.id, None)
-        entry.state, entry.receipt, entry.stake = _READY, 0, None
+        self.stakes[entry.stake].held.pop(entry.envelope.id, None)
+        entry.state, entry.receipt, entry.stake = _READY, 0, 0
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[bool]:
         """Make each lease last its full length from now; False for those that are over."""
@@ -210,10 +217,10 @@ class MemoryStore:
             held = []
             for delivery in deliveries:
                 entry = self.entries.get(delivery.id)
-                if entry is None or entry.stake is None or entry.receipt != delivery.receipt:
+                if entry is None or not entry.stake or entry.receipt != delivery.receipt:
                     held.append(False)
                     continue
-                stake = entry.stake
+                stake = self.stakes[entry.stake]
                 entry.lapses = now + stake.lease
                 # To the end: the order of `held` is the order of lapsing.
                 stake.held[delivery.id] = stake.held.pop(delivery.id)
