@@ -145,25 +145,41 @@ class _Injected:
             return await function(*parcel.args, **{**parcel.kwargs, **ready, **made})
 
     def _around(self, function: Callable[..., Any], ready: dict[str, Any], wanted: dict[str, Any]) -> Any:
-        parcel, variables, run = self._parcel, self._variables, self._process.runner.run
-        manager = self._scope()
+        """The scope is entered and left in one task, which stands still while the function runs."""
+        parcel, variables, runner = self._parcel, self._variables, self._process.runner
+        loop = runner.get_loop()
+        made: asyncio.Future[dict[str, Any]] = loop.create_future()
+        ended: asyncio.Future[Exception | None] = loop.create_future()
 
-        async def enter() -> dict[str, Any]:
-            scope = await manager.__aenter__()
-            return {name: await scope.get(kind) for name, kind in wanted.items()}
+        async def hold() -> None:
+            async with self._scope() as scope:
+                made.set_result({name: await scope.get(kind) for name, kind in wanted.items()})
+                error = await ended
+                if error is not None:
+                    raise error
 
+        holding = loop.create_task(hold(), context=variables)
+        value, error = None, None
         try:
-            made = run(enter(), context=variables)
-            value = variables.run(function, *parcel.args, **{**parcel.kwargs, **ready, **made})
-        except BaseException as error:
-            run(manager.__aexit__(type(error), error, error.__traceback__), context=variables)
-            raise
-        run(manager.__aexit__(None, None, None), context=variables)
+            given = runner.run(_either(made, holding))
+            value = variables.run(function, *parcel.args, **{**parcel.kwargs, **ready, **given})
+        except Exception as raised:  # noqa: BLE001 -- it comes out of the scope again
+            error = raised
+        except BaseException as raised:  # noqa: BLE001 -- as in `_contained`
+            error = TaskExit.of(raised)
+        ended.set_result(error)
+        runner.run(_either(holding, holding))
         return value
 
     def _scope(self) -> Any:
         assert self._app is not None
         return self._app.injector.job_scope(self._context)
+
+
+async def _either(first: asyncio.Future[Any], other: asyncio.Future[Any]) -> Any:
+    """What the first comes to, or the other if that ends before."""
+    await asyncio.wait({first, other}, return_when=asyncio.FIRST_COMPLETED)
+    return (first if first.done() else other).result()
 
 
 class _Port:
