@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from camora.errors import BrokerUnavailable
 from camora_sql.dialects.base import DriverConnection
+from camora_sql.errors import CommitUnclear, Garbled
 from camora_sql.statements import Builder
 from camora_sql.store import Store
 
-__all__ = ["CommitUnclear", "Session"]
+__all__ = ["Session"]
 
 R = TypeVar("R")
 Row = tuple[Any, ...]
@@ -21,10 +22,6 @@ _ROWS = (64, 8, 1)
 """Sizes of an INSERT; a batch is cut into these, so that a few texts serve every size of batch."""
 _IDS = (1, 8, 64, 256)
 """Sizes of a list of ids; shorter ones repeat their last id."""
-
-
-class CommitUnclear(BrokerUnavailable):
-    """The commit failed in a way that leaves open whether it happened."""
 
 
 class Session:
@@ -45,8 +42,13 @@ class Session:
 
     def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> list[Row]:
         """Run it; all its rows."""
-        self._cursor.execute(self._store.statements(build, size), values)
-        found: list[Row] = self._cursor.fetchall()
+        try:
+            self._cursor.execute(self._store.statements(build, size), values)
+            found: list[Row] = self._cursor.fetchall()
+        except self._dialect.driver_error as error:
+            if self._dialect.is_garbled(error):
+                raise Garbled(str(error)) from error
+            raise
         return found
 
     def change(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> int:
@@ -102,7 +104,8 @@ class Session:
     def write(self, work: Callable[[Session], R], *, durable: bool = True) -> R:
         """Run a transaction; `work` may run more than once, and only the last run counts.
 
-        Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not.
+        Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not. Values that no database
+        can store come out as the `OverflowError` or `UnicodeError` they are.
         """
         return self._patiently(lambda: self._transaction(work, durable))
 
@@ -178,10 +181,8 @@ class Session:
         """Let go of the connection; the next use makes another one."""
         connection, self._connection, self._cursor = self._connection, None, None
         if connection is not None:
-            try:
+            with contextlib.suppress(self._dialect.driver_error):  # it may have been in doubt already
                 connection.close()
-            except self._dialect.driver_error:
-                pass  # it was in doubt already
 
 
 def _pieces(ids: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:

@@ -13,10 +13,10 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Executable,
+    Select,
     Table,
     and_,
     bindparam,
-    case,
     delete,
     exists,
     func,
@@ -91,6 +91,11 @@ def _one_of(column: ColumnElement[Any], name: str, size: int) -> ColumnElement[b
     return column.in_(_many(name, size))
 
 
+def _first(found: Select[Any], limit: str = "limit") -> Select[Any]:
+    # The offset is spelt out because SQLite's compiler binds one where none is given.
+    return found.limit(bindparam(limit)).offset(literal_column("0"))
+
+
 # Publishing
 
 JOB_COLUMNS = ("id", "queue", "state", "priority", "due", "expires", "key", "key_ttl", "task", "body")
@@ -163,17 +168,15 @@ def outlook(dialect: Dialect, size: int) -> Shape:
         one = select(literal_column("1")).select_from(jobs).where(_state(State.READY), jobs.c.queue == name)
         looks.append(and_(_is_open(name), exists(one)))
     order = [name for name in _names("queue", size) for _ in range(2)]
-    next_due = select(jobs.c.due).where(_state(State.SCHEDULED)).order_by(jobs.c.due).limit(literal_column("1"))
-    next_lapse = (
-        select(jobs.c.lease_until).where(_state(State.LEASED)).order_by(jobs.c.lease_until).limit(literal_column("1"))
-    )
+    next_due = select(func.min(jobs.c.due)).where(_state(State.SCHEDULED))
+    next_lapse = select(func.min(jobs.c.lease_until)).where(_state(State.LEASED))
     return select(or_(*looks), next_due.scalar_subquery(), next_lapse.scalar_subquery()), order
 
 
 def promote(dialect: Dialect, size: int) -> Shape:
     """Make ready what has come due."""
     came = select(jobs.c.seq).where(_state(State.SCHEDULED), jobs.c.due <= bindparam("now"))
-    found = came.order_by(jobs.c.due).limit(bindparam("limit"))
+    found = _first(came.order_by(jobs.c.due))
     return update(jobs).values(state=literal_column(str(State.READY))).where(jobs.c.seq.in_(found)), ("now", "limit")
 
 
@@ -187,7 +190,7 @@ _UNLENT: dict[str, Any] = {
 def lapse(dialect: Dialect, size: int) -> Shape:
     """Make ready what was lent, and whose lease is over."""
     over = select(jobs.c.seq).where(_state(State.LEASED), jobs.c.lease_until <= bindparam("moment"))
-    found = over.order_by(jobs.c.lease_until).limit(bindparam("limit"))
+    found = _first(over.order_by(jobs.c.lease_until))
     back = {"state": literal_column(str(State.READY)), **_UNLENT}
     return update(jobs).values(back).where(jobs.c.seq.in_(found)), ("moment", "limit")
 
@@ -200,14 +203,14 @@ def claim(dialect: Dialect, size: int) -> Shape:
     for place, name in enumerate(_many("queue", size)):
         ready = select(*columns).where(_state(State.READY), jobs.c.queue == name, _is_open(name))
         # Each queue by itself, so that its part of the index is read in order and no further than needed.
-        parts.append(select(ready.order_by(*urgent).limit(bindparam(f"limit_{place}")).subquery()))
+        parts.append(select(_first(ready.order_by(*urgent), f"limit_{place}").subquery()))
         order += [f"queue_{place}", f"queue_{place}", f"limit_{place}"]
     if size == 1:
         found = select(parts[0].subquery().c.seq)
     else:
         together = union_all(*parts).subquery()
         best = (together.c.priority.desc(), together.c.due, together.c.seq)
-        found = select(together.c.seq).order_by(*best).limit(bindparam("limit"))
+        found = _first(select(together.c.seq).order_by(*best))
         order.append("limit")
     lent = {
         "state": literal_column(str(State.LEASED)),
@@ -346,7 +349,7 @@ def prune_keys(dialect: Dialect, size: int) -> Shape:
 
 
 def _prune(table: Table, key: ColumnElement[Any], until: ColumnElement[Any]) -> Shape:
-    over = select(key).where(until <= bindparam("now")).order_by(until).limit(bindparam("limit"))
+    over = _first(select(key).where(until <= bindparam("now")).order_by(until))
     return delete(table).where(key.in_(over)), ("now", "limit")
 
 
@@ -374,7 +377,7 @@ def find_job(dialect: Dialect, size: int) -> Shape:
 def list_jobs(dialect: Dialect, size: int) -> Shape:
     """A page of the messages of a queue."""
     page = select(*_SHOWN).where(jobs.c.queue == bindparam("queue"), jobs.c.id > bindparam("after"))
-    return page.order_by(jobs.c.id).limit(bindparam("limit")), ("queue", "after", "limit")
+    return _first(page.order_by(jobs.c.id)), ("queue", "after", "limit")
 
 
 def read_for_cancel(dialect: Dialect, size: int) -> Shape:
@@ -393,11 +396,19 @@ def delete_jobs(dialect: Dialect, size: int) -> Shape:
     return delete(jobs).where(_one_of(jobs.c.seq, "seq", size)), _names("seq", size)
 
 
-def some_waiting(dialect: Dialect, size: int) -> Shape:
-    """Some messages of a queue that nobody holds."""
-    waiting = (jobs.c.queue == bindparam("queue"), jobs.c.state != literal_column(str(State.LEASED)))
-    found = select(jobs.c.seq, jobs.c.id, jobs.c.key, jobs.c.key_ttl).where(*waiting)
-    return found.limit(bindparam("limit")), ("queue", "limit")
+def some_ready(dialect: Dialect, size: int) -> Shape:
+    """Some messages of a queue that are ready."""
+    return _some_of_queue(State.READY)
+
+
+def some_scheduled(dialect: Dialect, size: int) -> Shape:
+    """Some messages of a queue that are not due."""
+    return _some_of_queue(State.SCHEDULED)
+
+
+def _some_of_queue(state: int) -> Shape:
+    found = select(jobs.c.seq, jobs.c.id, jobs.c.key, jobs.c.key_ttl)
+    return _first(found.where(_state(state), jobs.c.queue == bindparam("queue"))), ("queue", "limit")
 
 
 def set_paused(dialect: Dialect, size: int) -> Shape:
@@ -419,14 +430,14 @@ LETTER_COLUMNS = ("id", "queue", "task", "body", "reason", "error", "attempts", 
 def list_letters(dialect: Dialect, size: int) -> Shape:
     """A page of all letters."""
     page = select(*(dead_letters.c[name] for name in LETTER_COLUMNS)).where(dead_letters.c.id > bindparam("after"))
-    return page.order_by(dead_letters.c.id).limit(bindparam("limit")), ("after", "limit")
+    return _first(page.order_by(dead_letters.c.id)), ("after", "limit")
 
 
 def list_letters_of(dialect: Dialect, size: int) -> Shape:
     """A page of a queue's letters."""
     page = select(*(dead_letters.c[name] for name in LETTER_COLUMNS))
     page = page.where(dead_letters.c.queue == bindparam("queue"), dead_letters.c.id > bindparam("after"))
-    return page.order_by(dead_letters.c.id).limit(bindparam("limit")), ("queue", "after", "limit")
+    return _first(page.order_by(dead_letters.c.id)), ("queue", "after", "limit")
 
 
 def read_letter(dialect: Dialect, size: int) -> Shape:
@@ -456,10 +467,20 @@ def delete_letters(dialect: Dialect, size: int) -> Shape:
     return delete(dead_letters).where(_one_of(dead_letters.c.id, "id", size)), _names("id", size)
 
 
-def delete_letters_where(dialect: Dialect, size: int) -> Shape:
-    """Ids of some letters: of a queue, or (an empty name is none) of all."""
-    wanted = or_(bindparam("every") == literal_column("1"), dead_letters.c.queue == bindparam("queue"))
-    return select(dead_letters.c.id).where(wanted).limit(bindparam("limit")), ("every", "queue", "limit")
+def some_letters(dialect: Dialect, size: int) -> Shape:
+    """Ids of some letters."""
+    return _first(select(dead_letters.c.id)), ("limit",)
+
+
+def some_letters_of(dialect: Dialect, size: int) -> Shape:
+    """Ids of some letters of a queue."""
+    return _first(select(dead_letters.c.id).where(dead_letters.c.queue == bindparam("queue"))), ("queue", "limit")
+
+
+def letters_among(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids are letters, and of which queue."""
+    found = select(dead_letters.c.id, dead_letters.c.queue)
+    return found.where(_one_of(dead_letters.c.id, "id", size)), _names("id", size)
 
 
 # Facts
@@ -478,5 +499,4 @@ def write_fact(dialect: Dialect, size: int) -> Shape:
 
 def end_leases(dialect: Dialect, size: int) -> Shape:
     """Let every lease lapse: they are of a time that this machine's clock knows nothing of."""
-    ended = case((_state(State.LEASED), literal_column("0")), else_=jobs.c.lease_until)
-    return update(jobs).values(lease_until=ended).where(_state(State.LEASED)), ()
+    return update(jobs).values(lease_until=literal_column("0")).where(_state(State.LEASED)), ()

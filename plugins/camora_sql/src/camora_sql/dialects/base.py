@@ -103,6 +103,10 @@ class Dialect(ABC):
         """Read texts that are no texts as far as can be (`garbled`), or refuse them with an error."""
 
     @abstractmethod
+    def exists(self) -> bool:
+        """Whether the database is there already, without making it."""
+
+    @abstractmethod
     def revision(self, connection: DriverConnection) -> str | None:
         """The schema's revision; None where there is none."""
 

@@ -166,6 +166,10 @@ class SqliteDialect(Dialect):
 
     # Schema
 
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return Path(self.path).exists()
+
     def revision(self, connection: DriverConnection) -> str | None:
         """From alembic's table, without alembic."""
         cursor = connection.cursor()

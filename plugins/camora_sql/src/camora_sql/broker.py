@@ -1,0 +1,131 @@
+"""The SQL broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from camora.clock import SYSTEM_CLOCK, Clock
+from camora.errors import BrokerUnavailable, DispatchUncertain, EncodeError
+from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
+from camora.interfaces.capabilities import Capabilities, Support
+from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.queues import Queues
+from camora.interfaces.results import ResultBackend
+from camora.message import Envelope
+from camora_sql.consumer import SqlConsumer
+from camora_sql.dead_letters import SqlDeadLetters
+from camora_sql.errors import CommitUnclear
+from camora_sql.link import Link
+from camora_sql.opening import prepare
+from camora_sql.publishing import publish
+from camora_sql.queues import SqlQueues
+from camora_sql.results import SqlResultBackend
+from camora_sql.settings import SqlSettings
+from camora_sql.store import Store
+
+__all__ = ["SqlBroker"]
+
+_MANY_QUEUES = 100
+"""Queues of one consumer: each is a part of one statement, and databases bound those."""
+
+
+class SqlBroker(Broker):
+    """Messages in tables of a database that any number of processes share.
+
+    `url` is such as `sqlite:///camora.db` (relative to the current folder, now) or `sqlite:////var/lib/camora.db`;
+    its query may hold `SqlSettings`, as in `?synchronous=normal&busy_timeout=10`. The schema is made by itself.
+    Raises `ConfigurationError` for a URL or settings that cannot be.
+    """
+
+    capabilities = Capabilities(
+        delay=Support.NATIVE,
+        priority=Support.NATIVE,
+        dedup=Support.NATIVE,
+        pause=Support.NATIVE,
+        inspect=Support.NATIVE,
+        cancel=Support.NATIVE,
+        atomic_settle=Support.NATIVE,
+        leases=Support.NATIVE,
+        shared=Support.NATIVE,
+        durable=Support.NATIVE,
+        # SQLite's own limit is 10^9 bytes for a row.
+        largest=500_000_000,
+    )
+
+    def __init__(self, url: str, settings: SqlSettings | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._start(Store(url, settings, clock=clock))
+
+    def _start(self, store: Store) -> None:
+        self._store = store
+        self._state = BrokerState.NEW
+        self._link = Link(store, f"SqlBroker({store.dialect.label})")
+        self._queues = SqlQueues(self._link)
+        self._dead_letters = SqlDeadLetters(self._link)
+
+    def __repr__(self) -> str:
+        return f"SqlBroker({self._store.dialect.label!r}, {self._state.value})"
+
+    @property
+    def url(self) -> str:
+        """The database's resolved address, without secrets or options."""
+        return self._store.dialect.url
+
+    async def open(self) -> None:
+        """Connect; make or check the schema."""
+        await self._link.open(lambda session: prepare(session, self._store))
+        self._state = BrokerState.OPEN
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        """Store a batch in one transaction, which it may share with others of the same moment."""
+        if not envelopes:
+            return []
+        store = self._store
+        try:
+            return await self._link.write(lambda session: publish(session, store, envelopes))
+        except CommitUnclear as error:
+            job_id = envelopes[0].id
+            raise DispatchUncertain(
+                f"{error}. The job may be enqueued; dispatching again with job_id={job_id!r} cannot double it",
+                job_id=job_id,
+            ) from error
+        except (OverflowError, UnicodeError) as error:
+            raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
+
+    async def consumer(self, settings: ConsumerSettings) -> Consumer:
+        """A consumer over this broker's connection."""
+        if len(set(settings.queues)) > _MANY_QUEUES:
+            raise BrokerUnavailable(
+                f"{len(settings.queues)} queues are too many for one consumer (at most {_MANY_QUEUES}); "
+                "start more workers, each with some of them"
+            )
+        return SqlConsumer(self._link, settings)
+
+    def twin(self) -> Self:
+        """Another broker on the same database, with a connection of its own."""
+        twin = type(self).__new__(type(self))
+        twin._start(self._store)  # noqa: SLF001 -- its own class
+        return twin
+
+    def own_results(self) -> ResultBackend:
+        """Results in the same database: settlements write them in the same transaction."""
+        return SqlResultBackend.on(self._store)
+
+    def settles_into(self, results: ResultBackend) -> bool:
+        """True for the same database."""
+        return isinstance(results, SqlResultBackend) and results.url == self.url
+
+    @property
+    def queues(self) -> Queues:
+        """Inspection, cancelling, pausing."""
+        return self._queues
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters."""
+        return self._dead_letters
+
+    async def close(self) -> None:
+        """End the thread and its connection, after what was asked for is done."""
+        self._state = BrokerState.CLOSED
+        await self._link.close()

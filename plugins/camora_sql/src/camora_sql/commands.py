@@ -1,0 +1,68 @@
+"""`camora sql …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import cyclopts
+
+from camora.errors import ConfigurationError
+from camora.settings import mask_url
+from camora_sql.opening import newer, prepare
+from camora_sql.schema import HEAD
+from camora_sql.session import Session
+from camora_sql.store import Store
+
+__all__ = ["build"]
+
+_Url = Annotated[str, cyclopts.Parameter(name="--url", help="The database: sqlite:///camora.db", env_var="CAMORA_BROKER__URL")]
+
+
+def build() -> cyclopts.App:
+    """The commands."""
+    app = cyclopts.App(name="sql", help="The schema of SQL databases.")
+    app.command(migrate)
+    app.command(status)
+    return app
+
+
+def _store(url: str) -> Store:
+    if "://" not in url:
+        raise ConfigurationError(f"{mask_url(url)!r} is no database URL; write --url sqlite:///camora.db")
+    return Store(url)
+
+
+def migrate(*, url: _Url) -> None:
+    """Bring the schema to the newest revision; may be repeated, and run anywhere at the same time."""
+    store = _store(url)
+    session = Session(store)
+    try:
+        before = session.read(lambda session: store.dialect.revision(session.connection))
+        prepare(session, store)
+    finally:
+        session.close()
+    done = "is up to date" if before == HEAD else f"upgraded from {before or 'nothing'} to {HEAD}"
+    print(f"{store.dialect.label}: schema {done}")  # noqa: T201 -- a command's answer
+
+
+def status(*, url: _Url) -> int:
+    """Show which revision the schema has; exits with 1 when it is not the newest. Creates nothing."""
+    store = _store(url)
+    if not store.dialect.exists():
+        print(f"{store.dialect.label}: does not exist yet; the first use makes it")  # noqa: T201
+        return 1
+    session = Session(store)
+    try:
+        revision = session.read(lambda session: store.dialect.revision(session.connection))
+    finally:
+        session.close()
+    if revision is not None and revision > HEAD:
+        raise newer(store.dialect.label, revision)
+    if revision == HEAD:
+        print(f"{store.dialect.label}: revision {HEAD}, the newest")  # noqa: T201
+        return 0
+    print(  # noqa: T201
+        f"{store.dialect.label}: revision {revision or 'none'}, the newest is {HEAD}; "
+        f"the next use upgrades it, or now: camora sql migrate --url {mask_url(url)}"
+    )
+    return 1

@@ -1,0 +1,124 @@
+"""One worker's hold on a set of queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from camora.clock import MovableClock
+from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
+from camora.message import Delivery
+from camora.outcome import Action, Settlement
+from camora_sql.claiming import Claimer
+from camora_sql.leases import SqlLeases
+from camora_sql.link import Link
+from camora_sql.session import Session
+from camora_sql.settling import check, settle
+
+__all__ = ["SqlConsumer"]
+
+_FLOOR = 1.0
+"""Seconds after which a waiting consumer looks by itself, should a wake-up have been missed."""
+_PRUNE_EVERY = 2.0
+"""Seconds between two looks for what can be deleted, while there is little of it."""
+
+
+class SqlConsumer(Consumer):
+    """Takes nothing ahead: what `receive` answers is all it holds."""
+
+    def __init__(self, link: Link, settings: ConsumerSettings) -> None:
+        self._link = link
+        self._store = link.store
+        self._claimer = Claimer(link.store, settings)
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+        self._woken = asyncio.Event()
+        self._prune_at = self._loop.time() + _PRUNE_EVERY
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """Take up to `limit` messages, in one transaction."""
+        if self._stopped or limit <= 0:
+            return ()
+        deliveries, pause = await self._take(limit)
+        if deliveries or wait <= 0:
+            return deliveries
+        until = self._loop.time() + wait
+        # Subscribed first, looked second: what comes in between wakes.
+        unsubscribe = self._subscribe()
+        try:
+            while not self._stopped:
+                self._woken.clear()
+                deliveries, pause = await self._take(limit)
+                left = until - self._loop.time()
+                if deliveries or left <= 0:
+                    return deliveries
+                await self._sleep(min(left, max(pause, 0.001), _FLOOR))
+        finally:
+            unsubscribe()
+        return ()
+
+    def _subscribe(self) -> Callable[[], None]:
+        end = self._link.wakeups.subscribe(self._woken.set)
+        clock = self._store.clock
+        if not isinstance(clock, MovableClock):
+            return end
+        unwatch = clock.watch(lambda: self._loop.call_soon_threadsafe(self._woken.set))
+        return lambda: (end(), unwatch())[0]
+
+    async def _sleep(self, seconds: float) -> None:
+        timer = self._loop.call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    async def _take(self, limit: int) -> tuple[Sequence[Delivery], float]:
+        claimer = self._claimer
+        prune = self._loop.time() >= self._prune_at
+
+        def take(session: Session) -> tuple[list[Delivery], float, bool]:
+            deliveries, pause = claimer.take(session, limit)
+            return deliveries, pause, prune and claimer.prune(session)
+
+        taking = self._link.run(take)
+        try:
+            deliveries, pause, more = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)
+            raise
+        if prune:
+            self._prune_at = self._loop.time() + (0.0 if more else _PRUNE_EVERY)
+        if self._stopped and deliveries:
+            await self._release(deliveries)
+            return (), pause
+        return deliveries, pause
+
+    def _give_back(self, taking: asyncio.Future[tuple[list[Delivery], float, bool]]) -> None:
+        """Nobody waits for these any more; what the database refuses now comes back with its lease."""
+        if not taking.cancelled() and taking.exception() is None and taking.result()[0]:
+            releasing = self._release(taking.result()[0])
+            releasing.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool]]:
+        back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
+        return self._link.write(lambda session: settle(session, self._store, back))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Settle a batch, in one transaction."""
+        if not settlements:
+            return []
+        check(settlements)
+        return await self._link.write(lambda session: settle(session, self._store, settlements))
+
+    def leases(self) -> Leases:
+        """A keeper with a connection of its own, made in the thread that uses it."""
+        return SqlLeases(self._store, self._claimer.lease_ms)
+
+    async def stop(self) -> None:
+        """Take nothing more."""
+        self._stopped = True
+        self._woken.set()
+
+    async def close(self) -> None:
+        """Stop; the connection is the broker's."""
+        await self.stop()

@@ -1,0 +1,50 @@
+"""What happens when a database is opened: its schema is looked at, made or refused, and stale leases end."""
+
+from __future__ import annotations
+
+from camora.errors import ConfigurationError
+from camora_sql import statements
+from camora_sql.schema import HEAD
+from camora_sql.session import Session
+from camora_sql.store import Store
+
+__all__ = ["prepare"]
+
+_EPOCH = "lease_epoch"
+
+
+def prepare(session: Session, store: Store) -> None:
+    """Make the database ready for use. Safe when many processes do it at the same moment.
+
+    Raises `ConfigurationError` for a schema of a newer camora-sql, `BrokerUnavailable` when the database is not there.
+    """
+    revision = session.read(lambda session: store.dialect.revision(session.connection))
+    if revision != HEAD:
+        # Alembic is imported only where there is something to do: most starts find nothing.
+        from camora_sql.migrating import migrate
+
+        migrate(session, store)
+    epoch = store.dialect.lease_epoch()
+    if epoch and session.read(_epoch) != epoch:
+        session.write(lambda session: _begin_epoch(session, epoch))
+
+
+def _epoch(session: Session) -> str | None:
+    rows = session.rows(statements.read_fact, (_EPOCH,))
+    return str(rows[0][0]) if rows else None
+
+
+def _begin_epoch(session: Session, epoch: str) -> None:
+    if _epoch(session) == epoch:
+        return  # another process was quicker
+    # The machine was started anew: whoever held a lease is gone, and its clock began again.
+    session.change(statements.end_leases)
+    session.change(statements.write_fact, (_EPOCH, epoch))
+
+
+def newer(label: str, revision: str) -> ConfigurationError:
+    """The schema is of a later version than this code."""
+    return ConfigurationError(
+        f"{label} has schema revision {revision!r}, which this camora-sql (it knows up to {HEAD!r}) does not: "
+        "it was made by a newer one; upgrade here: pip install --upgrade camora-sql"
+    )

@@ -1,0 +1,50 @@
+"""The plugin: what camora-sql offers. SQLAlchemy is imported only when somebody uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from camora.hookspecs import hookimpl
+from camora.interfaces import Broker, Command, ResultBackend
+from camora.provider import MadeFrom, Provider
+from camora_sql.settings import SqlSettings
+
+_SCHEMES = ("sqlite", "sqlite+pysqlite")
+_HELP = "tables in a database; SQLite: one durable file, shared by the processes of a machine"
+
+
+def _broker(made: MadeFrom) -> Broker:
+    from camora_sql.broker import SqlBroker
+
+    return SqlBroker(made.url or "", made.settings)
+
+
+def _results(made: MadeFrom) -> ResultBackend:
+    from camora_sql.results import SqlResultBackend
+
+    return SqlResultBackend(made.url or "", made.settings)
+
+
+@hookimpl
+def camora_brokers() -> Sequence[Provider[Broker]]:
+    """The SQL broker."""
+    return [Provider("sql", _broker, settings=SqlSettings, schemes=_SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
+    """The SQL result backend."""
+    return [Provider("sql", _results, settings=SqlSettings, schemes=_SCHEMES, help=_HELP)]
+
+
+def sql() -> object:
+    """`camora sql`."""
+    from camora_sql.commands import build
+
+    return build()
+
+
+@hookimpl
+def camora_commands() -> Sequence[Command]:
+    """`camora sql migrate` and `camora sql status`."""
+    return [Command(name="sql", help="The schema of SQL databases.", load=sql)]

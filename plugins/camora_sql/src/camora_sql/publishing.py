@@ -1,0 +1,81 @@
+"""Storing messages: once for each id, once for each key. Runs in a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from camora.message import Envelope
+from camora_sql import statements
+from camora_sql.schema import State
+from camora_sql.session import Session
+from camora_sql.store import Store
+
+__all__ = ["end_keys", "publish"]
+
+
+def publish(session: Session, store: Store, envelopes: Sequence[Envelope]) -> list[str]:
+    """Store a batch; the id that stands for each."""
+    now = store.now()
+    ids = [envelope.id for envelope in envelopes]
+    known = _known(session, ids)
+    answers = ids
+    rows: list[tuple[Any, ...]] = []
+    for place, envelope in enumerate(envelopes):
+        job_id = envelope.id
+        if job_id in known:
+            continue
+        if envelope.key is not None:
+            holder = _take_key(session, envelope, now)
+            if holder != job_id:
+                if answers is ids:
+                    answers = list(ids)
+                answers[place] = holder
+                continue
+            # The same id again in this batch must not be looked up in vain.
+            known.add(job_id)
+        due = envelope.due
+        rows.append(
+            (
+                job_id,
+                envelope.queue,
+                State.SCHEDULED if due > now else State.READY,
+                envelope.priority,
+                due or now,
+                envelope.expires,
+                envelope.key,
+                envelope.key_ttl,
+                envelope.task,
+                envelope.body,
+            )
+        )
+    if rows:
+        # An id that is in the table already, or twice in the batch, is passed over by the statement itself.
+        session.insert(statements.insert_jobs, rows)
+        session.announce()
+    return answers
+
+
+def _known(session: Session, ids: Sequence[str]) -> set[str]:
+    """Those that finished, or died. Unfinished ones are found by the insertion."""
+    looks = (statements.is_recorded, statements.is_done, statements.is_dead)
+    return {row[0] for look in looks for row in session.rows_in(look, ids)}
+
+
+def _take_key(session: Session, envelope: Envelope, now: int) -> str:
+    """The job that holds the envelope's key; its own id when the key was free, or it is stored already."""
+    if session.rows(statements.is_job, (envelope.id,)):
+        return envelope.id
+    session.change(statements.take_key, (envelope.key, envelope.id, now))
+    [(holder,)] = session.rows(statements.holder_of_key, (envelope.key,))
+    return str(holder)
+
+
+def end_keys(session: Session, ended: Sequence[tuple[str, str, float]], now: int) -> None:
+    """Jobs have ended that had a key: (key, id, key_ttl) each."""
+    for key, job_id, ttl in ended:
+        if isinstance(ttl, (int, float)) and ttl > 0:
+            session.change(statements.keep_key, (now + min(round(ttl * 1000), 2**53), key, job_id))
+        else:
+            session.change(statements.free_key, (key, job_id))
+

@@ -1,0 +1,103 @@
+"""Job records as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from camora.outcome import ErrorInfo, JobRecord, Progress, Status
+from camora_sql import statements
+from camora_sql.session import Session
+
+__all__ = ["FINISHED", "clean", "error_from", "error_to", "put_records", "record_from"]
+
+FINISHED = frozenset(status for status in Status if status.finished)
+
+_LONGEST_MS = 2**60
+_errors = msgspec.json.Decoder(ErrorInfo)
+_progress = msgspec.json.Decoder(Progress)
+_encode = msgspec.json.Encoder().encode
+
+
+def put_records(session: Session, records: Sequence[JobRecord], now: int) -> bool:
+    """Store a batch, in a transaction; True when a finished one is among them."""
+    if len({record.id for record in records}) < len(records):
+        # One statement could not tell which of two rows of one job came first.
+        return any([put_records(session, [record], now) for record in records])
+    session.insert(statements.put_records, [_row(record, now) for record in records], (now,))
+    return any(record.status in FINISHED for record in records)
+
+
+def _row(record: JobRecord, now: int) -> tuple[Any, ...]:
+    status, error, progress = record.status, record.error, record.progress
+    return (
+        record.id,
+        status.value,
+        1 if status in FINISHED else 0,
+        record.task,
+        record.queue,
+        1 if record.kept else 0,
+        record.attempts,
+        record.created,
+        record.started,
+        record.finished,
+        record.worker,
+        record.ttl,
+        now + min(int(record.ttl * 1000), _LONGEST_MS),
+        None if error is None else error_to(error),
+        None if progress is None else _encode(progress).decode(),
+        record.value,
+    )
+
+
+def record_from(row: Sequence[Any]) -> JobRecord:
+    """The record of a whole row."""
+    (
+        job_id, status, _, task, queue, kept, attempts, created, started, finished, worker, ttl, _, error, progress, value
+    ) = row  # fmt: skip
+    return JobRecord(
+        id=job_id,
+        status=Status(status),
+        task=task,
+        queue=queue,
+        value=value,
+        kept=bool(kept),
+        error=error_from(error),
+        attempts=attempts,
+        created=created,
+        started=started,
+        finished=finished,
+        worker=worker,
+        progress=None if progress is None else _progress.decode(progress),
+        ttl=ttl,
+    )
+
+
+def error_to(error: ErrorInfo) -> str:
+    """An error as JSON."""
+    try:
+        return _encode(error).decode()
+    except UnicodeEncodeError:
+        # Half a character, perhaps from a file name: the rest of the text is worth keeping.
+        return _encode(
+            ErrorInfo(
+                type=clean(error.type), text=clean(error.text), traceback=clean(error.traceback), timeout=error.timeout
+            )
+        ).decode()
+
+
+def error_from(text: str | None) -> ErrorInfo | None:
+    """The same back; what is no such JSON becomes an error that holds it."""
+    if text is None:
+        return None
+    try:
+        return _errors.decode(text)
+    except msgspec.MsgspecError:
+        return ErrorInfo(type="camora_sql.UnreadableError", text=str(text))
+
+
+def clean(text: str) -> str:
+    """The text without halves of characters."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,162 @@
+"""The SQL result backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from camora.clock import SYSTEM_CLOCK, Clock
+from camora.interfaces.results import ResultBackend
+from camora.outcome import JobRecord
+from camora_sql import statements
+from camora_sql.link import Link
+from camora_sql.opening import prepare
+from camora_sql.records import put_records, record_from
+from camora_sql.session import Session
+from camora_sql.settings import SqlSettings
+from camora_sql.store import Store
+
+__all__ = ["SqlResultBackend"]
+
+_FLOOR = 1.0
+"""Seconds after which waiting looks by itself, should a wake-up have been missed."""
+
+
+class SqlResultBackend(ResultBackend):
+    """Records in a table that can be queried: `camora_results`. See `SqlBroker` for the URL."""
+
+    def __init__(self, url: str, settings: SqlSettings | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._start(Store(url, settings, clock=clock))
+
+    def _start(self, store: Store) -> None:
+        self._store = store
+        self._link = Link(store, f"SqlResultBackend({store.dialect.label})")
+        self._waiting: dict[str, set[asyncio.Future[JobRecord | None]]] = defaultdict(set)
+        self._watcher: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+
+    @classmethod
+    def on(cls, store: Store) -> Self:
+        """A backend on a broker's database."""
+        backend = cls.__new__(cls)
+        backend._start(store)  # noqa: SLF001 -- its own class
+        return backend
+
+    def __repr__(self) -> str:
+        return f"SqlResultBackend({self._store.dialect.label!r})"
+
+    @property
+    def url(self) -> str:
+        """The database's resolved address, without secrets or options."""
+        return self._store.dialect.url
+
+    async def open(self) -> None:
+        """Connect; make or check the schema."""
+        await self._link.open(lambda session: prepare(session, self._store))
+
+    async def store(self, records: Sequence[JobRecord]) -> None:
+        """One transaction."""
+        if not records:
+            return
+
+        def put(session: Session) -> None:
+            if put_records(session, records, self._store.now()):
+                session.announce()
+
+        await self._link.write(put)
+
+    async def fetch(self, job_ids: Sequence[str]) -> Sequence[JobRecord | None]:
+        """One look."""
+        if not job_ids:
+            return []
+        rows = await self._link.read(lambda session: session.rows_in(statements.read_records, job_ids))
+        now = self._store.now()
+        found = {row[0]: record_from(row) for row in rows if _expires(row) > now}
+        return [found.get(job_id) for job_id in job_ids]
+
+    async def wait(self, job_id: str, timeout: float | None) -> JobRecord | None:
+        """Woken by commits, whichever process makes them; all who wait share one look."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[JobRecord | None] = loop.create_future()
+        self._waiting[job_id].add(waiter)
+        if self._watcher is None:
+            self._watcher = loop.create_task(self._watch())
+        self._woken.set()
+        if timeout is not None and timeout <= 0:
+            timeout = 0.0
+        try:
+            if timeout == 0:
+                return await self._look_once(job_id)
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting[job_id].discard(waiter)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def _look_once(self, job_id: str) -> JobRecord | None:
+        [record] = await self.fetch([job_id])
+        return record if record is not None and record.status.finished else None
+
+    async def _watch(self) -> None:
+        """Look for what is waited for, at each wake-up, until nobody waits."""
+        unsubscribe: Callable[[], None] = self._link.wakeups.subscribe(self._woken.set)
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                self._woken.clear()
+                begin = loop.time()
+                ids = list(self._waiting)
+                rows = await self._link.read(lambda session: session.rows_in(statements.read_finished, ids))  # noqa: B023
+                now = self._store.now()
+                for row in rows:
+                    if _expires(row) > now:
+                        self._tell(row[0], record_from(row))
+                # Commits may come faster than many ids can be looked up: never look more than half of the time.
+                await asyncio.sleep(loop.time() - begin if len(ids) > 50 else 0)
+                timer = loop.call_later(_FLOOR, self._woken.set)
+                await self._woken.wait()
+                timer.cancel()
+        except Exception as error:  # noqa: BLE001 -- it is for those who wait
+            for waiters in self._waiting.values():
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_exception(error)
+        finally:
+            unsubscribe()
+            self._watcher = None
+
+    def _tell(self, job_id: str, record: JobRecord | None) -> None:
+        for waiter in self._waiting.get(job_id, ()):
+            if not waiter.done():
+                waiter.set_result(record)
+
+    async def forget(self, job_ids: Sequence[str]) -> int:
+        """One transaction."""
+        if not job_ids:
+            return 0
+        ids, now = list(dict.fromkeys(job_ids)), self._store.now()
+        return await self._link.write(lambda session: session.change_in(statements.delete_records, ids, (now,)))
+
+    def twin(self) -> Self:
+        """Another backend on the same database, with a connection of its own."""
+        return type(self).on(self._store)
+
+    async def close(self) -> None:
+        """End the thread and its connection."""
+        for job_id in list(self._waiting):
+            self._tell(job_id, None)
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        await self._link.close()
+
+
+def _expires(row: Sequence[object]) -> int:
+    expires = row[12]
+    return expires if isinstance(expires, int) else 0

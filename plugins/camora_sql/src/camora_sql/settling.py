@@ -1,0 +1,130 @@
+"""The end of deliveries: acknowledgements in bulk, the rest one by one, all in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from camora.outcome import Action, DeadLetter, Settlement
+from camora_sql import statements
+from camora_sql.claiming import Receipt
+from camora_sql.publishing import end_keys, publish
+from camora_sql.records import error_to, put_records
+from camora_sql.schema import State
+from camora_sql.session import Session
+from camora_sql.store import Store
+
+__all__ = ["check", "settle"]
+
+_ACK, _RETRY, _REJECT, _RELEASE = Action.ACK, Action.RETRY, Action.REJECT, Action.RELEASE
+
+
+def check(settlements: Sequence[Settlement]) -> None:
+    """Raises `ValueError` for a settlement that lacks its envelope or letter, before anything is done."""
+    for settlement in settlements:
+        action, job_id = settlement.action, settlement.delivery.id
+        if action is _RETRY and (settlement.envelope is None or settlement.envelope.id != job_id):
+            raise ValueError(f"the retry of {job_id} needs an envelope with the same id")
+        if action is _REJECT and (settlement.letter is None or settlement.letter.id != job_id):
+            raise ValueError(f"the rejection of {job_id} needs a letter with the same id")
+
+
+def settle(session: Session, store: Store, settlements: Sequence[Settlement]) -> list[bool]:
+    """Apply a batch; False for each delivery that had ended before."""
+    now = store.now()
+    answers = [False] * len(settlements)
+    seen: set[tuple[int, int]] = set()
+    acks: dict[int, list[int]] = defaultdict(list)
+    for place, settlement in enumerate(settlements):
+        seq, token, _, _ = settlement.delivery.receipt
+        if (seq, token) in seen:
+            continue
+        seen.add((seq, token))
+        if settlement.action is _ACK:
+            acks[token].append(place)
+        else:
+            answers[place] = _other(session, settlement, now)
+    for token, places in acks.items():
+        for place in _acknowledge(session, settlements, token, places):
+            answers[place] = True
+    _finish(session, store, [one for one, applied in zip(settlements, answers, strict=True) if applied], now)
+    return answers
+
+
+def _acknowledge(session: Session, settlements: Sequence[Settlement], token: int, places: list[int]) -> list[int]:
+    """Delete what one claim took; those places that it still held."""
+    seqs = [settlements[place].delivery.receipt[0] for place in places]
+    if session.savepoint(lambda: session.change_in(statements.delete_held, seqs, (token,)) == len(seqs)):
+        return places
+    held = {row[0] for row in session.rows_in(statements.still_held, seqs, (token,))}
+    session.change_in(statements.delete_held, list(held), (token,))
+    return [place for place, seq in zip(places, seqs, strict=True) if seq in held]
+
+
+def _other(session: Session, settlement: Settlement, now: int) -> bool:
+    receipt: Receipt = settlement.delivery.receipt
+    seq, token, _, _ = receipt
+    if settlement.action is _RETRY and settlement.envelope is not None:
+        again = settlement.envelope
+        state = State.SCHEDULED if again.due > now else State.READY
+        timing = (again.queue, state, again.priority, again.due or now, again.expires)
+        values = (*timing, again.key, again.key_ttl, again.task, again.body, seq, token)
+        return session.change(statements.retry_held, values) == 1
+    if settlement.action is _REJECT and settlement.letter is not None:
+        return _bury(session, settlement.letter, receipt)
+    refund = 0 if settlement.charged else 1
+    if settlement.delay > 0:
+        due = now + round(settlement.delay * 1000)
+        return session.change(statements.release_held, (State.SCHEDULED, due, refund, seq, token)) == 1
+    return session.change(statements.release_now, (refund, seq, token)) == 1
+
+
+def _bury(session: Session, letter: DeadLetter, receipt: Receipt) -> bool:
+    seq, token, key, key_ttl = receipt
+    rows = session.rows(statements.read_held, (seq, token))
+    if not rows:
+        return False
+    [(priority, expires, task)] = rows
+    session.change(statements.delete_held, (token, seq))
+    head = (letter.id, letter.queue, letter.task, letter.reason, letter.error and error_to(letter.error))
+    counts = (letter.attempts, letter.deliveries, letter.died, priority, expires)
+    session.change(statements.bury, (*head, *counts, key, key_ttl, task, letter.body))
+    return True
+
+
+def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: int) -> None:
+    """What the settlements of a batch bring with them: records, successors, keys, tombstones."""
+    window = store.settings.dedup_window
+    records, successors, tombstones = [], [], []
+    keys: list[tuple[str, str, float]] = []
+    announce = False
+    for settlement in applied:
+        action, record = settlement.action, settlement.record
+        if record is not None:
+            records.append(record)
+        if settlement.successors:
+            successors += settlement.successors
+        if action is _ACK or action is _REJECT:
+            delivery = settlement.delivery
+            _, _, key, key_ttl = delivery.receipt
+            if key is not None:
+                keys.append((key, delivery.id, key_ttl))
+            if action is _ACK and (record is None or record.ttl < window or not record.status.finished):
+                tombstones.append((delivery.id, now + round(window * 1000)))
+        else:
+            announce = True
+    if records:
+        announce |= put_records(session, records, now)
+    if tombstones:
+        session.insert(statements.remember, _by_id(tombstones))
+    if keys:
+        end_keys(session, keys, now)
+    if successors:
+        publish(session, store, successors)
+    if announce:
+        session.announce()
+
+
+def _by_id(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return list({row[0]: row for row in rows}.values())
