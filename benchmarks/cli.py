@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -45,6 +47,7 @@ def _chosen(given: str, known: list[str], default: list[str], what: str) -> list
 def main() -> None:
     """Run what the command line says."""
     given = _arguments().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers end with us
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)

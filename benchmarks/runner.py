@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -135,16 +136,24 @@ class Runner:
         self, what: str, name: str, params: Mapping[str, Any], environment: Mapping[str, str]
     ) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.client", what, name, json.dumps(params)]
+        # A session of its own: whatever it leaves behind can be ended with it, and nothing else.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, **environment},
-        )  # fmt: skip
+            start_new_session=True,
+        )
         try:
             output, errors = process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
-            process.terminate()
-            process.communicate()
             return {"error": f"did not end within {self._timeout:g} s"}
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         for line in output.splitlines():
             if line.startswith(MARK):
                 answer: dict[str, Any] = json.loads(line.removeprefix(MARK))

@@ -21,7 +21,7 @@ class Arq(Entrant):
     distribution = "arq"
     package = "arq"
     server = "redis"
-    slow = 4
+    slow = 8
     lacks: ClassVar = {}
 
     async def open(self) -> None:

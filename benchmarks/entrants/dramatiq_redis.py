@@ -15,6 +15,7 @@ class DramatiqRedis(SyncEntrant):
     distribution = "dramatiq"
     package = "dramatiq"
     server = "redis"
+    slow = 4
     variants: ClassVar = {"8 threads": {"threads": 8}, "1 thread": {"threads": 1}, "100 threads": {"threads": 100}}
 
     def _make(self) -> None:

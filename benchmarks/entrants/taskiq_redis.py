@@ -14,6 +14,7 @@ class TaskiqRedis(Entrant):
     distribution = "taskiq-redis"
     package = "taskiq_redis"
     server = "redis"
+    slow = 2
 
     def _make(self) -> None:
         from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
