@@ -45,7 +45,14 @@ async def session(engine: Engine, context: Context) -> AsyncIterator[Session]:
     note(f"committed {context.id}")
 
 
-app = Camora(dependencies=[engine, dependency(session, scope="job")])
+class Broken:
+    """Its factory fails."""
+
+    def __init__(self) -> None:
+        raise OSError("no connection")
+
+
+app = Camora(dependencies=[engine, dependency(session, scope="job"), Broken])
 
 
 @app.task(execution="process")
@@ -61,6 +68,10 @@ def decorated(session: Session, context: Context, fail: bool = False) -> tuple[i
 async def decorated_later(session: Session, context: Context) -> tuple[int, str, int, int]:
     await asyncio.sleep(0)
     return id(session.engine), context.id, context.attempt, os.getpid()
+
+
+def broken(wanted: Broken) -> None:
+    raise AssertionError("never called")
 
 
 def who() -> Any:

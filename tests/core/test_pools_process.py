@@ -60,15 +60,18 @@ def a_call(function: Any, *args: Any, **more: Any) -> Call:
     )
 
 
-def of_job(functions: ModuleType, task: Any, job_id: str, *args: Any) -> Call:
+def a_context(job_id: str, task: Any = None) -> Context:
     port: Any = None
-    message = Message(id=job_id, task=task.name, attempt=2)
-    delivery = Delivery(id=job_id, queue="default", body=b"")
+    message = Message(id=job_id, task=getattr(task, "name", "t"), attempt=2)
+    return Context(message, task, delivery=Delivery(id=job_id, queue="default", body=b""), worker="w", port=port)
+
+
+def of_job(functions: ModuleType, task: Any, job_id: str, *args: Any) -> Call:
     return a_call(
         task,
         *args,
         injected={"session": functions.Session, "context": Context},
-        context=Context(message, task, delivery=delivery, worker="w", port=port),
+        context=a_context(job_id, task),
         app="pool_functions:app",
     )
 
@@ -105,6 +108,7 @@ async def test_exceptions_that_can_travel_keep_type_and_remote_traceback(pool: P
     with pytest.raises(KeyError, match="other") as caught:
         await pool.call(a_call(functions.fail, "other"))
     assert "in fail" in describe(caught.value).traceback
+    assert not hasattr(caught.value, "refused")
 
 
 async def test_results_and_arguments_that_cannot_travel_are_named(pool: Pool, functions: ModuleType) -> None:
@@ -113,6 +117,7 @@ async def test_results_and_arguments_that_cannot_travel_are_named(pool: Pool, fu
     with pytest.raises(EncodeError, match="fail: argument 0") as caught:
         await pool.call(a_call(functions.fail, threading.Lock()))
     assert caught.value.path == "0"
+    assert getattr(caught.value, "refused", False)
 
 
 async def test_functions_that_cannot_be_imported_are_refused_with_advice(pool: Pool, functions: ModuleType) -> None:
@@ -238,6 +243,17 @@ async def test_dependencies_are_made_over_there_and_torn_down(
     assert log.read_text().splitlines() == ["committed j1", "committed j2"]
     await pool.close(5.0)
     assert log.read_text().splitlines()[2:] == ["engine down"]
+
+
+async def test_a_dependency_that_cannot_be_made_is_an_error_from_before_the_function(
+    pool: Pool, functions: ModuleType
+) -> None:
+    call = a_call(
+        functions.broken, injected={"wanted": functions.Broken}, context=a_context("j4"), app="pool_functions:app"
+    )
+    with pytest.raises(OSError, match="no connection") as caught:
+        await pool.call(call)
+    assert getattr(caught.value, "refused", False)
 
 
 async def test_dependencies_over_there_are_told_of_an_error(pool: Pool, functions: ModuleType, log: Path) -> None:

@@ -67,6 +67,8 @@ class _Process:
     """What one process keeps between calls: its event loop, and the apps whose dependencies live here."""
 
     def __init__(self) -> None:
+        self.calling = False
+        """True once the function of the present call has been reached."""
         self._runner: asyncio.Runner | None = None
         self._apps: dict[str, Any] = {}
 
@@ -92,6 +94,7 @@ class _Process:
         variables = contextvars.copy_context()
         variables.run(restore, parcel.variables)
         if not parcel.injected:
+            self.calling = True
             if parcel.is_async:
                 return self.runner.run(_contained(function, parcel.args, parcel.kwargs), context=variables)
             return variables.run(function, *parcel.args, **parcel.kwargs)
@@ -133,15 +136,18 @@ class _Injected:
         if parcel.is_async:
             return run(_contained(self._within, (function, ready, wanted), {}), context=self._variables)
         if not wanted:
+            self._process.calling = True
             return self._variables.run(function, *parcel.args, **{**parcel.kwargs, **ready})
         return self._around(function, ready, wanted)
 
     async def _within(self, function: Callable[..., Any], ready: dict[str, Any], wanted: dict[str, Any]) -> Any:
         parcel = self._parcel
         if not wanted:
+            self._process.calling = True
             return await function(*parcel.args, **{**parcel.kwargs, **ready})
         async with self._scope() as scope:
             made = {name: await scope.get(kind) for name, kind in wanted.items()}
+            self._process.calling = True
             return await function(*parcel.args, **{**parcel.kwargs, **ready, **made})
 
     def _around(self, function: Callable[..., Any], ready: dict[str, Any], wanted: dict[str, Any]) -> Any:
@@ -162,6 +168,7 @@ class _Injected:
         value, error = None, None
         try:
             given = runner.run(_either(made, holding))
+            self._process.calling = True
             value = variables.run(function, *parcel.args, **{**parcel.kwargs, **ready, **given})
         except Exception as raised:  # noqa: BLE001 -- it comes out of the scope again
             error = raised
@@ -230,11 +237,12 @@ def prepare(*references: str) -> None:
 
 def run(data: bytes) -> bytes:
     """Unpack a call, run it, and pack how it ended. Never raises."""
+    _process.calling = False
     try:
         parcel: Parcel = pickle.loads(data)  # noqa: S301 -- from our own parent, over a private pipe
         value = _process.call(parcel)
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it is the caller's
-        return pack_error(error)
+        return pack_error(error, ran=_process.calling)
     return pack_value(value, parcel.task)
 
 

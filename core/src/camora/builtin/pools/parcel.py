@@ -102,7 +102,7 @@ def _unpicklable(value: Any) -> str | None:
 def pack_value(value: Any, task: str) -> bytes:
     """A result as bytes; one that cannot be pickled becomes an `EncodeError`."""
     try:
-        return pickle.dumps((value, None, None), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((value, None, None, True), pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001 -- as above
         return pack_error(
             EncodeError(
@@ -113,8 +113,11 @@ def pack_value(value: Any, task: str) -> bytes:
         )
 
 
-def pack_error(error: BaseException) -> bytes:
-    """An exception as bytes: as text always, and whole where it can be rebuilt from its pickle."""
+def pack_error(error: BaseException, *, ran: bool = True) -> bytes:
+    """An exception as bytes: as text always, and whole where it can be rebuilt from its pickle.
+
+    `ran` is False for one from before the function was called.
+    """
     kind = RemoteError if isinstance(error, Exception) else TaskExit
     text = error if isinstance(error, RemoteError) else kind.of(error)
     whole = None
@@ -123,20 +126,31 @@ def pack_error(error: BaseException) -> bytes:
             data = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
             if len(data) <= _LARGEST_ERROR and type(pickle.loads(data)) is type(error):  # noqa: S301 -- its own
                 whole = data
-    return pickle.dumps((None, text, whole), pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps((None, text, whole, ran), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(data: bytes, call: Call) -> Any:
-    """The value, or the exception raised again with its `remote_traceback`. Raises `EncodeError` if unreadable."""
+    """The value, or the exception raised again with its `remote_traceback`. Raises `EncodeError` if unreadable.
+
+    An exception from before the function was called has a true attribute `refused`.
+    """
     try:
-        value, text, whole = pickle.loads(data)  # noqa: S301 -- from our own process, over a private pipe
+        value, text, whole, ran = pickle.loads(data)  # noqa: S301 -- from our own process, over a private pipe
     except Exception as error:
         raise EncodeError(
             f"{call.task}: its result cannot be read back: {type(error).__name__}: {error}", path="result"
         ) from error
     if text is None:
         return value
-    raise _rebuilt(text, whole)
+    raised = _rebuilt(text, whole)
+    raise raised if ran else refused(raised)
+
+
+def refused(error: Exception) -> Exception:
+    """The same error, marked as one from before the function was called."""
+    with contextlib.suppress(Exception):
+        error.refused = True  # type: ignore[attr-defined]
+    return error
 
 
 def _rebuilt(text: RemoteError, whole: bytes | None) -> Exception:

@@ -8,7 +8,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
-from camora.builtin.pools.parcel import pack, unpack
+from camora.builtin.pools.parcel import pack, refused, unpack
 from camora.builtin.pools.references import check
 from camora.interfaces.pool import Call, Pool, PoolSettings
 from camora.propagation import capture
@@ -52,12 +52,18 @@ class ProcessPool(Pool):
     async def call(self, call: Call) -> Any:
         """Run it in a process. Raises `EncodeError` for an argument or result that cannot go there or come back.
 
-        The time for a call begins when its process has started and imported the function's module.
+        An error from before the function is called has a true attribute `refused`; one that the function raised has
+        its `remote_traceback`. The time for a call begins when its process has started, and has imported the module
+        of the function.
         """
         if self._closed:
             raise RuntimeError(f"{call.task}: the process pool is closed")
-        self._check(call)
-        data = pack(call, capture())
+        try:
+            self._check(call)
+            data = pack(call, capture())
+        except Exception as error:
+            refused(error)
+            raise
         me = asyncio.current_task()
         assert me is not None
         self._calls.add(me)
