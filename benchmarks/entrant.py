@@ -105,8 +105,8 @@ class InProcessEntrant(Entrant):
         await self.dispatch_many("noop", [()] * count)
 
     @abstractmethod
-    async def drain(self, count: int) -> None:
-        """Run what was enqueued (or enqueue and run `count` jobs) until the last one is settled."""
+    async def drain(self, count: int, done: Callable[[], None]) -> None:
+        """Run what was enqueued (or enqueue and run `count` jobs); call `done` when the last one is settled."""
 
     @contextlib.asynccontextmanager
     async def serving(self, concurrency: int) -> AsyncIterator[None]:

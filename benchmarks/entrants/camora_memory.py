@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar
 
 from benchmarks.entrant import InProcessEntrant
@@ -35,10 +35,11 @@ class CamoraMemory(InProcessEntrant):
         result: int = await job.result(timeout=30)
         return result
 
-    async def drain(self, count: int) -> None:
+    async def drain(self, count: int, done: Callable[[], None]) -> None:
         async with self.app.worker(concurrency=100) as worker:
             while worker.settled < count:
                 await asyncio.sleep(0.0005)
+            done()
 
     @contextlib.asynccontextmanager
     async def serving(self, concurrency: int) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from benchmarks.entrant import InProcessEntrant
@@ -32,10 +33,11 @@ class HueyImmediate(InProcessEntrant):
     async def fill(self, count: int) -> None:
         """Dispatching is running here."""
 
-    async def drain(self, count: int) -> None:
+    async def drain(self, count: int, done: Callable[[], None]) -> None:
         noop = self.tasks["noop"]
         for _ in range(count):
             noop()
+        done()
 
     async def roundtrip(self, value: int) -> int:
         answer: int = self.tasks["echo"](value).get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from benchmarks.entrant import InProcessEntrant
@@ -29,12 +30,13 @@ class TaskiqMemory(InProcessEntrant):
     async def fill(self, count: int) -> None:
         """Dispatching is running here."""
 
-    async def drain(self, count: int) -> None:
+    async def drain(self, count: int, done: Callable[[], None]) -> None:
         kiq = self.tasks["noop"].kiq
         for number in range(count):
             await kiq()
             if number % 100 == 0:
                 await asyncio.sleep(0)
+        done()
 
     async def roundtrip(self, value: int) -> int:
         sent = await self.tasks["echo"].kiq(value)
