@@ -43,11 +43,15 @@ class ProcessPool(Pool):
         self._ending: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._checked: dict[Any, str] = {}
+        self._slot_type: type[Slot] | None = None
         self._closed = False
         self._owner = os.getpid()
 
     async def open(self) -> None:
-        """Processes start with the calls."""
+        """Import what starts processes, which takes a while, before the loop has work; they start with the calls."""
+        from camora.builtin.pools import slot
+
+        self._slot_type = slot.Slot
 
     async def call(self, call: Call) -> Any:
         """Run it in a process. Raises `EncodeError` for an argument or result that cannot go there or come back.
@@ -94,9 +98,8 @@ class ProcessPool(Pool):
             if not slot.dead:
                 return slot
             self._retire(slot, 0.0)
-        from camora.builtin.pools.slot import Slot
-
-        slot = Slot(*filter(None, (call.reference, call.app)))
+        assert self._slot_type is not None, "the pool is not open"
+        slot = self._slot_type(*filter(None, (call.reference, call.app)))
         if not self._slots:
             # pebble has such a hook, too, but it asks nicely. Ours was registered after it, and so runs before it.
             atexit.register(self._kill_all)
