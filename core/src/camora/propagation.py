@@ -31,7 +31,7 @@ def capture() -> Carried:
         if home is not None:
             try:
                 carried.append((*home, pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
-            except Exception:  # noqa: BLE001, S112, PERF203 -- a stranger's __reduce__; what cannot travel stays
+            except Exception:  # noqa: BLE001, S112 -- a stranger's __reduce__; what cannot travel stays
                 continue
     return tuple(carried)
 

@@ -26,4 +26,4 @@ class TimedOut(TimeoutError):
 
 
 class Unstorable(Exception):
-    """The function ran, but its result cannot be encoded; running again would not help."""
+    """The result cannot be encoded, or the arguments cannot go where the function runs: running again is no help."""

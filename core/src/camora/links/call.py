@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from camora.clock import Clock
 from camora.context import Context
+from camora.errors import ConfigurationError, EncodeError
 from camora.interfaces.middleware import Executed, Middleware
 from camora.interfaces.pool import Call, Pool
 from camora.links.timeouts import timed_out
 from camora.parameters import Parameters
+from camora.steering import Unstorable
 from camora.task import AnyTask
 
 __all__ = ["CallFunction"]
@@ -36,9 +38,11 @@ class CallFunction(Middleware):
         function = task.function
         if task.is_class:
             function, args, kwargs = function(*args, **kwargs).execute, [], {}
-        if context.injected:
-            kwargs = {**kwargs, **context.injected}
         pool = self._pool_of(task)
+        if context.injected:
+            if not pool.in_process:
+                return self._elsewhere(pool, context, function, args, kwargs)
+            kwargs = {**kwargs, **context.injected}
         call = Call(
             function=function,
             args=tuple(args),
@@ -50,11 +54,39 @@ class CallFunction(Middleware):
         )
         context.started = self._clock.now_ms()
         context.ran = True
-        return pool.call(call) if call.timeout is None else _killed_in_time(pool, call, context)
+        return pool.call(call) if pool.in_process and call.timeout is None else _killed_in_time(pool, call, context)
+
+    def _elsewhere(
+        self, pool: Pool, context: Context, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, Any]:
+        """A call whose dependencies another process makes: what is injected are types, and the app to ask."""
+        call = Call(
+            function=function,
+            args=tuple(args),
+            kwargs=kwargs,
+            is_async=context.task.is_async,
+            reference=context.task.reference,
+            task=context.task.name,
+            timeout=context.timeout if pool.kills else None,
+            injected=context.injected,
+            context=context,
+            app=self._app,
+        )
+        context.started = self._clock.now_ms()
+        context.ran = True
+        return _killed_in_time(pool, call, context)
 
 
 async def _killed_in_time(pool: Pool, call: Call, context: Context) -> Any:
+    """Call it, and say what the pool's own errors mean for the attempt. `remote_traceback` marks the function's."""
     try:
         return await pool.call(call)
-    except TimeoutError as error:
-        raise timed_out(context) from error
+    except Exception as error:
+        own = not hasattr(error, "remote_traceback")
+        if isinstance(error, TimeoutError) and own and call.timeout is not None:
+            raise timed_out(context) from error
+        if isinstance(error, EncodeError) and (own or error.path == "result"):
+            raise Unstorable(str(error)) from error
+        if getattr(error, "refused", False) or (own and isinstance(error, ConfigurationError)):
+            context.ran = False
+        raise

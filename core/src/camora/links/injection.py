@@ -37,7 +37,7 @@ class Injection(Middleware):
         else:
             args, kwargs = parameters.into(context.message.args, context.message.kwargs)
         context.arguments = (args, kwargs)
-        if not parameters.injected or not self._pool_of(context.task).in_process:
+        if not parameters.injected:
             return call_next(context)
         return self._inject(context, call_next, parameters)
 
@@ -47,6 +47,9 @@ class Injection(Middleware):
             for name, kind in parameters.injected.items()
             if name not in context.arguments[1] and (name not in parameters.optional_injected or self._provides(kind))
         ]
+        if not self._pool_of(context.task).in_process:
+            context.injected = dict(wanted)  # the types: they are made where the function runs
+            return await call_next(context)
         own = {Context: context, Message: context.message}
         if all(kind in own for _, kind in wanted):
             context.injected = {name: own[kind] for name, kind in wanted}

@@ -12,7 +12,7 @@ from camora.interfaces.pool import ProcessDied
 from camora.message import RetrySettings
 from camora.retry import RetryPolicy, classify, from_wire
 from camora.signals import Discard, Retry
-from camora.steering import Again
+from camora.steering import Again, Unstorable
 
 __all__ = ["Retries", "decide"]
 
@@ -52,7 +52,7 @@ class Retries(Middleware):
         decorator = None if policy is None or isinstance(policy, RetryPolicy) else self._decorator(policy, call_next)
         try:
             return await (call_next if decorator is None else decorator)(context)
-        except (Discard, UndeliverableError, ProcessDied):
+        except (Discard, UndeliverableError, ProcessDied, Unstorable):
             raise
         except Exception as error:
             if context.task.config.ack == "before":
