@@ -52,6 +52,14 @@ def _sql_broker(url: str) -> Broker:
     return SqlBroker(url)
 
 
+def _sqlite_subject(folder: Path) -> Subject:
+    from camora_sql.broker import SqlBroker
+
+    clock = VirtualClock()
+    broker = SqlBroker(_sqlite_url(folder), clock=clock)
+    return Subject(broker=broker, clock=clock, pass_time=clock.advance, lease=10.0)
+
+
 def _sql_results(url: str) -> ResultBackend:
     from camora_sql.results import SqlResultBackend
 
@@ -80,9 +88,9 @@ BACKENDS = [
         new_store=_sqlite_url,
         broker=_sql_broker,
         results=_sql_results,
-        subject=lambda folder: Subject(broker=_sql_broker(_sqlite_url(folder)), lease=0.25, blur=40.0, patience=5.0),
+        subject=_sqlite_subject,
         lease=0.4,
-        examples=8,
+        examples=20,
         missing=_sqlite_missing,
     ),
 ]

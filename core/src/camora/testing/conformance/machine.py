@@ -148,7 +148,7 @@ class BrokerMachine(Hunter):
         for job in dead:
             self.model.removed(job, now)
 
-    @precondition(lambda self: len(self.model.of(Place.WAITING)) > 3)
+    @precondition(lambda self: self.model.of(Place.WAITING) and self.model.of(Place.LEASED))
     @rule(queue=st.sampled_from(QUEUES))
     def purge_queue(self, queue: str) -> None:
         """What waits in one queue."""

@@ -79,6 +79,17 @@ def note_and_sleep(folder: str, seconds: float) -> None:
     mine.unlink()
 
 
+def meet(folder: str, count: int, patience: float) -> bool:
+    """Wait until as many of these run at once; False if they never do."""
+    here, until = Path(folder), time.monotonic() + patience
+    (here / f"here-{os.getpid()}-{time.monotonic_ns()}").touch()
+    while len(list(here.glob("here-*"))) < count:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def die(exit_code: int) -> None:
     """End the process without a word, as the kernel does when memory is out."""
     if exit_code < 0:
@@ -166,3 +177,14 @@ def unreturnable() -> Any:
 async def unreturnable_later() -> Any:
     """A value that cannot leave its process."""
     return lambda: None
+
+
+async def meet_later(folder: str, count: int, patience: float) -> bool:
+    """Wait until as many of these run at once; False if they never do."""
+    here, until = Path(folder), time.monotonic() + patience
+    (here / f"here-{os.getpid()}-{time.monotonic_ns()}").touch()
+    while len(list(here.glob("here-*"))) < count:
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.01)
+    return True
