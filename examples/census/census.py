@@ -46,11 +46,13 @@ def sources(root: Path, limit: int | None) -> Iterator[Path]:
 
 
 async def census(options: argparse.Namespace, console: Console) -> bool:
+    from camora.errors import JobFailed
+    from camora.settings import mask_url
     from report import print_report
     from tasks import app, measure
 
     root = Path(sysconfig.get_path("stdlib"))
-    console.print(f"Taking a census of [bold]{root}[/bold] on [bold]{app.broker}[/bold]\n")
+    console.print(f"Taking a census of [bold]{root}[/bold]\non [bold]{mask_url(os.environ['CENSUS_BROKER'])}[/bold]\n")
     started = time.monotonic()
     async with app:
         jobs = await app.dispatch_many(measure.s(root, path) for path in sources(root, options.limit))
@@ -64,11 +66,7 @@ async def census(options: argparse.Namespace, console: Console) -> bool:
             for job in jobs:
                 try:
                     measured.append(await job.result())
-                except Exception as error:
-                    from camora.errors import JobFailed
-
-                    if not isinstance(error, JobFailed):
-                        raise
+                except JobFailed:
                     failed += 1
                 progress.advance(bar)
                 if not killed and len(measured) > len(jobs) // 2:
@@ -95,6 +93,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     os.environ.setdefault("CAMORA_LOG_LEVEL", "ERROR")
     os.environ.setdefault("CAMORA_WORKER__LEASE", "3")
+    # The worker that is killed leaves its pool's semaphores to Python's resource tracker, which says so at length.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     with tempfile.TemporaryDirectory(prefix="census-") as folder:
         # The one line to change for another broker:
         os.environ["CENSUS_BROKER"] = options.broker or f"sqlite:///{folder}/census.db"

@@ -6,6 +6,7 @@ import collections
 from collections.abc import Sequence
 
 from camora import DeadLetter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tasks import Measured
@@ -18,10 +19,10 @@ def print_report(console: Console, files: Sequence[Measured], dead: Sequence[Dea
     packages: dict[str, list[Measured]] = collections.defaultdict(list)
     for file in files:
         packages[file.package].append(file)
-    table = Table(title="The standard library, by package", title_justify="left", row_styles=["", "dim"])
-    table.add_column("package")
-    for heading in ("files", "lines", "code", "comments", "functions", "classes", "size"):
-        table.add_column(heading, justify="right")
+    table = Table(title="The standard library, by package", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("package", no_wrap=True)
+    for heading in ("files", "lines", "code", "notes", "defs", "classes", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
     ranked = sorted(packages.items(), key=lambda item: -sum(file.lines for file in item[1]))
     for name, group in ranked[:TOP]:
         table.add_row(name, *_sums(group))
@@ -36,7 +37,9 @@ def print_report(console: Console, files: Sequence[Measured], dead: Sequence[Dea
     same = collections.Counter(file.sha256 for file in files if file.size)
     console.print(f"Longest file   {longest.path} ({longest.lines:,} lines)")
     console.print(f"Deepest nest   {deepest.path} ({deepest.deepest} levels)")
-    console.print(f"Twins          {sum(count - 1 for count in same.values() if count > 1)} files are copies of another one")
+    console.print(
+        f"Twins          {sum(count - 1 for count in same.values() if count > 1)} files are copies of another one"
+    )
     if dead:
         kinds = collections.Counter(letter.error.type if letter.error else letter.reason for letter in dead)
         console.print(f"\n[bold]Could not be read[/bold], after {max(letter.attempts for letter in dead)} tries each:")

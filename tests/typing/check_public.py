@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from camora import BaseTask, Camora, Context, Job, Signature, Task
 from camora.task import AsyncTask, SyncTask
@@ -35,6 +35,11 @@ class SendEmail(BaseTask):
     async def execute(self, ctx: Context) -> None: ...
 
 
+async def use_any(one: AsyncTask[..., int], other: SyncTask[..., bool]) -> None:
+    both: list[Task[..., Any]] = [one, other]
+    assert_type(await both[0].dispatch(), Job[Any])
+
+
 async def use() -> None:
     assert_type(await add(1, 2), int)
     assert_type(send("a", urgent=True), str)
@@ -47,12 +52,8 @@ async def use() -> None:
     assert_type(await add.s(1, 2).dispatch(), Job[int])
     assert_type(await app.run_now(add.s(1, 2)), int)
     assert_type(SendEmail(recipient="a").recipient, str)
-    task: Task[..., int] = add
-    assert_type(await task.dispatch(), Job[int])
-    kind: AsyncTask[..., int] = add
-    other: SyncTask[..., bool] = registered
-    assert_type(await kind.dispatch(), Job[int])
-    assert_type(other(1.0), bool)
+    assert_type(await registered.dispatch(x=1.0), Job[bool])
+    await use_any(add, registered)
 
     await add.dispatch(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await add.dispatch(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

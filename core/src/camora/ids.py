@@ -13,7 +13,8 @@ from hashlib import blake2b
 
 __all__ = ["IdSource", "child_id"]
 
-_COUNTER_BITS = 12
+_COUNTS = [f"{count:03x}" for count in range(0x1000)]
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class IdSource:
@@ -25,25 +26,31 @@ class IdSource:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0
-        self._pool = b""
+        self._ms = 0
+        self._head = ""
+        self._counter = 0
+        self._pool = ""
         self._position = 0
         self._pid = 0
 
     def __call__(self) -> str:
         """A new id."""
         with self._lock:
-            stamp = (time.time_ns() // 1_000_000) << _COUNTER_BITS
-            if stamp <= self._last:
-                stamp = self._last + 1
-            self._last = stamp
+            ms = time.time_ns() // 1_000_000
+            counter = self._counter + 1
+            if ms > self._ms:
+                self._ms, self._head, counter = ms, f"{ms:012x}7", 0
+            elif counter > 0xFFF:
+                self._ms += 1
+                self._head, counter = f"{self._ms:012x}7", 0
+            self._counter = counter
             position = self._position
             if position >= len(self._pool) or self._pid != os.getpid():
                 # A forked child must not repeat its parent's randomness.
-                self._pool, self._pid, position = os.urandom(4096), os.getpid(), 0
-            self._position = position + 8
-            random = int.from_bytes(self._pool[position : position + 8], "big")
-        return f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{random & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000:016x}"
+                self._pool, self._pid, position = os.urandom(4096).hex(), os.getpid(), 0
+            self._position = position + 16
+            tail = self._pool[position + 1 : position + 16]
+            return f"{self._head}{_COUNTS[counter]}{_VARIANT[self._pool[position]]}{tail}"
 
 
 def child_id(parent: str, role: str) -> str:

@@ -6,13 +6,15 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from camora.convert import Conversion, explain
 from camora.dependencies import is_inject
 from camora.errors import ConfigurationError, PayloadError
+
+if TYPE_CHECKING:
+    from camora.convert import Conversion
 
 __all__ = ["Parameter", "Parameters", "hints_of"]
 
@@ -53,6 +55,8 @@ class Parameter:
 
     def refused(self, value: Any, error: BaseException, task: str) -> PayloadError:
         """The error for a value that does not fit."""
+        from camora.convert import explain
+
         path, why = explain(error, self.name)
         if isinstance(error, AttributeError):  # cattrs unstructures by field, whatever it is given
             wanted = getattr(self.annotation, "__name__", str(self.annotation))

@@ -188,23 +188,33 @@ class Lane:
     def _take(self, deliveries: Sequence[Delivery]) -> None:
         self._empty.clear()
         isolate_after = self._parts.settings.isolate_after
+        suspects = []
         for delivery in deliveries:
             run = self._runs[delivery] = Run(delivery)
-            if delivery.deliveries > isolate_after and not self._quarantine(run):
-                continue
-            if self._running < self.concurrency:
+            if delivery.deliveries > isolate_after:
+                suspects.append(run)
+            elif self._running < self.concurrency:
                 self._start(run)
             else:
                 self._ahead.append(run)
+        if suspects:
+            self._isolate(suspects)
 
-    def _quarantine(self, run: Run) -> bool:
-        """Whether a suspect may run now: one at a time, so that the one that kills is found, and only it is charged."""
+    def _isolate(self, suspects: list[Run]) -> None:
+        """Messages whose workers died run one at a time, so that the one that kills is found, and only it is charged."""
         if self._suspect is None:
-            self._suspect = run.delivery
-            return True
-        pause = random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
-        self._finish(run, Outcome(kind=OutcomeKind.RELEASED, delay=pause))
-        return False
+            chosen = suspects.pop(0)
+            self._suspect = chosen.delivery
+            chosen.task = asyncio.get_running_loop().create_task(self._start_alone(chosen))
+        for run in suspects:
+            pause = random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
+            self._finish(run, Outcome(kind=OutcomeKind.RELEASED, delay=pause))
+
+    async def _start_alone(self, run: Run) -> None:
+        # Not before the others are given back: what this process holds when it dies is charged for it.
+        await self._settler.drain()
+        self._running += 1
+        await self._go(run)
 
     # Running
 

@@ -1,0 +1,141 @@
+"""The app of the fault tests: imported by real worker processes, steered by the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from camora import Camora, Context, RetryPolicy
+from camora.interfaces import Broker, Consumer
+from camora.testing.ledger import Ledger
+
+FOLDER = Path(os.environ["SHOP_FOLDER"])
+CRASH = os.environ.get("SHOP_CRASH", "")
+"""At which step the first process that gets there kills itself."""
+
+app = Camora(os.environ["SHOP_BROKER"])
+_ledgers: list[Ledger] = []
+
+
+def ledger() -> Ledger:
+    if not _ledgers:
+        _ledgers.append(Ledger(FOLDER / "ledger"))
+    return _ledgers[0]
+
+
+def crash_once(step: str) -> None:
+    """Die by SIGKILL, once in the life of the folder, at the step that was asked for."""
+    if step == CRASH:
+        try:
+            (FOLDER / f"crashed-{step}").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Crashing(Consumer):
+    """A consumer that dies around its own calls."""
+
+    def __init__(self, inner: Consumer) -> None:
+        self._inner = inner
+
+    async def receive(self, limit: int, wait: float) -> Sequence[Any]:
+        deliveries = await self._inner.receive(limit, wait)
+        if deliveries:
+            crash_once("received")
+        return deliveries
+
+    async def settle(self, settlements: Sequence[Any]) -> Sequence[bool]:
+        crash_once("before settle")
+        answers = await self._inner.settle(settlements)
+        crash_once("after settle")
+        return answers
+
+    def leases(self) -> Any:
+        return self._inner.leases()
+
+    async def stop(self) -> None:
+        await self._inner.stop()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+if CRASH:
+    original = type(app.broker).consumer
+
+    async def consumer(self: Broker, settings: Any) -> Consumer:
+        return Crashing(await original(self, settings))
+
+    type(app.broker).consumer = consumer  # type: ignore[method-assign]
+
+
+def mark(name: str) -> None:
+    (FOLDER / name).touch()
+
+
+@app.task(name="work")
+async def work(ctx: Context, number: int) -> int:
+    with ledger().run(ctx.id, ctx.attempt):
+        crash_once("running")
+        await asyncio.sleep(0.01)
+    crash_once("ran")
+    return number
+
+
+@app.task(name="flaky", retry_policy=RetryPolicy(max_tries=3, delay=0.05))
+async def flaky(ctx: Context, number: int) -> int:
+    with ledger().run(ctx.id, ctx.attempt):
+        if ctx.attempt < 2:
+            raise ConnectionError("again")
+    return number
+
+
+@app.task(name="hold")
+async def hold(name: str) -> str:
+    """Say that it runs, and go on until it is released."""
+    mark(f"started-{name}-{os.getpid()}")
+    while not (FOLDER / f"release-{name}").exists():
+        await asyncio.sleep(0.01)
+    return str(os.getpid())
+
+
+@app.task(name="hold_thread")
+def hold_thread(name: str) -> str:
+    mark(f"started-{name}-{os.getpid()}")
+    while not (FOLDER / f"release-{name}").exists():
+        time.sleep(0.01)
+    return str(os.getpid())
+
+
+@app.task(name="kill_worker")
+async def kill_worker(ctx: Context) -> None:
+    """A poison message: whatever process runs it dies."""
+    ledger().started(ctx.id, ctx.attempt)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="kill_child", execution="process")
+def kill_child() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="stubborn")
+async def stubborn(name: str) -> None:
+    """Ignores its cancellation."""
+    mark(f"started-{name}-{os.getpid()}")
+    while not (FOLDER / f"release-{name}").exists():
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            mark(f"ignored-{name}")
+
+
+if os.environ.get("SHOP_BROKEN"):
+    sys.exit(7)

@@ -1,0 +1,120 @@
+"""Real worker processes for fault tests: started, waited for by events, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+APPS = Path(__file__).parent / "apps"
+
+
+class WorkerProcess:
+    """`camora worker shop:app` in a process of its own; its log is kept line by line."""
+
+    def __init__(self, folder: Path, broker: str, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        settings = {
+            "CAMORA_WORKER__LEASE": "1.5",
+            "CAMORA_WORKER__SHUTDOWN_TIMEOUT": "20",
+            "SHOP_FOLDER": str(folder),
+            "SHOP_BROKER": broker,
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "camora", "worker", "shop:app", *arguments],
+            cwd=APPS,
+            env={**os.environ, **settings, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip())
+                self._changed.notify_all()
+        with self._changed:
+            self.lines.append("<end>")
+            self._changed.notify_all()
+
+    def wait_for(self, text: str, count: int = 1, timeout: float = 30) -> str:
+        """The line with this text, as soon as it has come `count` times."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: sum(text in line for line in self.lines) >= count or "<end>" in self.lines, timeout
+            )
+            lines = [line for line in self.lines if text in line]
+            assert found and len(lines) >= count, f"{text!r} did not come; the log:\n" + "\n".join(self.lines)
+            return lines[count - 1]
+
+    def ready(self, count: int = 1) -> WorkerProcess:
+        self.wait_for("takes jobs", count)
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, timeout: float = 30) -> int:
+        """Wait for its end; the exit code."""
+        code = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return code
+
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def destroy(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def until(what: Callable[[], object], text: str, timeout: float = 30) -> None:
+    """Look until it is so; files and processes of others have no events to wait on."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, f"{text} did not happen within {timeout} s"
+        time.sleep(0.005)
+
+
+def started(folder: Path, name: str, count: int = 1) -> Callable[[], bool]:
+    return lambda: len(list(folder.glob(f"started-{name}-*"))) >= count
+
+
+def pid_of(folder: Path, name: str) -> int:
+    [path] = folder.glob(f"started-{name}-*")
+    return int(path.name.rpartition("-")[2])
+
+
+@contextlib.contextmanager
+def workers() -> Iterator[Callable[..., WorkerProcess]]:
+    made: list[WorkerProcess] = []
+
+    def start(*args: object, **kwargs: str) -> WorkerProcess:
+        made.append(WorkerProcess(*args, **kwargs))  # type: ignore[arg-type]
+        return made[-1]
+
+    try:
+        yield start
+    finally:
+        for worker in made:
+            worker.destroy()
