@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -51,11 +52,16 @@ class Runner:
         self._note = note
         self._redis: RedisServer | None = None
         self._stack = contextlib.ExitStack()
+        self._environment: dict[str, str] = {}
         self.entrants: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
         self._wanted = entrants
 
     def __enter__(self) -> Self:
+        # As installed: with bytecode, whatever this shell says of writing it, and none of it left behind.
+        bytecode = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="camora-bench-bytecode-"))
+        self._environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for name in self._wanted:
             about = self._client("describe", name, {}, {})
             problem = about.get("error", "") or self._server_for(about["server"])
@@ -143,7 +149,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment},
+            env={**self._environment, **environment},
             start_new_session=True,
         )
         try:

@@ -29,7 +29,7 @@ async def measure(bench: Bench) -> dict[str, float]:
     if not package:
         raise ValueError("it names no package")
     samples = []
-    for _ in range(bench.params["times"] + 1):  # the first one may write bytecode
+    for _ in range(bench.params["times"] + 1):  # the first one writes bytecode, see the runner
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _PROGRAM, package, ",".join(BACKENDS), stdout=asyncio.subprocess.PIPE
         )
