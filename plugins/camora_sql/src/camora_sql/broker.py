@@ -13,6 +13,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.message import Envelope
+
 from camora_sql.consumer import SqlConsumer
 from camora_sql.dead_letters import SqlDeadLetters
 from camora_sql.errors import CommitUnclear

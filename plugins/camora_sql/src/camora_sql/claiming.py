@@ -8,7 +8,9 @@ from typing import Any
 
 from camora.interfaces.broker import ConsumerSettings
 from camora.message import Delivery
+
 from camora_sql import statements
+from camora_sql.dialects.base import Need
 from camora_sql.errors import Garbled
 from camora_sql.session import Session
 from camora_sql.store import Store
@@ -46,10 +48,10 @@ class Claimer:
             return self._claim(session, limit, due=due_in <= 0, lapsed=lapse_in <= 0)
 
         try:
-            rows = session.write(claim, durable=False)
+            rows = session.write(claim, Need.NONE)
         except Garbled:
             # A text in a row is no text. It is delivered all the same, and the worker buries it.
-            rows = session.tolerating(lambda: session.write(claim, durable=False))
+            rows = session.tolerating(lambda: session.write(claim, Need.NONE))
         # What was promoted may have been of other queues; then there is more to wait for.
         return self._deliveries(rows), 0.0 if due_in <= 0 or lapse_in <= 0 else float("inf")
 
@@ -94,7 +96,7 @@ class Claimer:
         """Delete some of what nobody needs any more; True when there was more than one step takes."""
         now = self._store.now()
         prunes = (statements.prune_results, statements.prune_done, statements.prune_keys)
-        counts = session.write(lambda session: [session.change(build, (now, _STEP)) for build in prunes], durable=False)
+        counts = session.write(lambda session: [session.change(build, (now, _STEP)) for build in prunes], Need.NONE)
         return max(counts) >= _STEP
 
 

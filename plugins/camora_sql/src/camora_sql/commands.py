@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import cyclopts
-
 from camora.errors import ConfigurationError
 from camora.settings import mask_url
+
 from camora_sql.opening import newer, prepare
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
@@ -15,7 +15,9 @@ from camora_sql.store import Store
 
 __all__ = ["build"]
 
-_Url = Annotated[str, cyclopts.Parameter(name="--url", help="The database: sqlite:///camora.db", env_var="CAMORA_BROKER__URL")]
+_Url = Annotated[
+    str, cyclopts.Parameter(name="--url", help="The database: sqlite:///camora.db", env_var="CAMORA_BROKER__URL")
+]
 
 
 def build() -> cyclopts.App:

@@ -9,7 +9,9 @@ from camora.clock import MovableClock
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
 from camora.outcome import Action, Settlement
+
 from camora_sql.claiming import Claimer
+from camora_sql.dialects.base import Need
 from camora_sql.leases import SqlLeases
 from camora_sql.link import Link
 from camora_sql.session import Session
@@ -46,7 +48,7 @@ class SqlConsumer(Consumer):
         # Subscribed first, looked second: what comes in between wakes.
         unsubscribe = self._subscribe()
         try:
-            while not self._stopped:
+            while not self._is_over():
                 self._woken.clear()
                 deliveries, pause = await self._take(limit)
                 left = until - self._loop.time()
@@ -57,13 +59,24 @@ class SqlConsumer(Consumer):
             unsubscribe()
         return ()
 
+    def _is_over(self) -> bool:
+        return self._stopped
+
     def _subscribe(self) -> Callable[[], None]:
         end = self._link.wakeups.subscribe(self._woken.set)
         clock = self._store.clock
         if not isinstance(clock, MovableClock):
             return end
-        unwatch = clock.watch(lambda: self._loop.call_soon_threadsafe(self._woken.set))
-        return lambda: (end(), unwatch())[0]
+        unwatch = clock.watch(self._wake_from_anywhere)
+
+        def both() -> None:
+            end()
+            unwatch()
+
+        return both
+
+    def _wake_from_anywhere(self) -> None:
+        self._loop.call_soon_threadsafe(self._woken.set)
 
     async def _sleep(self, seconds: float) -> None:
         timer = self._loop.call_later(seconds, self._woken.set)
@@ -101,14 +114,14 @@ class SqlConsumer(Consumer):
 
     def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool]]:
         back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
-        return self._link.write(lambda session: settle(session, self._store, back))
+        return self._link.write(lambda session: settle(session, self._store, back), Need.NONE)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """Settle a batch, in one transaction."""
         if not settlements:
             return []
         check(settlements)
-        return await self._link.write(lambda session: settle(session, self._store, settlements))
+        return await self._link.write(lambda session: settle(session, self._store, settlements), _need(settlements))
 
     def leases(self) -> Leases:
         """A keeper with a connection of its own, made in the thread that uses it."""
@@ -122,3 +135,10 @@ class SqlConsumer(Consumer):
     async def close(self) -> None:
         """Stop; the connection is the broker's."""
         await self.stop()
+
+
+def _need(settlements: Sequence[Settlement]) -> Need:
+    """A lone acknowledgement without a record may be that of `ack="before"`: undone, its job would run twice."""
+    if len(settlements) == 1 and settlements[0].action is Action.ACK and settlements[0].record is None:
+        return Need.KEPT
+    return Need.SETTLED

@@ -7,6 +7,7 @@ from typing import Any
 
 from camora.interfaces.dead_letters import DeadLetters
 from camora.outcome import DeadLetter
+
 from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.records import error_from

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from camora.interfaces.broker import Leases, LeaseVerdict
 from camora.message import Delivery
+
 from camora_sql import statements
+from camora_sql.dialects.base import Need
 from camora_sql.session import Session
 from camora_sql.store import Store
 
@@ -26,10 +28,8 @@ class SqlLeases(Leases):
         """One transaction for all of them."""
         if not deliveries:
             return []
-        held = self._session.write(lambda session: self._extend(session, deliveries), durable=False)
-        return [
-            LeaseVerdict.HELD if delivery.receipt[:2] in held else LeaseVerdict.LOST for delivery in deliveries
-        ]
+        held = self._session.write(lambda session: self._extend(session, deliveries), Need.NONE)
+        return [LeaseVerdict.HELD if delivery.receipt[:2] in held else LeaseVerdict.LOST for delivery in deliveries]
 
     def _extend(self, session: Session, deliveries: Sequence[Delivery]) -> set[tuple[int, int]]:
         until = self._store.lease_now() + self._lease_ms
@@ -39,7 +39,7 @@ class SqlLeases(Leases):
         held: set[tuple[int, int]] = set()
         for token, seqs in by_token.items():
             if session.change_in(statements.extend_held, seqs, (until, token)) < len(set(seqs)):
-                seqs = [row[0] for row in session.rows_in(statements.still_held, seqs, (token,))]  # noqa: PLW2901
+                seqs = [row[0] for row in session.rows_in(statements.still_held, seqs, (token,))]
             held.update((seq, token) for seq in seqs)
         return held
 

@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
+
+from camora_sql.dialects.base import Need
 from camora_sql.session import Session
 from camora_sql.store import Store
 from camora_sql.wakeup import Wakeups
@@ -31,12 +33,13 @@ _MOST_TOGETHER = 64
 class _Job(Generic[R]):
     """Something for the thread to do, and the future that waits for it."""
 
-    __slots__ = ("answer", "error", "future", "shared", "work")
+    __slots__ = ("answer", "error", "future", "need", "work")
 
-    def __init__(self, work: Callable[[Session], R], future: asyncio.Future[R], *, shared: bool) -> None:
+    def __init__(self, work: Callable[[Session], R], future: asyncio.Future[R], need: Need | None) -> None:
         self.work = work
         self.future = future
-        self.shared = shared
+        self.need = need
+        """None: it makes its transactions itself."""
         self.answer: R | None = None
         self.error: BaseException | None = None
 
@@ -103,26 +106,26 @@ class Link:
                 "use its twin() here, or start processes by spawning them"
             )
 
-    def _submit(self, work: Callable[[Session], R], *, shared: bool) -> asyncio.Future[R]:
+    def _submit(self, work: Callable[[Session], R], need: Need | None) -> asyncio.Future[R]:
         self._check()
         future: asyncio.Future[R] = self._loop.create_future()
-        self._queue.put(_Job(work, future, shared=shared))
+        self._queue.put(_Job(work, future, need))
         return future
 
     def run(self, work: Callable[[Session], R]) -> asyncio.Future[R]:
         """Run it in the thread by itself; it calls `read` and `write` of the session as it needs them."""
-        return self._submit(work, shared=False)
+        return self._submit(work, None)
 
     def read(self, work: Callable[[Session], R]) -> asyncio.Future[R]:
         """Run statements that only read."""
-        return self._submit(lambda session: session.read(work), shared=False)
+        return self._submit(lambda session: session.read(work), None)
 
-    def write(self, work: Callable[[Session], R]) -> asyncio.Future[R]:
-        """Run it as part of a durable transaction, perhaps with what others write at the same moment.
+    def write(self, work: Callable[[Session], R], need: Need = Need.KEPT) -> asyncio.Future[R]:
+        """Run it as part of a transaction, perhaps with what others write at the same moment.
 
         `work` may run more than once, and must not have effects outside of the database.
         """
-        return self._submit(work, shared=True)
+        return self._submit(work, need)
 
     async def close(self) -> None:
         """Finish what was asked for, end the thread, let go of the connection. May be repeated."""
@@ -149,7 +152,7 @@ class Link:
                 waiting = self._collect()
                 ended = waiting[-1] is None
                 jobs = [job for job in waiting if job is not None]
-                for shared, group in itertools.groupby(jobs, key=lambda job: job.shared):
+                for shared, group in itertools.groupby(jobs, key=lambda job: job.need is not None):
                     together = list(group)
                     if shared:
                         _write_together(session, together)
@@ -196,7 +199,7 @@ def _write_together(session: Session, jobs: Sequence[_Job[Any]]) -> None:
             job.answer = job.work(session)
 
     try:
-        session.write(all_of_them)
+        session.write(all_of_them, max(job.need or Need.NONE for job in jobs))
     except CamoraError as error:
         # The database refuses: it would refuse each of them.
         for job in jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from camora.errors import ConfigurationError
+
 from camora_sql import statements
 from camora_sql.schema import HEAD
 from camora_sql.session import Session

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from camora.hookspecs import hookimpl
 from camora.interfaces import Broker, Command, ResultBackend
 from camora.provider import MadeFrom, Provider
+
 from camora_sql.settings import SqlSettings
 
 _SCHEMES = ("sqlite", "sqlite+pysqlite")

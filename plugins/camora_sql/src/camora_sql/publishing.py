@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from camora.message import Envelope
+
 from camora_sql import statements
 from camora_sql.schema import State
 from camora_sql.session import Session
@@ -74,8 +75,7 @@ def _take_key(session: Session, envelope: Envelope, now: int) -> str:
 def end_keys(session: Session, ended: Sequence[tuple[str, str, float]], now: int) -> None:
     """Jobs have ended that had a key: (key, id, key_ttl) each."""
     for key, job_id, ttl in ended:
-        if isinstance(ttl, (int, float)) and ttl > 0:
+        if ttl > 0:
             session.change(statements.keep_key, (now + min(round(ttl * 1000), 2**53), key, job_id))
         else:
             session.change(statements.free_key, (key, job_id))
-

@@ -8,6 +8,7 @@ from typing import Any
 
 from camora.interfaces.broker import JobState
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
+
 from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.publishing import end_keys

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-
 from camora.outcome import ErrorInfo, JobRecord, Progress, Status
+
 from camora_sql import statements
 from camora_sql.session import Session
 
@@ -25,8 +25,10 @@ def put_records(session: Session, records: Sequence[JobRecord], now: int) -> boo
     """Store a batch, in a transaction; True when a finished one is among them."""
     if len({record.id for record in records}) < len(records):
         # One statement could not tell which of two rows of one job came first.
-        return any([put_records(session, [record], now) for record in records])
-    session.insert(statements.put_records, [_row(record, now) for record in records], (now,))
+        for record in records:
+            put_records(session, [record], now)
+    else:
+        session.insert(statements.put_records, [_row(record, now) for record in records], (now,))
     return any(record.status in FINISHED for record in records)
 
 
@@ -54,9 +56,8 @@ def _row(record: JobRecord, now: int) -> tuple[Any, ...]:
 
 def record_from(row: Sequence[Any]) -> JobRecord:
     """The record of a whole row."""
-    (
-        job_id, status, _, task, queue, kept, attempts, created, started, finished, worker, ttl, _, error, progress, value
-    ) = row  # fmt: skip
+    job_id, status, _, task, queue, kept, attempts, created, started, finished, worker, ttl = row[:12]
+    _, error, progress, value = row[12:]
     return JobRecord(
         id=job_id,
         status=Status(status),

@@ -10,6 +10,7 @@ from typing import Self
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.interfaces.results import ResultBackend
 from camora.outcome import JobRecord
+
 from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.opening import prepare

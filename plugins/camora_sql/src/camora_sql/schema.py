@@ -142,7 +142,6 @@ results = Table(
     Column("error", Text),
     Column("progress", Text),
     Column("value", LargeBinary),
-    sqlite_with_rowid=False,
 )
 Index("camora_results_expires", results.c.expires)
 

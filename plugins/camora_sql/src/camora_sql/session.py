@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from camora_sql.dialects.base import DriverConnection
+from camora_sql.dialects.base import DriverConnection, Need
 from camora_sql.errors import CommitUnclear, Garbled
 from camora_sql.statements import Builder
 from camora_sql.store import Store
@@ -18,9 +18,9 @@ __all__ = ["Session"]
 R = TypeVar("R")
 Row = tuple[Any, ...]
 
-_ROWS = (64, 8, 1)
+_ROWS = (64, 16, 4, 1)
 """Sizes of an INSERT; a batch is cut into these, so that a few texts serve every size of batch."""
-_IDS = (1, 8, 64, 256)
+_IDS = (1, 4, 16, 64, 128, 256)
 """Sizes of a list of ids; shorter ones repeat their last id."""
 
 
@@ -101,19 +101,19 @@ class Session:
         """Run statements that only read; each sees the newest state."""
         return self._patiently(lambda: work(self))
 
-    def write(self, work: Callable[[Session], R], *, durable: bool = True) -> R:
+    def write(self, work: Callable[[Session], R], need: Need = Need.KEPT) -> R:
         """Run a transaction; `work` may run more than once, and only the last run counts.
 
         Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not. Values that no database
         can store come out as the `OverflowError` or `UnicodeError` they are.
         """
-        return self._patiently(lambda: self._transaction(work, durable))
+        return self._patiently(lambda: self._transaction(work, need))
 
-    def _transaction(self, work: Callable[[Session], R], durable: bool) -> R:
+    def _transaction(self, work: Callable[[Session], R], need: Need) -> R:
         dialect, connection = self._dialect, self._connection
         assert connection is not None
         self._announced = False
-        dialect.begin(connection, durable=durable)
+        dialect.begin(connection, need=need)
         try:
             answer = work(self)
         except BaseException:
@@ -191,4 +191,3 @@ def _pieces(ids: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
         piece = list(ids[start : start + most])
         size = next(size for size in _IDS if size >= len(piece))
         yield size, piece + piece[-1:] * (size - len(piece))
-

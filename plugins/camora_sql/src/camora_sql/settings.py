@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
-
 from camora.errors import SettingsError
 from camora.settings import mask_url, structure_settings
 
@@ -15,8 +14,8 @@ __all__ = ["SqlSettings", "split_url"]
 
 
 def _known(_: Any, attribute: Any, value: str) -> None:
-    if value not in ("full", "normal"):
-        raise ValueError(f"{attribute.name} = {value!r}: must be 'full' or 'normal'")
+    if value not in ("all", "full", "normal"):
+        raise ValueError(f"{attribute.name} = {value!r}: must be 'all', 'full' or 'normal'")
 
 
 def _not_negative(_: Any, attribute: Any, value: float) -> None:
@@ -28,10 +27,13 @@ def _not_negative(_: Any, attribute: Any, value: float) -> None:
 class SqlSettings:
     """Settings of the SQL broker and result backend; durations are seconds.
 
-    `synchronous`: with "full" what was dispatched or settled survives a power failure, at the price of one disk flush
-    for each transaction; with "normal" it survives the death of every process, and the last moments before a power
-    failure may be lost. `busy_timeout` is how long a step waits for other processes that are writing. `dedup_window`
-    is how long the id of a finished job is remembered at least, so that publishing it again stores nothing.
+    `synchronous` is about power failures only; the death of processes loses nothing either way. With "full" all that
+    was dispatched survives one, at the price of a disk flush for each publication (those of one moment share it); the
+    settlements of the last moments may be undone by it, and their jobs run again. With "all" settlements are flushed,
+    too. With "normal" nothing is, and the dispatches of the last moments may be lost.
+
+    `busy_timeout` is how long a step waits for other processes that are writing. `dedup_window` is how long the id of
+    a finished job is remembered at least, so that publishing it again stores nothing.
     """
 
     synchronous: str = attrs.field(default="full", validator=_known)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from camora.outcome import Action, DeadLetter, Settlement
+
 from camora_sql import statements
 from camora_sql.claiming import Receipt
 from camora_sql.publishing import end_keys, publish
@@ -95,36 +95,26 @@ def _bury(session: Session, letter: DeadLetter, receipt: Receipt) -> bool:
 
 def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: int) -> None:
     """What the settlements of a batch bring with them: records, successors, keys, tombstones."""
-    window = store.settings.dedup_window
-    records, successors, tombstones = [], [], []
-    keys: list[tuple[str, str, float]] = []
-    announce = False
-    for settlement in applied:
-        action, record = settlement.action, settlement.record
-        if record is not None:
-            records.append(record)
-        if settlement.successors:
-            successors += settlement.successors
-        if action is _ACK or action is _REJECT:
-            delivery = settlement.delivery
-            _, _, key, key_ttl = delivery.receipt
-            if key is not None:
-                keys.append((key, delivery.id, key_ttl))
-            if action is _ACK and (record is None or record.ttl < window or not record.status.finished):
-                tombstones.append((delivery.id, now + round(window * 1000)))
-        else:
-            announce = True
+    records = [one.record for one in applied if one.record is not None]
+    successors = [envelope for one in applied if one.successors for envelope in one.successors]
+    ended = [one for one in applied if one.action is _ACK or one.action is _REJECT]
+    forgotten = {one.delivery.id for one in ended if _is_forgotten(one, store.settings.dedup_window)}
+    keys = [(one.delivery.receipt[2], one.delivery.id, one.delivery.receipt[3]) for one in ended]
+    announce = len(ended) < len(applied)
     if records:
         announce |= put_records(session, records, now)
-    if tombstones:
-        session.insert(statements.remember, _by_id(tombstones))
-    if keys:
-        end_keys(session, keys, now)
+    if forgotten:
+        until = now + round(store.settings.dedup_window * 1000)
+        session.insert(statements.remember, [(job_id, until) for job_id in forgotten])
+    end_keys(session, [held for held in keys if held[0] is not None], now)
     if successors:
         publish(session, store, successors)
     if announce:
         session.announce()
 
 
-def _by_id(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return list({row[0]: row for row in rows}.values())
+def _is_forgotten(settlement: Settlement, window: float) -> bool:
+    """Whether neither a record nor a letter will remember that this job ran, for as long as that is promised."""
+    record = settlement.record
+    kept = record is not None and record.ttl >= window and record.status.finished
+    return settlement.action is _ACK and not kept

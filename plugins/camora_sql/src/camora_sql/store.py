@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.errors import ConfigurationError
+
 from camora_sql.dialects.base import Dialect
 from camora_sql.dialects.sqlite import SqliteDialect
 from camora_sql.settings import SqlSettings, split_url

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from camora.clock import Clock
+from camora.errors import CamoraError
 from sqlalchemy import ColumnElement, Insert, Table
 from sqlalchemy.engine import Dialect as Compiler
 
-from camora.clock import Clock
-from camora.errors import CamoraError
 from camora_sql.wakeup import Wakeups
 
-__all__ = ["Dialect", "DriverConnection"]
+__all__ = ["Dialect", "DriverConnection", "Need"]
+
+
+class Need(enum.IntEnum):
+    """What a power failure may do to a transaction that was committed."""
+
+    NONE = 0
+    """Undo it: nobody was told anything. Claims, extensions, pruning."""
+    SETTLED = 1
+    """Undo it unless the settings say otherwise: jobs that had ended run again."""
+    KEPT = 2
+    """Nothing: somebody relies on it."""
 
 
 class DriverConnection(Protocol):
@@ -64,8 +76,8 @@ class Dialect(ABC):
         """A new connection, in autocommit. Raises driver errors and `ConfigurationError`."""
 
     @abstractmethod
-    def begin(self, connection: DriverConnection, *, durable: bool) -> None:
-        """Begin a transaction that will write. Not `durable`: it may be lost with the machine's power."""
+    def begin(self, connection: DriverConnection, *, need: Need) -> None:
+        """Begin a transaction that will write, and that is to be as durable as it needs to be."""
 
     @abstractmethod
     def commit(self, connection: DriverConnection) -> None:

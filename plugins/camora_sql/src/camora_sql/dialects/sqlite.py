@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from camora.clock import Clock
+from camora.errors import CamoraError, ConfigurationError
 from sqlalchemy import ColumnElement, Insert, Table
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Dialect as Compiler
 
-from camora.clock import Clock
-from camora.errors import CamoraError, ConfigurationError
-from camora_sql.dialects.base import Dialect, DriverConnection
-from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, code_of, explain, is_garbled, not_a_log
+from camora_sql.dialects.base import Dialect, DriverConnection, Need
+from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, check_log, code_of, explain, is_garbled
 from camora_sql.schema import VERSION_TABLE
 from camora_sql.settings import SqlSettings
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
@@ -40,7 +40,9 @@ def path_of(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if scheme not in _SCHEMES or not separator:
-        raise ConfigurationError(f"{url!r} is no SQLite URL; write sqlite:///relative.db or sqlite:////absolute/path.db")
+        raise ConfigurationError(
+            f"{url!r} is no SQLite URL; write sqlite:///relative.db or sqlite:////absolute/path.db"
+        )
     if rest in ("", "/", "/:memory:") or "mode=memory" in rest:
         raise ConfigurationError(
             f"{url!r} is a database in memory, which no other connection could see; "
@@ -71,7 +73,7 @@ class SqliteDialect(Dialect):
         self.path = path_of(url)
         self.url = f"sqlite:///{os.path.realpath(self.path)}"
         self.label = self.path
-        self._durable = settings.synchronous
+        self._flushed_from = {"all": Need.SETTLED, "full": Need.KEPT, "normal": 99}[settings.synchronous]
         self._boot = _boot_id()
 
     # Speaking
@@ -110,8 +112,7 @@ class SqliteDialect(Dialect):
         )
         try:
             [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            if mode != "wal":
-                raise not_a_log(self.path, mode)
+            check_log(self.path, mode)
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             connection.execute("PRAGMA temp_store = MEMORY")
@@ -121,12 +122,12 @@ class SqliteDialect(Dialect):
             raise
         return cast("DriverConnection", connection)
 
-    def begin(self, connection: DriverConnection, *, durable: bool) -> None:
+    def begin(self, connection: DriverConnection, *, need: Need) -> None:
         """Take the right to write at once: a transaction that begins by reading could not always go on to write."""
         cursor = connection.cursor()
-        # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So the order of what
-        # survives a power failure is the order of commits, and a claim costs no flush.
-        cursor.execute("PRAGMA synchronous = FULL" if durable and self._durable == "full" else "PRAGMA synchronous = NORMAL")
+        # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So what survives a power
+        # failure is all that was committed up to some moment, and never a later half of it.
+        cursor.execute("PRAGMA synchronous = FULL" if need >= self._flushed_from else "PRAGMA synchronous = NORMAL")
         cursor.execute("BEGIN IMMEDIATE")
 
     def commit(self, connection: DriverConnection) -> None:

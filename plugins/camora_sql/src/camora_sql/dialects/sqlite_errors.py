@@ -7,7 +7,7 @@ from pathlib import Path
 
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
-__all__ = ["BUSY", "DOUBTFUL", "code_of", "explain", "is_garbled", "not_a_log"]
+__all__ = ["BUSY", "DOUBTFUL", "check_log", "code_of", "explain", "is_garbled"]
 
 # Primary result codes: https://sqlite.org/rescode.html
 _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 8, 10, 11
@@ -57,9 +57,10 @@ def explain(error: Exception, path: str, *, opening: bool) -> CamoraError:
     return BrokerUnavailable(f"{path}: {text} ({error})" if text else f"{path}: {type(error).__name__}: {error}")
 
 
-def not_a_log(path: str, mode: str) -> ConfigurationError:
-    """The file system cannot do what WAL mode needs."""
-    return ConfigurationError(
-        f"{path}: SQLite cannot keep a write-ahead log there (its journal mode stays {mode!r}); "
-        "use a local disk, not a network file system"
-    )
+def check_log(path: str, mode: str) -> None:
+    """Raises `ConfigurationError` where the file system cannot do what WAL mode needs."""
+    if mode != "wal":
+        raise ConfigurationError(
+            f"{path}: SQLite cannot keep a write-ahead log there (its journal mode stays {mode!r}); "
+            "use a local disk, not a network file system"
+        )

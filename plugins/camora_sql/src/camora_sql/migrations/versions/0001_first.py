@@ -92,7 +92,6 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("progress", sa.Text(), nullable=True),
         sa.Column("value", sa.LargeBinary(), nullable=True),
-        sqlite_with_rowid=False,
     )
     op.create_index("camora_results_expires", "camora_results", ["expires"])
     op.create_table(

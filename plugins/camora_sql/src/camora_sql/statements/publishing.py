@@ -1,0 +1,84 @@
+"""Storing messages, once for each id and key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import bindparam, delete, literal_column, or_, select, update
+
+from camora_sql.dialects.base import Dialect
+from camora_sql.schema import dead_letters, done, jobs, keys, results
+from camora_sql.statements.parts import Shape, names, one_of, rows
+
+__all__ = [
+    "JOB_COLUMNS",
+    "free_key",
+    "holder_of_key",
+    "insert_jobs",
+    "is_dead",
+    "is_done",
+    "is_job",
+    "is_recorded",
+    "keep_key",
+    "retake_key",
+    "take_key",
+]
+
+JOB_COLUMNS = ("id", "queue", "state", "priority", "due", "expires", "key", "key_ttl", "task", "body")
+
+
+def insert_jobs(dialect: Dialect, size: int) -> Shape:
+    """New messages; one whose id is there already is passed over."""
+    values, order = rows(jobs, size, JOB_COLUMNS)
+    return dialect.insert_new(jobs, values), order
+
+
+def is_job(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids are unfinished."""
+    return select(jobs.c.id).where(one_of(jobs.c.id, "id", size)), names("id", size)
+
+
+def is_done(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids have a tombstone."""
+    return select(done.c.id).where(one_of(done.c.id, "id", size)), names("id", size)
+
+
+def is_recorded(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids have a finished record."""
+    final = results.c.final == literal_column("1")
+    return select(results.c.id).where(one_of(results.c.id, "id", size), final), names("id", size)
+
+
+def is_dead(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids are dead letters."""
+    return select(dead_letters.c.id).where(one_of(dead_letters.c.id, "id", size)), names("id", size)
+
+
+def take_key(dialect: Dialect, size: int) -> Shape:
+    """Take a key that is free, or whose time is over."""
+    made: dict[str, Any] = {"key": bindparam("key"), "job": bindparam("job"), "until": literal_column("NULL")}
+    free = keys.c.until <= bindparam("now")
+    return dialect.upsert(keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now")
+
+
+def holder_of_key(dialect: Dialect, size: int) -> Shape:
+    """The job that holds a key."""
+    return select(keys.c.job).where(keys.c.key == bindparam("key")), ("key",)
+
+
+def free_key(dialect: Dialect, size: int) -> Shape:
+    """Its job has ended, and no time was asked for."""
+    return delete(keys).where(keys.c.key == bindparam("key"), keys.c.job == bindparam("job")), ("key", "job")
+
+
+def keep_key(dialect: Dialect, size: int) -> Shape:
+    """Its job has ended: taken until a moment."""
+    held = (keys.c.key == bindparam("of"), keys.c.job == bindparam("job_"), keys.c.until.is_(None))
+    return update(keys).values(until=bindparam("end")).where(*held), ("end", "of", "job_")
+
+
+def retake_key(dialect: Dialect, size: int) -> Shape:
+    """Its job is unfinished again: its own, unless another one has it by now."""
+    made: dict[str, Any] = {"key": bindparam("key"), "job": bindparam("job"), "until": literal_column("NULL")}
+    free = or_(keys.c.until <= bindparam("now"), keys.c.job == bindparam("mine"))
+    return dialect.upsert(keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now", "mine")
