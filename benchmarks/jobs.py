@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 __all__ = ["JOBS", "PLAIN_JOBS", "attach", "attach_from_environment"]
 
@@ -92,5 +94,12 @@ def plain_echo(value: int) -> int:
     return value
 
 
-JOBS = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo}
-PLAIN_JOBS = {"noop": plain_noop, "stamp": plain_stamp, "nap": plain_nap, "echo": plain_echo}
+Jobs = dict[str, Callable[..., Any]]
+
+JOBS: Jobs = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo}
+PLAIN_JOBS: Jobs = {
+    "noop": plain_noop,
+    "stamp": plain_stamp,
+    "nap": plain_nap,
+    "echo": plain_echo,
+}

@@ -88,10 +88,9 @@ def show_bars(console: Console, verdicts: Sequence[Verdict]) -> None:
     for verdict in measured:
         sign = "≥" if verdict.bar.at_least else "≤"
         colour = "green" if verdict.word == "pass" else "red"
-        table.add_row(
-            verdict.bar.text, f"{sign} {verdict.bar.limit:,g}", f"{verdict.value:,.4g}" if verdict.value < 1000
-            else f"{verdict.value:,.0f}", f"[{colour}]{verdict.word}[/]",
-        )  # fmt: skip
+        value = verdict.value or 0.0
+        shown = f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+        table.add_row(verdict.bar.text, f"{sign} {verdict.bar.limit:,g}", shown, f"[{colour}]{verdict.word}[/]")
     console.print(table)
 
 

@@ -105,7 +105,7 @@ class Runner:
         """Try each once, with fewer jobs, by the scenario's first metric."""
         metric = scenario.metrics[0]
         if scenario.name in ("w1", "import", "idle"):
-            return next(iter(self.entrants[outcome.entrant]["variants"]))
+            return str(next(iter(self.entrants[outcome.entrant]["variants"])))
         best: tuple[float, str] | None = None
         problems: list[str] = []
         for variant in self.entrants[outcome.entrant]["variants"]:

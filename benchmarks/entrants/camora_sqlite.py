@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.entrant import Entrant, run_uvloop
 from benchmarks.jobs import JOBS
@@ -11,7 +11,7 @@ from benchmarks.jobs import JOBS
 
 class CamoraSqlite(Entrant):
     distribution = "camora-sql"
-    package = "camora_sql"
+    lacks: ClassVar = {"import": "as camora_memory: its plugin is imported when it is used"}
 
     def _make(self) -> None:
         from camora import Camora
