@@ -16,6 +16,7 @@ __all__ = ["FINISHED", "clean", "error_from", "error_to", "put_records", "record
 FINISHED = frozenset(status for status in Status if status.finished)
 
 _LONGEST_MS = 2**60
+_STATUSES = {status.value: status for status in Status}
 _errors = msgspec.json.Decoder(ErrorInfo)
 _progress = msgspec.json.Decoder(Progress)
 _encode = msgspec.json.Encoder().encode
@@ -55,12 +56,12 @@ def _row(record: JobRecord, now: int) -> tuple[Any, ...]:
 
 
 def record_from(row: Sequence[Any]) -> JobRecord:
-    """The record of a whole row."""
+    """The record of a whole row; what somebody has damaged in it is left out, so that it hides no other one."""
     job_id, status, _, task, queue, kept, attempts, created, started, finished, worker, ttl = row[:12]
     _, error, progress, value = row[12:]
     return JobRecord(
         id=job_id,
-        status=Status(status),
+        status=_STATUSES.get(status, Status.UNKNOWN),
         task=task,
         queue=queue,
         value=value,
@@ -71,7 +72,7 @@ def record_from(row: Sequence[Any]) -> JobRecord:
         started=started,
         finished=finished,
         worker=worker,
-        progress=None if progress is None else _progress.decode(progress),
+        progress=_progress_from(progress),
         ttl=ttl,
     )
 
@@ -97,6 +98,15 @@ def error_from(text: str | None) -> ErrorInfo | None:
         return _errors.decode(text)
     except msgspec.MsgspecError:
         return ErrorInfo(type="camora_sql.UnreadableError", text=str(text))
+
+
+def _progress_from(text: str | None) -> Progress | None:
+    if text is None:
+        return None
+    try:
+        return _progress.decode(text)
+    except msgspec.MsgspecError:
+        return None
 
 
 def clean(text: str) -> str:

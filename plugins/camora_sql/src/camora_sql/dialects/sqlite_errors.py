@@ -52,7 +52,8 @@ def explain(error: Exception, path: str, *, opening: bool) -> CamoraError:
             return kind(f"{path}: its folder is gone; create it: mkdir -p {Path(path).parent}")
         return kind(f"{path}: {_SET_UP[code]} ({error})")
     if code in BUSY:
-        code = _BUSY
+        # Without the driver's words: "database is locked" sounds as if somebody had to unlock it.
+        return BrokerUnavailable(f"{path}: {_TRANSIENT[_BUSY]}")
     text = _TRANSIENT.get(code)
     return BrokerUnavailable(f"{path}: {text} ({error})" if text else f"{path}: {type(error).__name__}: {error}")
 

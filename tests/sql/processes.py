@@ -1,0 +1,223 @@
+"""Other processes on the same file: each runs one of the parts below, and tells what it did line by line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from camora import Camora
+from camora.interfaces.broker import Broker, ConsumerSettings
+from camora.message import Envelope
+from camora.outcome import Action, JobRecord, Settlement, Status
+
+PATIENCE = 60.0
+
+
+class Process:
+    """A part that plays in a process of its own."""
+
+    def __init__(self, part: str, *args: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, part, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
+
+    def hears(self) -> Any:
+        """The next thing it says; waits for it."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"it ended with {self._process.wait(PATIENCE)}"
+        return json.loads(line)
+
+    def go(self) -> None:
+        """Let it go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def close(self) -> int:
+        """Wait for its end; its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            return self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
+
+
+@contextmanager
+def playing(part: str, count: int, *args: Any) -> Iterator[list[Process]]:
+    """Some processes that play this part, each ready to go; they must end well."""
+    processes = [Process(part, *args) for _ in range(count)]
+    try:
+        for process in processes:
+            assert process.hears() == "ready"
+        yield processes
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    finally:
+        codes = [process.close() for process in processes]
+    assert codes == [0] * count
+
+
+# In the other process
+
+
+def say(what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def told_to_go() -> None:
+    say("ready")
+    sys.stdin.readline()
+
+
+def broker_at(url: str) -> Broker:
+    return Camora(url).broker
+
+
+def message(job_id: str, **changes: Any) -> Envelope:
+    return Envelope(id=job_id, task="a.task", queue="work", body=b"{}", **changes)
+
+
+async def publish_ids(url: str, count: str) -> None:
+    """Publish the same ids as everybody else, a few at a time; says what stands for them."""
+    told_to_go()
+    broker = broker_at(url)
+    await broker.open()
+    answers: list[str] = []
+    for start in range(0, int(count), 7):
+        ids = [f"job-{number:05}" for number in range(start, min(start + 7, int(count)))]
+        answers += await broker.publish([message(job_id) for job_id in ids])
+    say(answers)
+    await broker.close()
+
+
+async def publish_keys(url: str, count: str) -> None:
+    """Publish jobs of one's own under the same keys as everybody else; says what stands for them."""
+    told_to_go()
+    broker = broker_at(url)
+    await broker.open()
+    answers = []
+    for number in range(int(count)):
+        answers += await broker.publish([message(f"{os.getpid()}-{number}", key=f"key-{number}")])
+    say(answers)
+    await broker.close()
+
+
+async def drain(url: str) -> None:
+    """Take and acknowledge until nothing is left; says which."""
+    broker = broker_at(url)
+    await broker.open()
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker=str(os.getpid())))
+    told_to_go()
+    done = []
+    while deliveries := await consumer.receive(13, 0.0):
+        settlements = [
+            Settlement(
+                delivery=one,
+                action=Action.ACK,
+                record=JobRecord(id=one.id, status=Status.SUCCEEDED, worker=str(os.getpid())),
+            )
+            for one in deliveries
+        ]
+        assert all(await consumer.settle(settlements))
+        done += [one.id for one in deliveries]
+    say(done)
+    await consumer.close()
+    await broker.close()
+
+
+async def take(url: str, count: str) -> None:
+    """Take messages one by one as they come, and acknowledge; says when each came."""
+    broker = broker_at(url)
+    await broker.open()
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="other"))
+    told_to_go()
+    for _ in range(int(count)):
+        deliveries = await consumer.receive(1, PATIENCE)
+        [one] = deliveries
+        say([one.id, time.time()])
+        await consumer.settle([Settlement(delivery=one, action=Action.ACK)])
+    await consumer.close()
+    await broker.close()
+
+
+async def take_and_hold(url: str) -> None:
+    """Take one message and never settle it."""
+    broker = broker_at(url)
+    await broker.open()
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="holder", lease=0.5))
+    told_to_go()
+    [one] = await consumer.receive(1, PATIENCE)
+    say(one.id)
+    await asyncio.Event().wait()
+
+
+async def publish_for_ever(url: str) -> None:
+    """Publish one after the other, and say each id once it is acknowledged."""
+    broker = broker_at(url)
+    await broker.open()
+    told_to_go()
+    number = 0
+    while True:
+        job_id = f"{os.getpid()}-{number:06}"
+        await broker.publish([message(job_id)])
+        say(job_id)
+        number += 1
+
+
+async def record(url: str, job_id: str) -> None:
+    """Store a finished record; says when."""
+    results = broker_at(url).own_results()
+    assert results is not None
+    await results.open()
+    told_to_go()
+    await results.store([JobRecord(id=job_id, status=Status.SUCCEEDED, value=b"42")])
+    say(time.time())
+    await results.close()
+
+
+async def open_first(url: str) -> None:
+    """Be one of many who open a file that is not there yet, and publish one job."""
+    told_to_go()
+    broker = broker_at(url)
+    await broker.open()
+    await broker.publish([message(f"first-{os.getpid()}")])
+    await broker.close()
+    say("done")
+
+
+PARTS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    part.__name__: part
+    for part in (
+        publish_ids,
+        publish_keys,
+        drain,
+        take,
+        take_and_hold,
+        publish_for_ever,
+        record,
+        open_first,
+    )
+}
+
+if __name__ == "__main__":
+    asyncio.run(PARTS[sys.argv[1]](*sys.argv[2:]))
