@@ -16,17 +16,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from camora.errors import CamoraError, ConfigurationError
 
     try:
-        build()(list(sys.argv[1:] if arguments is None else arguments), result_action="return_value")
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        answer = build(given[:1])(given, result_action="return_value")
     except ConfigurationError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_CONFIGURATION)
     except CamoraError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+    if isinstance(answer, int) and answer:
+        sys.exit(answer)
 
 
-def build() -> Any:
-    """The command tree."""
+def build(asked: Sequence[str] = ()) -> Any:
+    """The command tree; of what plugins add, only the commands named in `asked` are loaded."""
     from importlib.metadata import version
 
     import cyclopts
@@ -42,5 +45,9 @@ def build() -> Any:
     app.command(list_plugins, name="plugins")
     catalog = plugins.load()
     for command in catalog.items["camora_commands"].values():
-        app.command(f"{command.load.__module__}:{command.load.__name__}", name=command.name, help=command.help)
+        if command.name in asked:
+            app.command(command.load(), name=command.name)
+        else:
+            # A name and a line of help: what it is made of is imported when it is used.
+            app.command(lambda: None, name=command.name, help=command.help)
     return app
