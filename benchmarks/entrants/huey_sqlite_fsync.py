@@ -7,6 +7,7 @@ from benchmarks.entrants.huey_sqlite import HueySqlite
 
 class HueySqliteFsync(HueySqlite):
     fsync = True
+    slow = 4
     lacks = {"import": "as huey_sqlite"}  # noqa: RUF012
 
 
