@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL of a fresh, empty broker."""
-    yield "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/camora.db"
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/camora.db"

@@ -81,9 +81,8 @@ async def census(options: argparse.Namespace, console: Console) -> bool:
         print_report(console, measured, dead)
         whole = len(jobs) == len(measured) + len(dead) and failed == len(dead)
         mark = "[green]✓ nothing lost" if whole else "[red]✗ THE LEDGER DOES NOT ADD UP"
-        console.print(
-            f"\n[bold]Ledger[/bold]  dispatched {len(jobs):,} = succeeded {len(measured):,} + dead {len(dead):,}  {mark}"
-        )
+        sums = f"dispatched {len(jobs):,} = succeeded {len(measured):,} + dead {len(dead):,}"
+        console.print(f"\n[bold]Ledger[/bold]  {sums}  {mark}")
         console.print(f"{time.monotonic() - started:.1f} s in all, with {options.processes} worker processes")
         return whole
 

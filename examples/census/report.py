@@ -44,7 +44,7 @@ def print_report(console: Console, files: Sequence[Measured], dead: Sequence[Dea
         kinds = collections.Counter(letter.error.type if letter.error else letter.reason for letter in dead)
         console.print(f"\n[bold]Could not be read[/bold], after {max(letter.attempts for letter in dead)} tries each:")
         for kind, count in kinds.most_common():
-            console.print(f"  {count:3d} × {kind}")
+            console.print(f"  {count:3d} of {kind}")
 
 
 def _sums(group: Sequence[Measured]) -> list[str]:

@@ -126,6 +126,11 @@ def kill_child() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(name="in_child", execution="process")
+def in_child() -> int:
+    return os.getpid()
+
+
 @app.task(name="stubborn")
 async def stubborn(name: str) -> None:
     """Ignores its cancellation."""

@@ -201,7 +201,7 @@ class Lane:
             self._isolate(suspects)
 
     def _isolate(self, suspects: list[Run]) -> None:
-        """Messages whose workers died run one at a time, so that the one that kills is found, and only it is charged."""
+        """Messages whose workers died run one at a time: the one that kills is found, and only it is charged."""
         if self._suspect is None:
             chosen = suspects.pop(0)
             self._suspect = chosen.delivery
