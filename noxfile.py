@@ -53,7 +53,6 @@ def types(session: nox.Session) -> None:
     install(session, "types", "test")
     session.run("mypy", "core/src", "plugins/camora_sql/src", "tests/typing")
     session.run("pyright")
-    session.run("pyright", "--verifytypes", "camora", "--ignoreexternal")
 
 
 @nox.session
