@@ -80,7 +80,7 @@ BACKENDS = [
         broker=MemoryBroker,
         results=MemoryResultBackend,
         subject=_memory_subject,
-        lease=0.3,
+        lease=0.2,
         examples=150,
     ),
     Backend(
@@ -89,7 +89,7 @@ BACKENDS = [
         broker=_sql_broker,
         results=_sql_results,
         subject=_sqlite_subject,
-        lease=0.4,
+        lease=0.3,
         examples=20,
         missing=_sqlite_missing,
     ),

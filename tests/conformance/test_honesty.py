@@ -75,7 +75,7 @@ class PoorBroker(MemoryBroker):
 
 
 class TestPoorBroker(BrokerConformance):
-    lease = 0.3
+    lease = 0.2
 
     @pytest.fixture
     def broker_factory(self) -> Callable[[], Broker]:

@@ -77,10 +77,10 @@ class PoolConformance:
 
     # What comes back
 
-    async def test_it_returns_the_value(self, pool: Pool) -> None:
-        assert await self.run(pool, "double", 4, plus=1) == 9
-
     async def test_values_go_and_come_as_they_were(self, pool: Pool) -> None:
+        assert pool.kind
+        assert pool.limit is None or pool.limit >= 1
+        assert await self.run(pool, "double", 4, plus=1) == 9
         for value in _PLAIN:
             assert await self.run(pool, "echo", value) == value
 
@@ -106,9 +106,7 @@ class PoolConformance:
                 with pytest.raises(TaskExit):
                     await self.run(pool, name, *args)
             assert await self.run(pool, "double", 1) == 2
-
-    async def test_a_stop_iteration_is_an_error_like_any_other(self, pool: Pool) -> None:
-        # Raised as it is, it would end the caller's own coroutine in silence.
+        # Raised as it is, this one would end the caller's own coroutine in silence.
         with pytest.raises(Exception):  # noqa: B017, PT011 -- which one is the pool's own affair
             await self.run(pool, "raise_stop")
         assert await self.run(pool, "double", 1) == 2
@@ -131,6 +129,10 @@ class PoolConformance:
         else:
             # Only values that can travel do; this one can, if the pool sends any.
             assert await self.run(pool, "word") in ("mine", "unset")
+        # Each in a task of its own, as a worker runs them: what one sets does not reach the next.
+        assert await asyncio.create_task(self.run(pool, "set_word", "theirs")) == "theirs"
+        assert await asyncio.create_task(self.run(pool, "word")) in ("mine", "unset")
+        assert pool_calls.WORD.get() == "mine"
 
     async def test_calls_at_the_same_time_see_each_their_own_context(self, pool: Pool) -> None:
         if not pool.in_process:
@@ -142,13 +144,6 @@ class PoolConformance:
 
         texts = [f"word-{number}" for number in range(20)]
         assert await asyncio.gather(*[asyncio.create_task(say(text)) for text in texts]) == texts
-
-    async def test_what_a_function_sets_does_not_reach_the_next_job(self, pool: Pool) -> None:
-        pool_calls.WORD.set("mine")
-        # Each in a task of its own, as a worker runs them.
-        assert await asyncio.create_task(self.run(pool, "set_word", "theirs")) == "theirs"
-        assert await asyncio.create_task(self.run(pool, "word")) in ("mine", "unset")
-        assert pool_calls.WORD.get() == "mine"
 
     # Concurrency
 
@@ -250,7 +245,3 @@ class PoolConformance:
         await self.run(pool, "double", 1)
         await pool.close(1.0)
         await pool.close(0.0)
-
-    async def test_it_says_what_it_is(self, pool: Pool) -> None:
-        assert pool.kind
-        assert pool.limit is None or pool.limit >= 1

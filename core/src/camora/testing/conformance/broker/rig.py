@@ -93,7 +93,7 @@ class Rig:
         assert len(taken) == count, "receive answered with more than its limit"
         return taken
 
-    async def nothing(self, consumer: Consumer, wait: float = 0.05) -> None:
+    async def nothing(self, consumer: Consumer, wait: float = 0.02) -> None:
         """There is nothing to take now, nor for `wait` seconds."""
         extra = await consumer.receive(100, wait)
         assert not extra, f"{[delivery.id for delivery in extra]} came, and nothing should have"
