@@ -24,6 +24,12 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install(*PACKAGES, *(name for which in groups for name in group(which)))
 
 
+def requirements(folder: str) -> list[str]:
+    """What a distribution asks for: named to the installer as well, so that "lowest" means these."""
+    declared: list[str] = nox.project.load_toml(f"{folder}/pyproject.toml")["project"]["dependencies"]
+    return [name for name in declared if not name.startswith("camora")]
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the example application: a census of the standard library."""
@@ -91,8 +97,8 @@ def isolation(session: nox.Session, resolution: str) -> None:
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"
-        chosen = [str(next(wheels.glob("camora-*.whl")))]
+        chosen = [str(next(wheels.glob("camora-*.whl"))), *requirements("core")]
         if plugin:
-            chosen.append(str(next(wheels.glob(f"{plugin}-*.whl"))))
+            chosen += [str(next(wheels.glob(f"{plugin}-*.whl"))), *requirements(f"plugins/{plugin}")]
         session.run("uv", "pip", "install", "--python", str(python), "--resolution", resolution, *chosen, external=True)
         session.run(str(python), str(check), *([plugin] if plugin else []), external=True)

@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib
+import math
+import subprocess
 import sys
 import tempfile
 
@@ -15,13 +17,17 @@ async def work(url: str) -> None:
     async def add(x: int, y: int) -> int:
         return x + y
 
+    elsewhere = app.register(math.sqrt, name="sqrt", execution="process")
     async with app, app.worker():
         assert await (await add.dispatch(1, 2)).result(10) == 3
+        assert await (await elsewhere.dispatch(4.0)).result(30) == 2.0
 
 
 def main() -> None:
     plugin = sys.argv[1] if len(sys.argv) > 1 else None
     asyncio.run(work("memory://"))
+    listed = subprocess.run([sys.executable, "-m", "camora", "plugins", "--json"], capture_output=True, check=True)
+    assert b'"builtin"' in listed.stdout, listed.stdout
     if plugin == "camora_sql":
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(work(f"sqlite:///{folder}/camora.db"))
