@@ -17,6 +17,8 @@ __all__ = ["Carried", "capture", "restore"]
 Carried = tuple[tuple[str, str, bytes], ...]
 """Module, attribute and pickled value of each variable."""
 
+_MOST_SEARCHED = 1_000
+
 _homes: dict[contextvars.ContextVar[Any], tuple[str, str] | None] = {}
 """Where each variable stands that was ever met; None is nowhere, or where nothing is to be carried from."""
 _searched: dict[contextvars.ContextVar[Any], int] = {}
@@ -53,6 +55,8 @@ def _look_up(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
         return None
     home = _home_of(variable)
     if home is None:
+        if len(_searched) >= _MOST_SEARCHED:  # somebody makes variables as he goes along
+            _searched.clear()
         _searched[variable] = len(sys.modules)
         return None
     _searched.pop(variable, None)

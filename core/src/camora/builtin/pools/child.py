@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from camora.builtin.pools.main_module import Main, load
 from camora.builtin.pools.parcel import Parcel, missing_app, pack_error, pack_value, rebuilt_context
 from camora.builtin.pools.references import function_of, resolve
 from camora.context import Context
@@ -23,19 +24,23 @@ from camora.message import Message
 from camora.outcome import Progress
 from camora.propagation import restore
 
-__all__ = ["finish", "prepare", "run", "start"]
+__all__ = ["DEAF_TO", "finish", "prepare", "run", "start"]
+
+DEAF_TO = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals that a terminal or a service manager sends to the whole group."""
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_EVERY = 2.0
 
 
-def start(parent: int) -> None:
+def start(parent: int, main: Main) -> None:
     """The first thing in the process: it ends with its parent, and leaves signals of the whole group to it."""
     _end_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    _process.main = main
+    for number in DEAF_TO:
         # A handler that does nothing, and not SIG_IGN, which programs started from here would inherit.
         signal.signal(number, _leave_to_parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEAF_TO)
 
 
 def _leave_to_parent(number: int, frame: Any) -> None:
@@ -67,6 +72,7 @@ class _Process:
     """What one process keeps between calls: its event loop, and the apps whose dependencies live here."""
 
     def __init__(self) -> None:
+        self.main: Main = None
         self.calling = False
         """True once the function of the present call has been reached."""
         self._runner: asyncio.Runner | None = None
@@ -230,6 +236,8 @@ def prepare(*references: str) -> None:
     """Import what the first call will need, before its time is taken."""
     for reference in references:
         try:
+            if reference.startswith("__main__:"):
+                load(_process.main)
             resolve(reference)
         except BaseException:  # noqa: BLE001, S112 -- the call itself will say it better
             continue
@@ -239,6 +247,8 @@ def run(data: bytes) -> bytes:
     """Unpack a call, run it, and pack how it ended. Never raises."""
     _process.calling = False
     try:
+        if b"__main__" in data:
+            load(_process.main)
         parcel: Parcel = pickle.loads(data)  # noqa: S301 -- from our own parent, over a private pipe
         value = _process.call(parcel)
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it is the caller's

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from camora.builtin.pools.main_module import app_reference
 from camora.context import Context
 from camora.errors import ConfigurationError, EncodeError
 from camora.interfaces.pool import Call, RemoteError, TaskExit
@@ -62,7 +63,7 @@ def pack(call: Call, variables: Carried) -> bytes:
         task=call.task,
         variables=variables,
         injected=dict(call.injected),
-        app=call.app,
+        app=app_reference(call.app) if call.injected else "",
         job=view_of(call.context) if call.injected else None,
     )
     try:

@@ -8,8 +8,10 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from camora.builtin.pools.main_module import app_reference, imported_for_another
 from camora.builtin.pools.parcel import pack, refused, unpack
 from camora.builtin.pools.references import check
+from camora.errors import ConfigurationError
 from camora.interfaces.pool import Call, Pool, PoolSettings
 from camora.propagation import capture
 
@@ -51,6 +53,11 @@ class ProcessPool(Pool):
         """Import what starts processes, which takes a while, before the loop has work; they start with the calls."""
         from camora.builtin.pools import slot
 
+        if imported_for_another():
+            raise ConfigurationError(
+                "this script starts a worker while a process of another worker's pool imports it, because a task "
+                'stands in the script itself: start the worker under  if __name__ == "__main__":'
+            )
         self._slot_type = slot.Slot
 
     async def call(self, call: Call) -> Any:
@@ -99,7 +106,7 @@ class ProcessPool(Pool):
                 return slot
             self._retire(slot, 0.0)
         assert self._slot_type is not None, "the pool is not open"
-        slot = self._slot_type(*filter(None, (call.reference, call.app)))
+        slot = self._slot_type(*filter(None, (call.reference, app_reference(call.app))))
         if not self._slots:
             # pebble has such a hook, too, but it asks nicely. Ours was registered after it, and so runs before it.
             atexit.register(self._kill_all)

@@ -21,6 +21,7 @@ import pebble
 from pebble.pool.process import PoolManager
 
 from camora.builtin.pools import child
+from camora.builtin.pools.main_module import left_out, main_of_parent
 from camora.interfaces.pool import ProcessDied
 
 __all__ = ["Slot"]
@@ -49,12 +50,14 @@ class _Manager(PoolManager):
 class _PoolOfOne(pebble.ProcessPool):
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        super().__init__(max_workers=1, context=context, initializer=child.start, initargs=(os.getpid(),))
+        super().__init__(
+            max_workers=1, context=context, initializer=child.start, initargs=(os.getpid(), main_of_parent())
+        )
         self._pool_manager = self._manager = _Manager(self._context, context)
 
     def start(self, *references: str) -> tuple[Any, Future[None]]:
         """Start the process; returns it, and a future for when it is ready."""
-        with _without_interrupts():
+        with _without_interrupts(), left_out():
             ready = self.schedule(child.prepare, args=references)
         workers = self._manager.worker_manager
         # The process has its own ends of the pipes. Without ours, both notice at once when the other is gone.
@@ -74,8 +77,8 @@ class _PoolOfOne(pebble.ProcessPool):
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Start a process that does not hear Ctrl-C before it can ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start a process that does not hear what is sent to the whole group before it can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, child.DEAF_TO)
     try:
         yield
     finally:
