@@ -271,7 +271,7 @@ async def test_what_is_shared_does_not_carry_the_context_of_who_asked_first() ->
 
 async def test_an_inject_default_is_filled_and_another_stands_where_nobody_provides() -> None:
     class Service:
-        def __init__(self, engine: Engine = inject(), size: Session = "none") -> None:  # type: ignore[assignment]  # noqa: B008
+        def __init__(self, engine: Engine = inject(), size: Session = "none") -> None:  # type: ignore[assignment]
             self.engine, self.size = engine, size
 
     async with opened(Service, plain) as injector:

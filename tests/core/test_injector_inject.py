@@ -29,7 +29,7 @@ async def test_a_parameter_with_it_is_filled_whatever_its_type(client: Client) -
     app = Camora(dependencies=[client, dependency("dsn://", provides=str)])
 
     @app.task
-    async def work(x: int, client: Client = inject(), dsn: str = inject()) -> list[str]:  # noqa: B008
+    async def work(x: int, client: Client = inject(), dsn: str = inject()) -> list[str]:
         return [type(client).__name__, dsn, str(x)]
 
     assert await app.run_now(work.s(1)) == ["Client", "dsn://", "1"]
@@ -58,7 +58,7 @@ async def test_somebody_has_to_provide_it_though_its_type_could_travel() -> None
 
     @app.register
     class Work(BaseTask):
-        async def execute(self, client: Client = inject()) -> None: ...  # noqa: B008
+        async def execute(self, client: Client = inject()) -> None: ...
 
     async with app:
         with pytest.raises(MissingDependency) as caught:
@@ -75,7 +75,7 @@ async def test_the_execute_of_a_class_gets_it(client: Client) -> None:
     class Work(BaseTask):
         x: int
 
-        async def execute(self, client: Client = inject()) -> str:  # noqa: B008
+        async def execute(self, client: Client = inject()) -> str:
             return f"{type(client).__name__} {self.x}"
 
     async with app, app.worker():
