@@ -124,3 +124,34 @@ def test_a_script_that_would_start_itself_again_is_told_what_it_lacks(tmp_path: 
     assert told.startswith("ConfigurationError")
     assert 'under  if __name__ == "__main__":' in told
     assert told.endswith("True\n")
+
+
+PRINTS = """
+import asyncio, os
+from camora.builtin.pools import make_pool
+from camora.interfaces.pool import Call, PoolSettings, ProcessDied
+
+def say() -> None:
+    print("said")
+
+def die() -> None:
+    os._exit(3)
+
+async def main():
+    pool = make_pool("process", PoolSettings(kind="process", workers=1))
+    await pool.open()
+    await pool.call(Call(function=say, reference="__main__:say", task="say"))
+    try:
+        await pool.call(Call(function=die, reference="__main__:die", task="die"))
+    except ProcessDied as died:
+        print("died with", died.exit_code)
+    await pool.close(5.0)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_what_was_printed_is_not_lost_with_the_process(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PRINTS)
+    assert run(tmp_path, "script.py") == "said\ndied with 3\n"

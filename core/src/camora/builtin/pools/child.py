@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-import ctypes
-import multiprocessing
-import os
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from camora.builtin.pools.main_module import Main, load
 from camora.builtin.pools.parcel import Parcel, missing_app, pack_error, pack_value, rebuilt_context
+from camora.builtin.pools.parent import end_with
 from camora.builtin.pools.references import function_of, resolve
 from camora.context import Context
 from camora.errors import UnsupportedCapability
@@ -29,13 +27,10 @@ __all__ = ["DEAF_TO", "finish", "prepare", "run", "start"]
 DEAF_TO = frozenset({signal.SIGINT, signal.SIGTERM})
 """Signals that a terminal or a service manager sends to the whole group."""
 
-_PR_SET_PDEATHSIG = 1
-_LOOK_EVERY = 2.0
-
 
 def start(parent: int, main: Main) -> None:
     """The first thing in the process: it ends with its parent, and leaves signals of the whole group to it."""
-    _end_with(parent)
+    end_with(parent)
     _process.main = main
     for number in DEAF_TO:
         # A handler that does nothing, and not SIG_IGN, which programs started from here would inherit.
@@ -45,27 +40,6 @@ def start(parent: int, main: Main) -> None:
 
 def _leave_to_parent(number: int, frame: Any) -> None:
     del number, frame
-
-
-def _end_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before we asked to be told
-        os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), name="camora-parent", daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    """The way for other systems: the pipe from the parent ends, or somebody else is the parent."""
-    process = multiprocessing.parent_process()
-    while os.getppid() == parent:
-        if process is None:
-            threading.Event().wait(_LOOK_EVERY)
-        else:
-            process.join(_LOOK_EVERY)
-            if not process.is_alive():
-                break
-    os._exit(1)
 
 
 class _Process:
@@ -253,7 +227,16 @@ def run(data: bytes) -> bytes:
         value = _process.call(parcel)
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it is the caller's
         return pack_error(error, ran=_process.calling)
+    finally:
+        _flush()
     return pack_value(value, parcel.task)
+
+
+def _flush() -> None:
+    """Show what was printed: a process that is killed during a later call would take it along."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or replaced by something odd
+            stream.flush()
 
 
 def finish() -> None:
