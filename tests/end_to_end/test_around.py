@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -329,3 +330,77 @@ async def test_a_blocked_loop_is_named_and_keeps_its_leases(broker_url: str, cap
     assert ran == [1]
     assert any("blocker" in text and "has blocked the event loop" in text for text in caplog.messages)
     assert any("was blocked for" in text for text in caplog.messages)
+
+
+async def test_hooks_surround_the_life_of_a_worker(broker_url: str) -> None:
+    app = Camora(broker_url)
+    seen: list[str] = []
+
+    @app.on_worker_start
+    async def begin() -> None:
+        seen.append("start")
+
+    @app.on_worker_stop
+    def end() -> None:
+        seen.append("stop")
+
+    @app.on_worker_stop
+    async def fails() -> None:
+        raise ValueError("a failing hook is logged, and stops nothing")
+
+    @app.task
+    async def work() -> None:
+        seen.append("job")
+
+    async with app, app.worker(settings=SOON):
+        await (await work.dispatch()).result(10)
+    assert seen == ["start", "job", "stop"]
+
+
+async def test_a_start_hook_that_fails_stops_the_worker_before_it_takes_jobs(broker_url: str) -> None:
+    app = Camora(broker_url)
+
+    @app.on_worker_start
+    async def begin() -> None:
+        raise OSError("no cache here")
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        job = await work.dispatch()
+        with pytest.raises(OSError, match="no cache here"):
+            async with app.worker(settings=SOON):
+                pass
+        assert await job.status() is Status.QUEUED
+
+
+async def test_context_variables_survive_every_hop(broker_url: str) -> None:
+    class Tagging(Middleware):
+        async def execute(self, context: Context, call_next: Any) -> Any:
+            request.set(f"request {context.id}")
+            return await call_next(context)
+
+    app = Camora(broker_url, middleware=[Tagging()])
+    tasks = [
+        app.task(name="in-async")(_read_async),
+        app.task(name="in-sync", execution="sync")(_read),
+        app.task(name="in-thread")(_read),
+        app.task(name="in-process", execution="process")(_read),
+    ]
+    async with app, app.worker(settings=SOON):
+        for task in tasks:
+            job = await task.dispatch()
+            assert await job.result(30) == f"request {job.id}", task.name
+    assert request.get() == "none"
+
+
+request: ContextVar[str] = ContextVar("request", default="none")
+
+
+async def _read_async() -> str:
+    return request.get()
+
+
+def _read() -> str:
+    return request.get()

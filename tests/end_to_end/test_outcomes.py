@@ -123,6 +123,7 @@ async def test_a_job_whose_tries_are_used_up_fails_and_is_a_dead_letter(broker_u
         [letter] = await dead(app)
         assert (letter.id, letter.queue, letter.task, letter.attempts) == (job.id, "mail", send.name, 3)
         assert letter.error.text == "no way to kappa"
+        assert await app.dead_letter(job.id) == letter
         assert [letter.id async for letter in app.dead_letters(queue="other")] == []
         broken = False
         assert await app.requeue(letter.id)

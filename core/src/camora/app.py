@@ -307,6 +307,10 @@ class Camora:
         """All dead letters, of one queue or of all, oldest first."""
         return self._letters.list(queue)
 
+    async def dead_letter(self, job_id: str) -> DeadLetter | None:
+        """One dead letter, whole; None when there is none of this id."""
+        return await self._letters.get(job_id)
+
     async def requeue(self, job_id: str) -> bool:
         """Put a dead letter back into its queue as a first attempt; False when there is no such letter."""
         return await self._letters.requeue(job_id)

@@ -30,6 +30,11 @@ class Letters:
                 yield letter
             after = page[-1].id
 
+    async def get(self, job_id: str) -> DeadLetter | None:
+        """One letter."""
+        connection = await self._connections.get()
+        return await connection.broker.dead_letters.get(job_id)
+
     async def requeue(self, job_id: str) -> bool:
         """Back into its queue under the same id, as a first attempt; False when there is no such letter."""
         connection = await self._connections.get()
