@@ -260,3 +260,40 @@ async def test_a_loop_that_ends_without_closing_does_not_hang(tmp_path: Path) ->
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     assert out.decode().strip() == "ended"
+
+
+async def test_a_file_that_is_deleted_while_it_is_in_use_takes_no_more_messages_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "camora.db"
+    broker = await opened(path)
+    await broker.publish([message("before")])
+    path.unlink()
+    with pytest.raises(BrokerUnavailable, match="deleted, moved or replaced"):
+        await broker.publish([message("after")])
+    # From then on there is a new file, which all see.
+    assert await broker.publish([message("after")]) == ["after"]
+    assert await broker.queues.find("before") is None
+    twin = broker.twin()
+    await twin.open()
+    assert await twin.queues.find("after") is not None
+    await twin.close()
+    await broker.close()
+
+
+async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "camora.db"
+    broker = await opened(path, "?synchronous=normal")
+    await broker.publish([message(f"job-{number}") for number in range(2000)])
+    await broker.close()
+    content = bytearray(path.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    path.write_bytes(content)
+    broker = Camora(f"sqlite:///{path}").broker
+
+    async def use() -> None:
+        await broker.open()
+        await broker.publish([message("more")])
+
+    with pytest.raises((BrokerUnavailable, ConfigurationError), match=r"damaged.*\.recover") as error:
+        await use()
+    assert str(path) in str(error.value)
+    await broker.close()

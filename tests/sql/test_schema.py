@@ -76,14 +76,21 @@ def test_commands_answer_in_one_line(tmp_path: Path, content: bytes | None, text
 
 
 async def test_migrations_make_what_the_code_works_with(path: Path, tmp_path: Path) -> None:
-    from camora_sql.schema import metadata
+    from camora_sql.migrating import migrate
+    from camora_sql.session import Session
+    from camora_sql.store import Store
 
-    broker = Camora(f"sqlite:///{path}").broker
+    # A new database is made at once as the newest revision wants it; an old one gets there by migrations.
+    store = Store(f"sqlite:///{path}")
+    session = Session(store)
+    assert migrate(session, store)
+    assert not migrate(session, store)
+    session.close()
+    broker = Camora(f"sqlite:///{tmp_path}/meant.db").broker
     await broker.open()
     await broker.close()
     made = create_engine(f"sqlite:///{path}")
     meant = create_engine(f"sqlite:///{tmp_path}/meant.db")
-    metadata.create_all(meant)
 
     def shape(engine: object) -> dict[str, object]:
         seen = inspect(engine)  # type: ignore[call-overload]
@@ -94,7 +101,6 @@ async def test_migrations_make_what_the_code_works_with(path: Path, tmp_path: Pa
                 seen.get_pk_constraint(table)["constrained_columns"],
             )
             for table in seen.get_table_names()
-            if table != "camora_alembic_version"
         }
 
     try:
@@ -173,7 +179,7 @@ def test_the_plugin_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_alembic_is_not_loaded_when_there_is_nothing_to_migrate(path: Path) -> None:
+def test_alembic_is_loaded_only_to_migrate(path: Path) -> None:
     url = f"sqlite:///{path}"
     code = (
         "import asyncio, camora, sys\n"
@@ -187,4 +193,4 @@ def test_alembic_is_not_loaded_when_there_is_nothing_to_migrate(path: Path) -> N
     loaded = [
         subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True) for _ in range(2)
     ]
-    assert [one.stdout.strip() for one in loaded] == ["True", "False"]
+    assert [one.stdout.strip() for one in loaded] == ["False", "False"]

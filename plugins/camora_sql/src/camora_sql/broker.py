@@ -18,7 +18,6 @@ from camora_sql.consumer import SqlConsumer
 from camora_sql.dead_letters import SqlDeadLetters
 from camora_sql.errors import CommitUnclear
 from camora_sql.link import Link
-from camora_sql.opening import prepare
 from camora_sql.publishing import publish
 from camora_sql.queues import SqlQueues
 from camora_sql.results import SqlResultBackend
@@ -74,7 +73,7 @@ class SqlBroker(Broker):
 
     async def open(self) -> None:
         """Connect; make or check the schema."""
-        await self._link.open(lambda session: prepare(session, self._store))
+        await self._link.open()
         self._state = BrokerState.OPEN
 
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:

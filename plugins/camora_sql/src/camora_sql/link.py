@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
 from camora_sql.dialects.base import Need
+from camora_sql.opening import prepare
 from camora_sql.session import Session
 from camora_sql.store import Store
 from camora_sql.wakeup import Wakeups
@@ -62,14 +63,15 @@ class Link:
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
         self._name = name
+        self._session = Session(store, prepare=lambda session: prepare(session, store))
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._closed = False
         self._wakeups: Wakeups | None = None
 
-    async def open(self, prepare: Callable[[Session], None]) -> None:
-        """Start the thread, connect, and `prepare`. May be repeated after an error."""
+    async def open(self) -> None:
+        """Start the thread, connect, make or check the schema. May be repeated after an error."""
         if self._closed:
             raise BrokerUnavailable(f"{self._name} cannot be opened again; use its twin()")
         if self._thread is not None:
@@ -80,7 +82,7 @@ class Link:
         self._thread = threading.Thread(target=self._serve, name=f"camora-{self._name}", daemon=True)
         self._thread.start()
         try:
-            await self.run(prepare)
+            await self.read(lambda _: None)
             if self._wakeups is None:
                 self._wakeups = self.store.dialect.wakeups()
         except BaseException:
@@ -146,7 +148,7 @@ class Link:
     # In the thread
 
     def _serve(self) -> None:
-        session = Session(self.store)
+        session = self._session
         try:
             while True:
                 waiting = self._collect()

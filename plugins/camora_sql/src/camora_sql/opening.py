@@ -20,8 +20,12 @@ def prepare(session: Session, store: Store) -> None:
     Raises `ConfigurationError` for a schema of a newer camora-sql, `BrokerUnavailable` when the database is not there.
     """
     revision = session.read(lambda session: store.dialect.revision(session.connection))
-    if revision != HEAD:
-        # Alembic is imported only where there is something to do: most starts find nothing.
+    if revision is None:
+        # Imported only where there is something to do: most starts find nothing.
+        from camora_sql.creating import create
+
+        create(session, store)
+    elif revision != HEAD:
         from camora_sql.migrating import migrate
 
         migrate(session, store)

@@ -13,7 +13,6 @@ from camora.outcome import JobRecord
 
 from camora_sql import statements
 from camora_sql.link import Link
-from camora_sql.opening import prepare
 from camora_sql.records import put_records, record_from
 from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
@@ -55,7 +54,7 @@ class SqlResultBackend(ResultBackend):
 
     async def open(self) -> None:
         """Connect; make or check the schema."""
-        await self._link.open(lambda session: prepare(session, self._store))
+        await self._link.open()
 
     async def store(self, records: Sequence[JobRecord]) -> None:
         """One transaction."""

@@ -6,7 +6,20 @@ that nobody sets. `camora_jobs` holds what is to run, and nothing that has finis
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 __all__ = [
     "HEAD",
@@ -20,6 +33,7 @@ __all__ = [
     "metadata",
     "queues",
     "results",
+    "version",
 ]
 
 HEAD = "0001"
@@ -151,6 +165,14 @@ queues = Table(
     metadata,
     Column("name", String(255), primary_key=True),
     Column("paused", Integer, nullable=False),
+)
+
+# Alembic's own, of a name of ours: the tables may stand in a database that others migrate, too.
+version = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 )
 
 # Facts about the database itself, such as the boot of the machine that its leases belong to.

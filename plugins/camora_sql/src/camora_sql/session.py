@@ -27,11 +27,16 @@ _IDS = (1, 4, 16, 64, 128, 256)
 class Session:
     """A connection that is made when it is first needed, and again after it broke. Used in one thread only.
 
+    Each connection is `prepare`d before it is used: the database may have been replaced since the last one.
+
     Driver errors never leave it: they come out as `BrokerUnavailable`, or `ConfigurationError` while opening.
     """
 
-    def __init__(self, store: Store, *, patience: float | None = None) -> None:
+    def __init__(
+        self, store: Store, *, patience: float | None = None, prepare: Callable[[Session], None] | None = None
+    ) -> None:
         self._store = store
+        self._prepare = prepare
         self._dialect = store.dialect
         self._patience = store.settings.busy_timeout if patience is None else patience
         self._connection: DriverConnection | None = None
@@ -176,6 +181,12 @@ class Session:
     def _connect(self) -> None:
         self._connection = self._dialect.connect()
         self._cursor = self._connection.cursor()
+        if self._prepare is not None:
+            try:
+                self._prepare(self)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Let go of the connection; the next use makes another one."""

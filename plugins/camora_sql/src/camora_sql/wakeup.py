@@ -124,7 +124,7 @@ class PollingWakeups(Wakeups):
         close: Callable[[], None],
         *,
         shortest: float = 0.002,
-        longest: float = 0.05,
+        longest: float = 0.2,
     ) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ class PollingWakeups(Wakeups):
 
     def _look(self) -> None:
         version = self._version()
-        self._pause = self._shortest if version != self._seen else min(self._longest, self._pause * 1.5)
+        self._pause = self._shortest if version != self._seen else min(self._longest, self._pause * 1.25)
         self._timer = self._loop.call_later(self._pause, self._look)
         if version != self._seen:
             self._seen = version

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.dialects.base import Dialect, DriverConnection, Need
-from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, check_log, code_of, explain, is_garbled
+from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, check_log, code_of, explain, is_garbled, moved
 from camora_sql.schema import VERSION_TABLE
 from camora_sql.settings import SqlSettings
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
@@ -58,6 +58,13 @@ def path_of(url: str) -> str:
         raise ConfigurationError(f"{url!r}: a path cannot hold a NUL character")
     # Relative to where the app was made: a worker that changes its folder later still means the same file.
     return str(Path(path).absolute())
+
+
+class _Connection(sqlite3.Connection):
+    """Remembers which file it has open, and whether its commits are flushed."""
+
+    file: tuple[int, int] | None = None
+    flushed = False
 
 
 class SqliteDialect(Dialect):
@@ -108,7 +115,12 @@ class SqliteDialect(Dialect):
         if not folder.is_dir():
             raise ConfigurationError(f"the folder {folder} of {self.path} does not exist; create it: mkdir -p {folder}")
         connection = sqlite3.connect(
-            self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+            self.path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=_Connection,
         )
         try:
             [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -117,6 +129,7 @@ class SqliteDialect(Dialect):
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.file = _identity(self.path)
         except BaseException:
             connection.close()
             raise
@@ -124,10 +137,17 @@ class SqliteDialect(Dialect):
 
     def begin(self, connection: DriverConnection, *, need: Need) -> None:
         """Take the right to write at once: a transaction that begins by reading could not always go on to write."""
+        ours = cast("_Connection", connection)
+        if _identity(self.path) != ours.file:
+            # SQLite would go on with the file that was here before, which nobody else sees any more.
+            raise moved(self.path)
         cursor = connection.cursor()
         # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So what survives a power
         # failure is all that was committed up to some moment, and never a later half of it.
-        cursor.execute("PRAGMA synchronous = FULL" if need >= self._flushed_from else "PRAGMA synchronous = NORMAL")
+        flushed = need >= self._flushed_from
+        if flushed is not ours.flushed:
+            cursor.execute("PRAGMA synchronous = FULL" if flushed else "PRAGMA synchronous = NORMAL")
+            ours.flushed = flushed
         cursor.execute("BEGIN IMMEDIATE")
 
     def commit(self, connection: DriverConnection) -> None:
@@ -216,6 +236,14 @@ class SqliteDialect(Dialect):
                 return time.monotonic_ns()  # cannot tell: have everybody look
 
         return PollingWakeups(version, connection.close)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 -- asked for each transaction, and twice as quick
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _replacing(raw: bytes) -> str:

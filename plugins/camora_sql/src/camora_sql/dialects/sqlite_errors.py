@@ -7,7 +7,7 @@ from pathlib import Path
 
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
-__all__ = ["BUSY", "DOUBTFUL", "check_log", "code_of", "explain", "is_garbled"]
+__all__ = ["BUSY", "DOUBTFUL", "check_log", "code_of", "explain", "is_garbled", "moved"]
 
 # Primary result codes: https://sqlite.org/rescode.html
 _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 8, 10, 11
@@ -56,6 +56,15 @@ def explain(error: Exception, path: str, *, opening: bool) -> CamoraError:
         return BrokerUnavailable(f"{path}: {_TRANSIENT[_BUSY]}")
     text = _TRANSIENT.get(code)
     return BrokerUnavailable(f"{path}: {text} ({error})" if text else f"{path}: {type(error).__name__}: {error}")
+
+
+def moved(path: str) -> sqlite3.OperationalError:
+    """Another file, or none, has the name of the one that is open."""
+    error = sqlite3.OperationalError(
+        f"{path} was deleted, moved or replaced while it was in use; do that only while no worker runs"
+    )
+    error.sqlite_errorcode = _CANTOPEN
+    return error
 
 
 def check_log(path: str, mode: str) -> None:
