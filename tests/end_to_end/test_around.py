@@ -357,6 +357,26 @@ async def test_hooks_surround_the_life_of_a_worker(broker_url: str) -> None:
     assert seen == ["start", "job", "stop"]
 
 
+async def test_an_error_that_leaves_an_embedded_worker_gives_everything_back(broker_url: str) -> None:
+    app = Camora(broker_url)
+    started = asyncio.Event()
+
+    @app.task
+    async def endless() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with app:
+        running = await endless.dispatch()
+        unknown = await app.dispatch("nobody.knows.it")
+        with pytest.raises(ZeroDivisionError):
+            async with app.worker(settings=SOON):
+                await started.wait()
+                raise ZeroDivisionError
+        assert await running.status() is Status.QUEUED
+        assert await unknown.status() in (Status.QUEUED, Status.SCHEDULED)
+
+
 async def test_a_start_hook_that_fails_stops_the_worker_before_it_takes_jobs(broker_url: str) -> None:
     app = Camora(broker_url)
 

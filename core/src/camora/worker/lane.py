@@ -167,8 +167,8 @@ class Lane:
             if deliveries:
                 self._keeper.hold(deliveries, asked if len(self._runs) else self.polled_at)
                 self._take(deliveries)
-                # One turn of the loop, so that what is quick is done before more is asked for.
-                await asyncio.sleep(0)
+            # One turn of the loop, so that what is quick is done before more is asked for.
+            await asyncio.sleep(0)
 
     def _free(self) -> int:
         """How many to ask for: free slots, and what is worked off within a moment."""

@@ -75,6 +75,7 @@ class Worker:
         self._force = asyncio.Event()
         self._watch: LoopWatch | None = None
         self._connection: Connection | None = None
+        self._drained = False
 
     async def start(self) -> None:
         """Check, connect, and begin to take jobs. Waits for a broker that is away.
@@ -147,6 +148,7 @@ class Worker:
     async def drain(self) -> None:
         """Take nothing more; finish what runs within `shutdown_timeout`, give the rest back."""
         self._stop.set()
+        self._drained = True
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
         busy = sum(lane.busy for lane in self._lanes)
         if busy:
@@ -185,8 +187,11 @@ class Worker:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """Let go of everything; the connection stays the app's."""
+        """Let go of everything; the connection stays the app's. What was not drained before is given back at once."""
         parts = self._parts
+        if not self._drained:
+            self._force.set()
+            await self.drain()
         if self._watch is not None:
             await self._watch.close()
         for lane in self._lanes:
