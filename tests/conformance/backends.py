@@ -81,7 +81,7 @@ BACKENDS = [
         results=MemoryResultBackend,
         subject=_memory_subject,
         lease=0.2,
-        examples=150,
+        examples=100,
     ),
     Backend(
         name="sqlite",
