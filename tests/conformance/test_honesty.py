@@ -79,7 +79,7 @@ class PoorBroker(MemoryBroker):
 
 
 class TestPoorBroker(PublishingSuite, TimingSuite, DedupSuite, InspectingSuite, HonestySuite):
-    """The parts of the exam that ask for what it cannot do; those about leases and settling it shares with its model."""
+    """The parts of the exam that ask for what it cannot do; in the others it is the memory broker."""
 
     lease = 0.2
 
