@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from datetime import datetime
 from typing import Any
@@ -473,3 +475,69 @@ async def test_requeued_failures_wait_before_they_run_again(broker_url: str) -> 
         await fail.dispatch()
         await asyncio.wait_for(done.wait(), 20)
     assert ran[1] - ran[0] > 0.9
+
+
+@pytest.mark.parametrize("answer", [float("inf"), float("nan"), "soon"])
+async def test_a_policy_that_answers_nonsense_fails_the_job_and_keeps_it(broker_url: str, answer: Any) -> None:
+    app = Camora(broker_url)
+
+    @app.task(retry_policy=lambda job, error: answer)
+    async def fail() -> None:
+        raise OSError("the reason")
+
+    @app.task
+    async def fine() -> int:
+        return 1
+
+    async with app, app.worker(settings=attrs.evolve(SOON, concurrency=1)):
+        job = await fail.dispatch()
+        with pytest.raises(JobFailed) as failure:
+            await job.result(10)
+        assert "the reason" in failure.value.traceback
+        assert [letter.id for letter in await dead(app)] == [job.id]
+        assert await (await fine.dispatch()).result(10) == 1
+
+
+async def test_a_hostile_exception_costs_no_slot(broker_url: str) -> None:
+    class Hostile(Exception):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    app = Camora(broker_url)
+
+    @app.task
+    async def fail() -> None:
+        raise Hostile
+
+    async with app, app.worker(settings=attrs.evolve(SOON, concurrency=1)):
+        for _ in range(2):
+            with pytest.raises(JobFailed, match="Hostile"):
+                await (await fail.dispatch()).result(10)
+
+
+async def test_a_job_that_acknowledged_itself_ends_with_its_attempt(broker_url: str) -> None:
+    app = Camora(broker_url, retry_policy=QUICK)
+    ran = []
+
+    @app.task
+    async def pay(ctx: Context) -> None:
+        assert await ctx.acknowledge()
+        ran.append(1)
+        raise OSError("after the payment")
+
+    async with app, app.worker(settings=SOON):
+        with pytest.raises(JobFailed, match="after the payment"):
+            await (await pay.dispatch()).result(10)  # type: ignore[call-arg]
+    assert ran == [1]
+
+
+async def test_an_acknowledged_job_whose_process_dies_has_failed(broker_url: str) -> None:
+    app = Camora(broker_url)
+    bad = app.task(name="bad", ack="before", execution="process")(_dies)
+    async with app, app.worker(settings=SOON):
+        with pytest.raises(JobFailed, match="ProcessDied"):
+            await (await bad.dispatch()).result(30)
+
+
+def _dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

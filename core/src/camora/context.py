@@ -37,6 +37,7 @@ class Context:
     __slots__ = (
         "_port",
         "_state",
+        "acknowledged",
         "arguments",
         "cancelled",
         "delivery",
@@ -58,6 +59,8 @@ class Context:
         self._state: dict[Any, Any] | None = None
         self.cancelled = False
         """True once somebody has asked to cancel the job; functions outside the event loop may look at it."""
+        self.acknowledged = False
+        """True once the message was settled before the end: then the attempt is the last one, whatever comes."""
         self.lease_lost = False
         """True once another worker may have the job: whatever this attempt returns will not count."""
         self.encoded: bytes | None = None

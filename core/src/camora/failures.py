@@ -18,11 +18,20 @@ def describe(error: BaseException, *, timeout: bool = False) -> ErrorInfo:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return ErrorInfo(
-        type=getattr(error, "remote_type", None) or name,
+        type=_remote(error, "remote_type") or name,
         text=_bounded(_text(error), TEXT_LIMIT),
         traceback=_bounded(_trace(error), TRACEBACK_LIMIT),
         timeout=timeout,
     )
+
+
+def _remote(error: BaseException, name: str) -> str:
+    """What a pool's process said of the exception there; empty for one of this process."""
+    try:
+        found = getattr(error, name, "")
+    except BaseException:  # noqa: BLE001 -- a stranger's __getattr__ may do anything
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def _text(error: BaseException) -> str:
@@ -33,8 +42,7 @@ def _text(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    remote = getattr(error, "remote_traceback", None)
-    if isinstance(remote, str) and remote:
+    if remote := _remote(error, "remote_traceback"):
         return remote
     try:
         return "".join(traceback.format_exception(type(error), error, _users_part(error), limit=-50))

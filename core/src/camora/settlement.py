@@ -15,7 +15,7 @@ from camora.interfaces.broker import Consumer
 from camora.interfaces.codec import Codec
 from camora.interfaces.results import ResultBackend
 from camora.message import Envelope
-from camora.outcome import Action, DeadLetter, JobRecord, Outcome, OutcomeKind, Settlement, Status
+from camora.outcome import Action, DeadLetter, ErrorInfo, JobRecord, Outcome, OutcomeKind, Settlement, Status
 
 __all__ = ["Settler", "Verdicts"]
 
@@ -50,8 +50,9 @@ class Verdicts:
             return Settlement(delivery=run.delivery, action=_ACK, record=self._record(run, outcome))
         match outcome.kind:
             case _ if run.acknowledged:
-                # `ack="before"`: the message is gone, only the record is left to be written.
-                return Settlement(delivery=run.delivery, action=Action.ACK, record=self._record(run, outcome))
+                # The message is gone, only the record is left to be written: whatever comes, it is the end.
+                record = self._record(run, outcome if outcome.kind in _ENDS else _interrupted(outcome))
+                return Settlement(delivery=run.delivery, action=Action.ACK, record=record)
             case OutcomeKind.RETRY:
                 return self._again(run, outcome, attempt=_attempt(run) + 1, misses=0)
             case OutcomeKind.RELEASED if outcome.charged:
@@ -74,6 +75,10 @@ class Verdicts:
                 # Never at once: a job that always fails must not spin.
                 again = Outcome(kind=OutcomeKind.RETRY, delay=growing(_misses(run)), error=outcome.error)
                 return self._again(run, again, attempt=1, misses=_misses(run) + 1)
+        return self.buried(run, outcome)
+
+    def buried(self, run: Run, outcome: Outcome) -> Settlement:
+        """The message becomes a dead letter, as it is: the last resort for every failure."""
         message = run.message
         letter = DeadLetter(
             id=run.delivery.id,
@@ -131,6 +136,17 @@ class Verdicts:
             worker=self._worker,
             ttl=self._ttl,
         )
+
+
+_ENDS = frozenset(
+    {OutcomeKind.SUCCEEDED, OutcomeKind.FAILED, OutcomeKind.DISCARDED, OutcomeKind.EXPIRED, OutcomeKind.CANCELLED}
+)
+
+
+def _interrupted(outcome: Outcome) -> Outcome:
+    """What is left of an attempt that was to go on later, though its message was acknowledged before."""
+    text = "interrupted after its message was acknowledged; it does not run again"
+    return Outcome(kind=OutcomeKind.FAILED, error=outcome.error or ErrorInfo(type="camora.Interrupted", text=text))
 
 
 def _attempt(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,8 @@ class Retry(Exception):
     def __init__(self, message: str = "", *, delay: float | timedelta | None = None, policy: Any = None) -> None:
         super().__init__(message)
         self.delay = None if delay is None else seconds(delay)
+        if self.delay is not None and not 0 <= self.delay < math.inf:
+            raise ValueError(f"Retry(delay={delay!r}): seconds from 0, and an end")
         self.policy = policy
 
     def __reduce__(self) -> tuple[Any, ...]:

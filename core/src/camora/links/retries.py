@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -55,7 +56,7 @@ class Retries(Middleware):
         except (Discard, UndeliverableError, ProcessDied, Unstorable):
             raise
         except Exception as error:
-            if context.task.config.ack == "before":
+            if context.acknowledged:
                 raise  # the message is gone: nothing is left to be tried again
             if not context.ran and not isinstance(error, Retry):
                 raise  # refused before the function ran: not an attempt, so no policy has a say
@@ -66,6 +67,10 @@ class Retries(Middleware):
             delay = decide(policy, context, error)
             if delay is None:
                 raise
+            if not math.isfinite(delay):
+                raise ValueError(
+                    f"{context.task.name}: its retry policy answered {delay!r}; seconds, or None"
+                ) from error
             raise Again(max(0.0, delay)) from error
 
     def _policy(self, context: Context) -> Any:

@@ -19,6 +19,7 @@ from camora.connections import Connection
 from camora.context import Context
 from camora.errors import BrokerUnavailable, ResultsDisabled
 from camora.executor import Executor, Run, StopReason
+from camora.failures import describe
 from camora.interfaces.broker import ConsumerSettings
 from camora.interfaces.codec import Codec
 from camora.job import Job
@@ -223,7 +224,12 @@ class Lane:
         run.task = asyncio.get_running_loop().create_task(self._go(run))
 
     async def _go(self, run: Run) -> None:
-        outcome = await self._executor.run(run)
+        try:
+            outcome = await self._executor.run(run)
+        except Exception as error:
+            # It promises not to; but a run that ends without an outcome would hold its lease and its slot for ever.
+            self._logger.exception("%s: running it failed in a way that nobody foresaw", run.label)
+            outcome = Outcome(kind=OutcomeKind.FAILED, error=describe(error))
         if not run.abandoned:
             self._ended(run, outcome)
 
@@ -248,7 +254,11 @@ class Lane:
             self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, outcome.kind.value)
             self._forget(run)
             return
-        settlement = self._verdicts.settlement(run, outcome)
+        try:
+            settlement = self._verdicts.settlement(run, outcome)
+        except Exception as error:
+            self._logger.exception("%s: its outcome cannot be settled; it becomes a dead letter", run.label)
+            settlement = self._verdicts.buried(run, Outcome(kind=OutcomeKind.FAILED, error=describe(error)))
         if run.acknowledged:
             self._record_only(run, settlement.record)
         else:
@@ -322,6 +332,7 @@ class Lane:
         run = self._runs[context.delivery]
         if not run.acknowledged:
             [run.acknowledged] = await self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)])
+            context.acknowledged = run.acknowledged
             self._keeper.let_go(run.delivery)
         return run.acknowledged
 
@@ -361,7 +372,11 @@ class Lane:
             return
         self._stopping = True
         self._room.set()
-        await self._consumer.stop()
+        try:
+            await self._consumer.stop()
+        except Exception:
+            # Whatever it is, what is held here must be given back all the same.
+            self._logger.exception("the consumer could not be stopped")
         while self._ahead:
             self._finish(self._ahead.popleft(), Outcome(kind=OutcomeKind.RELEASED))
         if self._receiving is not None:
