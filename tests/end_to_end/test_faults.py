@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,8 +14,6 @@ import pytest
 from camora import Camora, Status
 from camora.errors import JobCancelled, JobFailed
 from camora.testing.ledger import audit
-
-sys.path.insert(0, str(Path(__file__).parent))
 from processes import WorkerProcess, started, until, workers
 
 Start = Callable[..., WorkerProcess]

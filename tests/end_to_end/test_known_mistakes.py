@@ -14,8 +14,6 @@ from camora import Camora, RetryPolicy, Status, WorkerSettings
 from camora.errors import JobFailed, JobTimeout
 from camora.message import Envelope
 from camora.testing.ledger import audit
-
-sys.path.insert(0, str(Path(__file__).parent))
 from processes import workers
 
 SOON = WorkerSettings(lease=2, shutdown_timeout=5, concurrency=20)
