@@ -59,8 +59,7 @@ def publish(session: Session, store: Store, envelopes: Sequence[Envelope]) -> li
 
 def _known(session: Session, ids: Sequence[str]) -> set[str]:
     """Those that finished, or died. Unfinished ones are found by the insertion."""
-    looks = (statements.is_recorded, statements.is_done, statements.is_dead)
-    return {row[0] for look in looks for row in session.rows_in(look, ids)}
+    return {row[0] for row in session.rows_in(statements.is_over, ids, times=3)}
 
 
 def _take_key(session: Session, envelope: Envelope, now: int) -> str:

@@ -109,9 +109,8 @@ class SqlQueues(Queues):
 def _cancel(session: Session, store: Store, job_id: str) -> CancelResult:
     rows = session.rows(statements.read_for_cancel, (job_id,))
     if not rows:
-        ended = (statements.is_recorded, statements.is_done, statements.is_dead)
-        known = any(session.rows(look, (job_id,)) for look in ended)
-        return CancelResult.FINISHED if known else CancelResult.UNKNOWN
+        over = session.rows_in(statements.is_over, [job_id], times=3)
+        return CancelResult.FINISHED if over else CancelResult.UNKNOWN
     [(seq, state, lease_until, key, key_ttl)] = rows
     if state == State.LEASED and lease_until > store.lease_now():
         session.change(statements.flag, (seq,))

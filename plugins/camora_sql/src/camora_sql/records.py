@@ -11,11 +11,11 @@ from camora.outcome import ErrorInfo, JobRecord, Progress, Status
 from camora_sql import statements
 from camora_sql.session import Session
 
-__all__ = ["FINISHED", "clean", "error_from", "error_to", "put_records", "record_from"]
-
-FINISHED = frozenset(status for status in Status if status.finished)
+__all__ = ["clean", "error_from", "error_to", "is_finished", "put_records", "record_from"]
 
 _LONGEST_MS = 2**60
+# By their text: the hash of a member of an enumeration is computed in Python.
+_FINISHED = frozenset(status.value for status in Status if status.finished)
 _STATUSES = {status.value: status for status in Status}
 _errors = msgspec.json.Decoder(ErrorInfo)
 _progress = msgspec.json.Decoder(Progress)
@@ -30,15 +30,20 @@ def put_records(session: Session, records: Sequence[JobRecord], now: int) -> boo
             put_records(session, [record], now)
     else:
         session.insert(statements.put_records, [_row(record, now) for record in records], (now,))
-    return any(record.status in FINISHED for record in records)
+    return any(is_finished(record) for record in records)
+
+
+def is_finished(record: JobRecord) -> bool:
+    """As `Status.finished`."""
+    return record.status.value in _FINISHED
 
 
 def _row(record: JobRecord, now: int) -> tuple[Any, ...]:
-    status, error, progress = record.status, record.error, record.progress
+    status, error, progress = record.status.value, record.error, record.progress
     return (
         record.id,
-        status.value,
-        1 if status in FINISHED else 0,
+        status,
+        1 if status in _FINISHED else 0,
         record.task,
         record.queue,
         1 if record.kept else 0,

@@ -75,11 +75,11 @@ class Session:
                 values += tail
                 self.change(build, values, size)
 
-    def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> list[Row]:
-        """Run it for all these ids, in pieces; `head` is bound before the ids of each."""
+    def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = (), *, times: int = 1) -> list[Row]:
+        """Run it for all these ids, in pieces; `head` is bound before the ids of each, which are bound `times` over."""
         found: list[Row] = []
         for size, piece in _pieces(ids):
-            found += self.rows(build, [*head, *piece], size)
+            found += self.rows(build, [*head, *piece * times], size)
         return found
 
     def change_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> int:

@@ -10,7 +10,7 @@ from camora.outcome import Action, DeadLetter, Settlement
 from camora_sql import statements
 from camora_sql.claiming import Receipt
 from camora_sql.publishing import end_keys, publish
-from camora_sql.records import error_to, put_records
+from camora_sql.records import error_to, is_finished, put_records
 from camora_sql.schema import State
 from camora_sql.session import Session
 from camora_sql.store import Store
@@ -99,14 +99,14 @@ def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: 
     successors = [envelope for one in applied if one.successors for envelope in one.successors]
     ended = [one for one in applied if one.action is _ACK or one.action is _REJECT]
     forgotten = {one.delivery.id for one in ended if _is_forgotten(one, store.settings.dedup_window)}
-    keys = [(one.delivery.receipt[2], one.delivery.id, one.delivery.receipt[3]) for one in ended]
+    keyed = [one.delivery for one in ended if one.delivery.receipt[2] is not None]
     announce = len(ended) < len(applied)
     if records:
         announce |= put_records(session, records, now)
     if forgotten:
         until = now + round(store.settings.dedup_window * 1000)
         session.insert(statements.remember, [(job_id, until) for job_id in forgotten])
-    end_keys(session, [held for held in keys if held[0] is not None], now)
+    end_keys(session, [(one.receipt[2], one.id, one.receipt[3]) for one in keyed], now)
     if successors:
         publish(session, store, successors)
     if announce:
@@ -116,5 +116,5 @@ def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: 
 def _is_forgotten(settlement: Settlement, window: float) -> bool:
     """Whether neither a record nor a letter will remember that this job ran, for as long as that is promised."""
     record = settlement.record
-    kept = record is not None and record.ttl >= window and record.status.finished
-    return settlement.action is _ACK and not kept
+    kept = record is not None and record.ttl >= window and is_finished(record)
+    return not kept and settlement.action is _ACK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import bindparam, delete, literal_column, or_, select, update
+from sqlalchemy import bindparam, delete, literal_column, or_, select, union_all, update
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import dead_letters, done, jobs, keys, results
@@ -15,10 +15,8 @@ __all__ = [
     "free_key",
     "holder_of_key",
     "insert_jobs",
-    "is_dead",
-    "is_done",
     "is_job",
-    "is_recorded",
+    "is_over",
     "keep_key",
     "retake_key",
     "take_key",
@@ -38,20 +36,13 @@ def is_job(dialect: Dialect, size: int) -> Shape:
     return select(jobs.c.id).where(one_of(jobs.c.id, "id", size)), names("id", size)
 
 
-def is_done(dialect: Dialect, size: int) -> Shape:
-    """Which of these ids have a tombstone."""
-    return select(done.c.id).where(one_of(done.c.id, "id", size)), names("id", size)
-
-
-def is_recorded(dialect: Dialect, size: int) -> Shape:
-    """Which of these ids have a finished record."""
-    final = results.c.final == literal_column("1")
-    return select(results.c.id).where(one_of(results.c.id, "id", size), final), names("id", size)
-
-
-def is_dead(dialect: Dialect, size: int) -> Shape:
-    """Which of these ids are dead letters."""
-    return select(dead_letters.c.id).where(one_of(dead_letters.c.id, "id", size)), names("id", size)
+def is_over(dialect: Dialect, size: int) -> Shape:
+    """Which of these ids have a finished record, a tombstone, or a dead letter: one look into three tables."""
+    recorded = select(results.c.id).where(one_of(results.c.id, "a", size), results.c.final == literal_column("1"))
+    marked = select(done.c.id).where(one_of(done.c.id, "b", size))
+    dead = select(dead_letters.c.id).where(one_of(dead_letters.c.id, "c", size))
+    order = [name for table in "abc" for name in names(table, size)]
+    return union_all(recorded, marked, dead), order
 
 
 def take_key(dialect: Dialect, size: int) -> Shape:
