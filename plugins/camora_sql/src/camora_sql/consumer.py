@@ -21,7 +21,7 @@ __all__ = ["SqlConsumer"]
 
 _FLOOR = 1.0
 """Seconds after which a waiting consumer looks by itself, should a wake-up have been missed."""
-_PRUNE_EVERY = 2.0
+_PRUNE_EVERY = 5.0
 """Seconds between two looks for what can be deleted, while there is little of it."""
 
 
