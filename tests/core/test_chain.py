@@ -43,6 +43,18 @@ def test_mistakes_are_refused(listed: list[Link], text: str) -> None:
     assert text in str(error.value)
 
 
+def test_a_link_may_name_the_frameworks_own_and_the_call_stays_innermost() -> None:
+    class Around(Middleware):
+        before = ("Retries",)
+
+    class Inside(Middleware):
+        phase = "inner"
+
+    names_ = [link.name for link in Camora(middleware=[Inside(), Around()]).chain()]
+    assert names_.index("Around") < names_.index("Retries")
+    assert names_[-2:] == ["Inside", "CallFunction"]
+
+
 def test_the_framework_and_the_user_share_one_chain() -> None:
     class Timing(Middleware): ...
 

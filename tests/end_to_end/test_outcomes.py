@@ -541,3 +541,82 @@ async def test_an_acknowledged_job_whose_process_dies_has_failed(broker_url: str
 
 def _dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def test_a_job_that_cancels_whatever_it_finds_harms_only_itself(broker_url: str) -> None:
+    app = Camora(broker_url)
+
+    @app.task
+    async def itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    @app.task
+    async def everything() -> None:
+        mine = {asyncio.current_task(), test}
+        for task in asyncio.all_tasks() - mine:
+            task.cancel()
+
+    @app.task
+    async def fine() -> int:
+        return 1
+
+    test = asyncio.current_task()
+    async with app, app.worker(settings=SOON):
+        with pytest.raises(JobFailed, match="cancelled its own task"):
+            await (await itself.dispatch()).result(10)
+        await everything.dispatch()
+        for _ in range(3):
+            assert await (await fine.dispatch()).result(10) == 1
+
+
+async def test_what_was_taken_ahead_does_not_wait_behind_long_jobs(broker_url: str) -> None:
+    app = Camora(broker_url)
+    release = asyncio.Event()
+
+    @app.task
+    async def quick(x: int) -> int:
+        return x
+
+    @app.task
+    async def long() -> None:
+        await release.wait()
+
+    other = Camora(app.broker.twin(), results=app.broker.own_results())
+    other.register(quick.function, name=quick.name)
+    async with app:
+        first = app.make_worker(settings=attrs.evolve(SOON, concurrency=4))
+        await first.start()
+        for job in await app.dispatch_many(quick.s(number) for number in range(200)):
+            await job.result(20)
+        longs = [await long.dispatch() for _ in range(4)]
+        later = [await quick.dispatch(number) for number in range(4)]
+        async with other, other.worker(settings=SOON, queues=["default"]):
+            assert [await job.result(10) for job in later] == [0, 1, 2, 3]
+        release.set()
+        for job in longs:
+            await job.result(10)
+        await first.drain()
+        await first.close()
+
+
+async def test_a_message_at_the_limit_can_be_retried(broker_url: str) -> None:
+    app = Camora(broker_url, retry_policy=QUICK)
+
+    @app.task
+    async def flaky(ctx: Context, data: str) -> int:
+        if ctx.attempt < 2:
+            raise OSError
+        return len(data)
+
+    async with app, app.worker(settings=SOON):
+        size = 1024 * 1024 - 300
+        while True:
+            try:
+                job = await flaky.dispatch(data="x" * size)  # type: ignore[call-arg]
+                break
+            except MessageTooLarge:
+                size -= 1
+        assert await job.result(20) == size

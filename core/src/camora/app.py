@@ -17,7 +17,7 @@ from camora.chain import Link, arrange, compose_dispatch
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.connections import Connections, Portal
 from camora.dispatcher import Dispatcher, Dispatching, NamedTask
-from camora.engine import EngineParts
+from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
 from camora.ids import IdSource
 from camora.interfaces.broker import Broker
@@ -143,7 +143,9 @@ class Camora:
             largest=self.settings.max_message_size,
             timeout=self.settings.dispatch_timeout,
         )
-        self._dispatcher.chain = compose_dispatch(arrange(self._middleware), self._dispatcher.publish_message)
+        self._dispatcher.chain = compose_dispatch(
+            arrange(self._middleware, elsewhere=FRAMEWORK), self._dispatcher.publish_message
+        )
 
     # Making the parts
 
@@ -367,7 +369,8 @@ class Camora:
             lanes=lanes(
                 queues,
                 known=(*self.tasks.queues(), *(queue.name for queue in self.queues)),
-                own={**{q.name: q.concurrency for q in self.queues if q.concurrency}, **(threads or {})},
+                own={q.name: q.concurrency for q in self.queues if q.concurrency},
+                threads=threads or {},
                 concurrency=settings.concurrency,
             ),
             settings=settings,

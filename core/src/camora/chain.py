@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -30,8 +30,10 @@ class Link:
         return self.middleware.name
 
 
-def arrange(links: Iterable[Link]) -> list[Link]:
+def arrange(links: Iterable[Link], *, elsewhere: Collection[str] = ()) -> list[Link]:
     """Sort links, outermost first: by phase, then as listed, then as `before` and `after` demand.
+
+    `elsewhere` names links that may be referred to though they are not among these.
 
     Raises `ConfigurationError` for an unknown phase or name, two links of one name, or a cycle.
     """
@@ -51,10 +53,10 @@ def arrange(links: Iterable[Link]) -> list[Link]:
     graph: TopologicalSorter[int] = TopologicalSorter({index: set() for index in order})
     for index in order:
         for other in listed[index].middleware.before:
-            for target in _called(other, names, names[index]):
+            for target in () if other in elsewhere else _called(other, names, names[index]):
                 graph.add(target, index)
         for other in listed[index].middleware.after:
-            for target in _called(other, names, names[index]):
+            for target in () if other in elsewhere else _called(other, names, names[index]):
                 graph.add(index, target)
     return [listed[index] for index in _stable(graph, order, names)]
 

@@ -94,7 +94,8 @@ class Dispatcher:
             timeout=options.timeout,
             retry=None if options.retry_policy is None else options.retry_policy.to_wire(),
             key=_key(config, options, task, args, kwargs),
-            key_ttl=config.key_ttl if options.key_ttl is None else options.key_ttl,
+            # An int, because a default is left out of the encoding only when it is the very same object.
+            key_ttl=(config.key_ttl if options.key_ttl is None else options.key_ttl) or 0,
         )
         if message.due or message.priority or message.key:
             self._check(message, now)

@@ -29,7 +29,10 @@ from camora.plugins import Catalog
 from camora.registry import TaskRegistry
 from camora.task import AnyTask
 
-__all__ = ["Engine", "EngineParts", "PoolSet"]
+__all__ = ["FRAMEWORK", "Engine", "EngineParts", "PoolSet"]
+
+FRAMEWORK = ("Results", "Expiry", "Retries", "Slots", "EarlyAck", "Timeouts", "Injection", "CallFunction")
+"""The names of the framework's own links, which a middleware's `before` and `after` may name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,7 +113,12 @@ class Engine:
     def __init__(self, parts: EngineParts) -> None:
         self._parts = parts
         self.pools = PoolSet(parts.catalog, parts.pools)
-        self.links = arrange([*self._framework(), *parts.middleware])
+        call = CallFunction(parts.binding.parameters_of, self.pools.of_task, parts.clock, parts.reference)
+        # Whatever phase a user's link is in, the call itself is innermost.
+        self.links = [
+            *arrange([*self._framework(), *parts.middleware], elsewhere=("CallFunction",)),
+            Link(call, "camora"),
+        ]
         self._opened = False
         self._chains: dict[AnyTask, Executed] = {}
 
@@ -131,7 +139,6 @@ class Engine:
             EarlyAck(),
             Timeouts(pool_of),
             Injection(parameters_of, pool_of, parts.injector),
-            CallFunction(parameters_of, pool_of, parts.clock, parts.reference),
         ]
         return [Link(link, "camora") for link in links]
 

@@ -38,7 +38,7 @@ class StopReason(enum.Enum):
 class Run:
     """One delivery on its way through this worker, from receipt to settlement."""
 
-    __slots__ = ("abandoned", "acknowledged", "context", "delivery", "message", "reason", "task")
+    __slots__ = ("abandoned", "acknowledged", "context", "delivery", "message", "reason", "settling", "task")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -48,6 +48,8 @@ class Run:
         self.reason: StopReason | None = None
         self.abandoned = False
         """True once it ignored its interruption and was settled without it."""
+        self.settling = False
+        """True once its settlement is on its way: from then on the broker's answer to that is the truth."""
         self.acknowledged = False
         """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
 
@@ -155,6 +157,9 @@ class Executor:
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
+        if run.reason is None and run.context is not None:
+            # Its own task was cancelled, and not by the worker: by the job, or by a library that it uses.
+            return self._failed(run.context, TaskExit.of(asyncio.CancelledError("the job cancelled its own task")))
         if run.reason is StopReason.CANCELLED:
             return Outcome(kind=OutcomeKind.CANCELLED)
         return Outcome(kind=OutcomeKind.RELEASED)

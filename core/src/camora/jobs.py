@@ -68,6 +68,11 @@ class Jobs:
         results = await self._results(job_id)
         record = await results.wait(job_id, timeout)
         if record is None:
+            if (await self.info(job_id)).status is Status.UNKNOWN:
+                raise ResultExpired(
+                    f"nothing is known of job {job_id}: it never was, or it ended longer ago than its result is kept",
+                    job_id=job_id,
+                )
             raise ResultTimeout(
                 f"job {job_id} is not finished after {timeout:g} s; it goes on. Wait longer, or look at job.info()"
                 if timeout is not None

@@ -47,7 +47,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     retry: RetrySettings | None = None
     key: str | None = None
-    key_ttl: float = 0.0
+    key_ttl: float = 0
     keep_result: bool | None = None
     attempt: int = 1
     """Which attempt this is, from 1. Crashes of a worker are not attempts: see `Delivery.deliveries`."""

@@ -7,6 +7,8 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from camora.clock import Clock
 from camora.errors import BrokerUnavailable
 from camora.executor import Run, growing
@@ -129,7 +131,7 @@ class Verdicts:
             value=outcome.encoded if keep else None,
             kept=keep,
             error=outcome.error,
-            attempts=_attempt(run),
+            attempts=_attempt(run) - (0 if context and context.ran else 1) if message else 0,
             created=message.created if message else 0,
             started=context.started if context else 0,
             finished=0 if outcome.kind is _RETRY else self._clock.now_ms(),
@@ -180,6 +182,7 @@ class Settler:
         self._logger = logger
         self._waiting: list[tuple[Run, Settlement]] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     def submit(self, run: Run, settlement: Settlement) -> None:
         """Settle this run with the next batch; `settled(run, applied)` is called when that is done."""
@@ -194,6 +197,7 @@ class Settler:
 
     def abandon(self) -> None:
         """Stop trying; what is unsettled comes back to other workers when its lease lapses."""
+        self._abandoned = True
         if self._flusher is not None:
             self._flusher.cancel()
 
@@ -201,7 +205,16 @@ class Settler:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                answers = await self._apply(batch)
+                try:
+                    answers = await self._apply(batch)
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if self._abandoned or task is None:
+                        raise
+                    # A job that cancels every task it can find must not take settlements along.
+                    task.uncancel()
+                    self._waiting[:0] = batch
+                    continue
                 for (run, _), applied in zip(batch, answers, strict=True):
                     self._settled(run, applied)
         finally:
@@ -249,4 +262,5 @@ class Settler:
             records = [settlement.record for settlement in settlements if settlement.record is not None]
             if records:
                 await self._results.store(records)
+            settlements = [msgspec.structs.replace(settlement, record=None) for settlement in settlements]
         return await self._consumer.settle(settlements)

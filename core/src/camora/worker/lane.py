@@ -54,6 +54,17 @@ class LaneParts:
     logger: logging.Logger
 
 
+_PATIENCE = 0.5
+"""Seconds after which what was taken ahead goes back."""
+
+
+def _not_for_us() -> None:
+    """Take back a cancellation that reached one of the worker's own tasks by mistake."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
 class Lane:
     """Takes, runs and settles, until it is drained. Belongs to one event loop."""
 
@@ -82,6 +93,7 @@ class Lane:
         self._runs: dict[Delivery, Run] = {}
         self._running = 0
         self._ahead: collections.deque[Run] = collections.deque()
+        self._ahead_timer: asyncio.TimerHandle | None = None
         self._suspect: Delivery | None = None
         self._room = asyncio.Event()
         self._empty = asyncio.Event()
@@ -142,7 +154,10 @@ class Lane:
                     self._logger.warning("broker away, reconnecting: %s", error)
                     self._recently_failed = True
             except asyncio.CancelledError:
-                raise
+                if self._stopping:
+                    raise
+                _not_for_us()
+                self._logger.warning("a job has cancelled the worker's own task; it goes on")
             except Exception:
                 # A lane that dies in silence is a worker that looks alive and does nothing.
                 self._logger.exception("receiving failed, trying again")
@@ -198,8 +213,24 @@ class Lane:
                 self._start(run)
             else:
                 self._ahead.append(run)
+        if self._ahead and self._ahead_timer is None:
+            self._watch_ahead()
         if suspects:
             self._isolate(suspects)
+
+    def _watch_ahead(self) -> None:
+        waiting = list(self._ahead)
+        self._ahead_timer = asyncio.get_running_loop().call_later(_PATIENCE, self._give_back_late, waiting)
+
+    def _give_back_late(self, waiting: list[Run]) -> None:
+        """What was taken ahead and did not find a slot in time is for others: the estimate was of quicker jobs."""
+        self._ahead_timer = None
+        for run in waiting:
+            if run in self._ahead:
+                self._ahead.remove(run)
+                self._finish(run, Outcome(kind=OutcomeKind.RELEASED))
+        if self._ahead:
+            self._watch_ahead()
 
     def _isolate(self, suspects: list[Run]) -> None:
         """Messages whose workers died run one at a time: the one that kills is found, and only it is charged."""
@@ -222,6 +253,13 @@ class Lane:
     def _start(self, run: Run) -> None:
         self._running += 1
         run.task = asyncio.get_running_loop().create_task(self._go(run))
+        run.task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step ends without having run at all."""
+        if task.cancelled():
+            for run in [run for run in self._runs.values() if run.task is task and not run.settling]:
+                self._ended(run, Outcome(kind=OutcomeKind.RELEASED))
 
     async def _go(self, run: Run) -> None:
         try:
@@ -259,6 +297,7 @@ class Lane:
         except Exception as error:
             self._logger.exception("%s: its outcome cannot be settled; it becomes a dead letter", run.label)
             settlement = self._verdicts.buried(run, Outcome(kind=OutcomeKind.FAILED, error=describe(error)))
+        run.settling = True
         if run.acknowledged:
             self._record_only(run, settlement.record)
         else:
@@ -295,7 +334,7 @@ class Lane:
 
     def _on_lost(self, delivery: Delivery) -> None:
         run = self._runs.get(delivery)
-        if run is not None:
+        if run is not None and not run.settling:
             self._logger.warning("%s: lost its lease; another worker may run it", run.label)
             self._interrupt(run, StopReason.LEASE_LOST)
 
@@ -330,10 +369,22 @@ class Lane:
     async def acknowledge(self, context: Context) -> bool:
         """Settle before the run; True again when that has happened already."""
         run = self._runs[context.delivery]
-        if not run.acknowledged:
-            [run.acknowledged] = await self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)])
+        if run.acknowledged:
+            return True
+        # From here on a lease that is gone is no bad news: it may be this very settlement that ended it.
+        self._keeper.let_go(run.delivery)
+        settling = asyncio.ensure_future(self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)]))
+        try:
+            await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            await asyncio.wait([settling])  # whether it is still ours to record depends on the answer
+            raise
+        finally:
+            if settling.done() and not settling.cancelled() and settling.exception() is None:
+                [run.acknowledged] = settling.result()
             context.acknowledged = run.acknowledged
-            self._keeper.let_go(run.delivery)
+            if not run.acknowledged:
+                self._keeper.hold([run.delivery], time.monotonic())
         return run.acknowledged
 
     async def report(self, context: Context, progress: Progress) -> None:
@@ -410,5 +461,7 @@ class Lane:
             async with asyncio.timeout(5.0):
                 await self._settler.drain()
         self._settler.abandon()
+        if self._ahead_timer is not None:
+            self._ahead_timer.cancel()
         await self._keeper.close()
         await self._consumer.close()

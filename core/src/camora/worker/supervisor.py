@@ -113,7 +113,13 @@ class WorkerProcesses:
         quick = 0
         while not self._stopping.is_set():
             started = time.monotonic()
-            child, ours = self._spawn(slot)
+            try:
+                child, ours = self._spawn(slot)
+            except OSError as error:
+                # Out of memory, processes or files: most likely for a moment, and no reason to run with fewer for ever.
+                self._logger.warning("worker process %d cannot be started (%s); trying again", slot, error)
+                self._stopping.wait(random.uniform(1.0, 3.0))  # noqa: S311 -- jitter
+                continue
             code = child.wait()
             with contextlib.suppress(OSError):
                 os.close(ours)
@@ -121,7 +127,7 @@ class WorkerProcesses:
                 self._children.pop(slot, None)
             if code == EXIT_CONFIGURATION:
                 self._give_up(code)
-            if self._stopping.is_set() or code == 0:
+            if self._stopping.is_set() or (code == 0 and self._options.get("burst")):
                 return
             quick = quick + 1 if time.monotonic() - started < _QUICK else 0
             if quick >= _MOST_QUICK:
@@ -157,6 +163,9 @@ class WorkerProcesses:
                 self._children[slot] = child
                 if self._stopping.is_set():
                     child.send_signal(signal.SIGTERM)
+        except OSError:
+            os.close(ours)
+            raise
         finally:
             os.close(theirs)
         return child, ours

@@ -29,6 +29,8 @@ from camora.worker.lane import Lane, LaneParts
 
 __all__ = ["LaneSettings", "Worker", "WorkerParts", "worker_name"]
 
+_GROWTH = 1024
+
 Hook = Callable[[], Awaitable[None] | None]
 
 
@@ -97,7 +99,8 @@ class Worker:
                     settings=parts.settings,
                     clock=parts.clock,
                     worker=self.name,
-                    largest=parts.largest,
+                    # A retry's few more digits must not make a message too large that was not when it was sent.
+                    largest=parts.largest + _GROWTH,
                     result_ttl=parts.result_ttl,
                     dispatch=parts.dispatch,
                     logger=parts.logger,
