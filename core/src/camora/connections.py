@@ -90,7 +90,12 @@ class Connections:
 
     def _drop_dead_loops(self) -> None:
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
-            del self._by_loop[loop]
+            opening = self._by_loop.pop(loop)
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                connection = opening.result()
+                connection.broker.abandon()
+                if connection.results is not None:
+                    connection.results.abandon()
 
 
 class Portal:

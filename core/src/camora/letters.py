@@ -45,9 +45,12 @@ class Letters:
             body = self._codec.evolve(letter.body, {"attempt": 1, "misses": 0, "due": 0, "expires": None})
         except DecodeError:
             body = letter.body  # somebody may have mended the codec; the bytes stay as they are
-        if connection.results is not None:
-            # The failed record stands for good (first writer wins), and would hide the new run's result.
-            await connection.results.forget([job_id])
+        if connection.results is not None and not connection.atomic:
+            # The failed record stands for good (first writer wins), and would hide the new run's result. One that is
+            # younger than the letter belongs to a run that somebody else has requeued meanwhile.
+            [record] = await connection.results.fetch([job_id])
+            if record is not None and record.finished <= letter.died:
+                await connection.results.forget([job_id])
         return await connection.broker.dead_letters.requeue(job_id, body=body)
 
     async def purge(self, queue: str | None) -> int:

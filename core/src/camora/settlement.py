@@ -36,6 +36,10 @@ _DONE = Status.SUCCEEDED
 _ACK, _SUCCEEDED, _RETRY = Action.ACK, OutcomeKind.SUCCEEDED, OutcomeKind.RETRY
 
 
+_TRIES = 3
+"""How often a single settlement that is refused with an unknown error is tried again."""
+
+
 class Verdicts:
     """Turns an outcome into what is to be done: a pure function of its inputs and the clock."""
 
@@ -82,6 +86,7 @@ class Verdicts:
     def buried(self, run: Run, outcome: Outcome) -> Settlement:
         """The message becomes a dead letter, as it is: the last resort for every failure."""
         message = run.message
+        record = self._record(run, outcome)
         letter = DeadLetter(
             id=run.delivery.id,
             queue=run.delivery.queue,
@@ -93,7 +98,7 @@ class Verdicts:
             deliveries=run.delivery.deliveries,
             died=self._clock.now_ms(),
         )
-        return Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=self._record(run, outcome))
+        return Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=record)
 
     def _again(self, run: Run, outcome: Outcome, *, attempt: int, misses: int) -> Settlement:
         message, delivery = run.message, run.delivery
@@ -187,8 +192,18 @@ class Settler:
     def submit(self, run: Run, settlement: Settlement) -> None:
         """Settle this run with the next batch; `settled(run, applied)` is called when that is done."""
         self._waiting.append((run, settlement))
-        if self._flusher is None:
+        self._start()
+
+    def _start(self) -> None:
+        if self._flusher is None and self._waiting and not self._abandoned:
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
+            self._flusher.add_done_callback(self._ended)
+
+    def _ended(self, flusher: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step never reaches its own end."""
+        if self._flusher is flusher:
+            self._flusher = None
+            self._start()
 
     async def drain(self) -> None:
         """Wait until nothing is left to settle."""
@@ -208,36 +223,39 @@ class Settler:
                 try:
                     answers = await self._apply(batch)
                 except asyncio.CancelledError:
-                    task = asyncio.current_task()
-                    if self._abandoned or task is None:
-                        raise
-                    # A job that cancels every task it can find must not take settlements along.
-                    task.uncancel()
                     self._waiting[:0] = batch
-                    continue
+                    raise
                 for (run, _), applied in zip(batch, answers, strict=True):
                     self._settled(run, applied)
         finally:
             self._flusher = None
+            if self._waiting and not self._abandoned:
+                # A job that cancels every task it can find must not take settlements along. A new task, not a refusal
+                # to end: a program that is ending for good cancels once, and waits.
+                asyncio.get_running_loop().call_soon(self._start)
 
     async def _apply(self, batch: Sequence[tuple[Run, Settlement]]) -> Sequence[bool]:
         tries = 0
         while True:
             try:
                 return await self._once([settlement for _, settlement in batch])
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, OSError) as error:
                 if tries == 0:
                     self._logger.warning("cannot settle %d jobs, trying again: %s", len(batch), error)
                 tries += 1
                 await asyncio.sleep(random.uniform(0.05, 1.0) * growing(min(tries, 4)) / 2)  # noqa: S311 -- jitter
             except Exception as error:
                 if len(batch) == 1:
-                    self._logger.exception("%s cannot be settled; its lease will lapse", batch[0][0].label)
-                    return [await self._reject_unsettled(batch[0][0], error)]
+                    tries += 1
+                    if tries <= _TRIES:  # a foreign store's errors are not all ours: it may pass
+                        await asyncio.sleep(0.05 * 2**tries)
+                        continue
+                    self._logger.exception("%s cannot be settled; it becomes a dead letter", batch[0][0].label)
+                    return [await self._reject_unsettled(*batch[0], error)]
                 # One settlement that cannot be applied must not take the others along.
                 return [(await self._apply([one]))[0] for one in batch]
 
-    async def _reject_unsettled(self, run: Run, error: Exception) -> bool:
+    async def _reject_unsettled(self, run: Run, settlement: Settlement, error: Exception) -> bool:
         """Try at least to keep the message, with the reason."""
         letter = DeadLetter(
             id=run.delivery.id,
@@ -248,10 +266,12 @@ class Settler:
             error=describe(error),
             deliveries=run.delivery.deliveries,
         )
+        record = settlement.record
+        if record is not None:
+            record = msgspec.structs.replace(record, status=Status.FAILED, value=None, error=letter.error)
+        rejection = Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=record)
         try:
-            return (
-                await self._consumer.settle([Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter)])
-            )[0]
+            return (await self._once([rejection]))[0]
         except Exception:
             self._logger.exception("%s cannot be dead-lettered either", run.label)
             return False

@@ -167,6 +167,13 @@ class Broker(ABC):
         """True when `Consumer.settle` writes `Settlement.record` where `results` reads, in the same step."""
         return False
 
+    def abandon(self) -> None:  # noqa: B027 -- most have nothing to do
+        """Let go of what it holds although its event loop is gone: from any thread, without waiting. May be repeated.
+
+        Called for programs that close their loop without closing the app; a broker without threads or sockets of its
+        own has nothing to do.
+        """
+
     @property
     @abstractmethod
     def queues(self) -> Queues:

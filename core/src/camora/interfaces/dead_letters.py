@@ -28,6 +28,8 @@ class DeadLetters(ABC):
     async def requeue(self, job_id: str, *, body: bytes | None = None) -> bool:
         """Put the message back into its queue, due now, under the same id, its deliveries counted from 0.
 
+        Where the store keeps results, too, the record of the job is deleted in the same step.
+
         `body` replaces the stored bytes (an attempt count started anew). One atomic step: the message is in the
         queue or in the letters, at worst both, never in neither. False when there is no such letter.
         """

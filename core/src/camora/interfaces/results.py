@@ -45,6 +45,9 @@ class ResultBackend(ABC):
     def twin(self) -> Self:
         """An unopened backend on the same store, for another event loop or thread."""
 
+    def abandon(self) -> None:  # noqa: B027 -- most have nothing to do
+        """As `Broker.abandon`."""
+
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections; pending `wait`s end with None. May be repeated."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import itertools
 import logging
 import random
 import time
@@ -58,13 +57,6 @@ _PATIENCE = 0.5
 """Seconds after which what was taken ahead goes back."""
 
 
-def _not_for_us() -> None:
-    """Take back a cancellation that reached one of the worker's own tasks by mistake."""
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-
-
 class Lane:
     """Takes, runs and settles, until it is drained. Belongs to one event loop."""
 
@@ -93,7 +85,10 @@ class Lane:
         self._runs: dict[Delivery, Run] = {}
         self._running = 0
         self._ahead: collections.deque[Run] = collections.deque()
+        self._storing: set[asyncio.Task[None]] = set()
         self._ahead_timer: asyncio.TimerHandle | None = None
+        self._too_slow = False
+        self._failures = 0
         self._suspect: Delivery | None = None
         self._room = asyncio.Event()
         self._empty = asyncio.Event()
@@ -144,26 +139,33 @@ class Lane:
     def start(self) -> None:
         """Begin to take jobs."""
         self._receiving = asyncio.get_running_loop().create_task(self._receive_until_stopped())
+        self._receiving.add_done_callback(self._start_again)
+
+    def _start_again(self, ended: asyncio.Task[None]) -> None:
+        """A job that cancels every task it can find must not end the work.
+
+        A new task, not a refusal to end: a program that is ending for good cancels once, and waits.
+        """
+        if ended.cancelled() and not self._stopping:
+            self._logger.warning("a job has cancelled the worker's own task; it goes on")
+            self.start()
 
     async def _receive_until_stopped(self) -> None:
-        for failures in itertools.count():
+        self._failures = 0
+        while True:
+            self._failures += 1
             try:
                 await self._receive_while_up()
             except BrokerUnavailable as error:
                 if not self._recently_failed:
                     self._logger.warning("broker away, reconnecting: %s", error)
                     self._recently_failed = True
-            except asyncio.CancelledError:
-                if self._stopping:
-                    raise
-                _not_for_us()
-                self._logger.warning("a job has cancelled the worker's own task; it goes on")
             except Exception:
                 # A lane that dies in silence is a worker that looks alive and does nothing.
                 self._logger.exception("receiving failed, trying again")
             if self._stopping:
                 return
-            await asyncio.sleep(random.uniform(0.05, min(5.0, 0.1 * 2 ** min(failures, 6))))  # noqa: S311 -- jitter
+            await asyncio.sleep(random.uniform(0.05, min(2.0, 0.1 * 2 ** min(self._failures, 5))))  # noqa: S311 -- jitter
 
     _recently_failed = False
 
@@ -177,6 +179,7 @@ class Lane:
             asked = time.monotonic()
             deliveries = await self._consumer.receive(limit, self._parts.settings.poll_interval)
             self.polled_at = time.monotonic()
+            self._failures = 0
             if self._recently_failed:
                 self._recently_failed = False
                 self._logger.info("broker is back")
@@ -194,6 +197,8 @@ class Lane:
         ahead = self._parts.settings.prefetch
         if ahead is None:
             ahead = min(self.concurrency, int(done / elapsed * _AHEAD)) if elapsed > 0 else 0
+        if self._too_slow:
+            ahead = 0  # until a job has ended: what just went back would be taken again
         free = self.concurrency + ahead - len(self._runs)
         # Small bites cost a round trip each; while there is enough to do, wait for a mouthful.
         if free < self.concurrency // 4 and len(self._runs) >= self.concurrency:
@@ -229,6 +234,7 @@ class Lane:
             if run in self._ahead:
                 self._ahead.remove(run)
                 self._finish(run, Outcome(kind=OutcomeKind.RELEASED))
+                self._too_slow = True
         if self._ahead:
             self._watch_ahead()
 
@@ -237,14 +243,15 @@ class Lane:
         if self._suspect is None:
             chosen = suspects.pop(0)
             self._suspect = chosen.delivery
-            chosen.task = asyncio.get_running_loop().create_task(self._start_alone(chosen))
+            chosen.task = asyncio.get_running_loop().create_task(self._start_alone(chosen, suspects))
         for run in suspects:
             pause = random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
             self._finish(run, Outcome(kind=OutcomeKind.RELEASED, delay=pause))
 
-    async def _start_alone(self, run: Run) -> None:
+    async def _start_alone(self, run: Run, others: Sequence[Run]) -> None:
         # Not before the others are given back: what this process holds when it dies is charged for it.
-        await self._settler.drain()
+        while any(other.delivery in self._runs for other in others):  # noqa: ASYNC110 -- rare, and soon over
+            await asyncio.sleep(0.002)
         self._running += 1
         await self._go(run)
 
@@ -273,6 +280,7 @@ class Lane:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._running -= 1
+        self._too_slow = False
         while self._ahead and self._running < self.concurrency and not self._stopping:
             self._start(self._ahead.popleft())
         self._finish(run, outcome)
@@ -307,12 +315,22 @@ class Lane:
         results = self._parts.connection.results
 
         async def store() -> None:
-            if results is not None and record is not None:
-                with contextlib.suppress(BrokerUnavailable):
-                    await results.store([record])
-            self._forget(run)
+            try:
+                for pause in (0.1, 0.5, 2.0, 0.0):
+                    try:
+                        if results is not None and record is not None:
+                            await results.store([record])
+                    except BrokerUnavailable as error:
+                        self._logger.warning("%s: its result cannot be stored: %s", run.label, error)
+                        await asyncio.sleep(pause)
+                    else:
+                        break
+            finally:
+                self._forget(run)
 
-        run.task = asyncio.get_running_loop().create_task(store())
+        # Not the run's own task: an interruption of the attempt must not reach its record.
+        self._storing.add(task := asyncio.get_running_loop().create_task(store()))
+        task.add_done_callback(self._storing.discard)
 
     def _on_settled(self, run: Run, applied: bool) -> None:
         if applied:

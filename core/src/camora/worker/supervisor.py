@@ -80,9 +80,11 @@ class WorkerProcesses:
         self._stopping.set()
         with self._lock:
             self._stops += 1
+            # SIGTERM may reach the children from elsewhere as well, and counts once; SIGINT means it.
+            number = signal.SIGTERM if self._stops == 1 else signal.SIGINT
             for child in self._children.values():
                 with contextlib.suppress(ProcessLookupError):
-                    child.send_signal(signal.SIGTERM)
+                    child.send_signal(number)
 
     def kill(self) -> None:
         """End every process at once, as a power cut would; leases bring their jobs back."""
@@ -130,13 +132,14 @@ class WorkerProcesses:
             if self._stopping.is_set() or (code == 0 and self._options.get("burst")):
                 return
             quick = quick + 1 if time.monotonic() - started < _QUICK else 0
-            if quick >= _MOST_QUICK:
+            # Killed by a signal is a job's doing as often as not, and no reason to stop the others.
+            if quick >= _MOST_QUICK and code > 0:
                 self._logger.error(
                     "worker process %d ended %d times in a row right after its start; giving up", slot, quick
                 )
                 self._give_up(code)
                 return
-            pause = random.uniform(0.1, 0.2) * 2**quick  # noqa: S311 -- jitter
+            pause = random.uniform(0.1, 0.2) * 2 ** min(quick, 6)  # noqa: S311 -- jitter
             self._logger.warning(
                 "worker process %d (pid %d) %s; starting another in %.1f s", slot, child.pid, _ended(code), pause
             )

@@ -12,6 +12,7 @@ import random
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from camora.worker.lane import Lane, LaneParts
 __all__ = ["LaneSettings", "Worker", "WorkerParts", "worker_name"]
 
 _GROWTH = 1024
+_SAME = 1.0
 
 Hook = Callable[[], Awaitable[None] | None]
 
@@ -78,6 +80,7 @@ class Worker:
         self._watch: LoopWatch | None = None
         self._connection: Connection | None = None
         self._drained = False
+        self._signalled_at = -_SAME
 
     async def start(self) -> None:
         """Check, connect, and begin to take jobs. Waits for a broker that is away.
@@ -135,18 +138,29 @@ class Worker:
             self._force.set()
         self._stop.set()
 
+    def _signalled(self, number: int) -> None:
+        """Stop; SIGTERM twice within a second counts once.
+
+        Service managers send it to every process of a group, and the supervisor passes its own on.
+        """
+        now = time.monotonic()
+        if self._stop.is_set() and number == signal.SIGTERM and now - self._signalled_at < _SAME:
+            return
+        self._signalled_at = now
+        self.stop()
+
     async def run(self, *, burst: bool = False) -> None:
         """Start, work until stopped (with `burst`: until the queues hold nothing that is due), and drain."""
-        try:
-            with self._signals():
+        with self._signals():
+            try:
                 await self.start()
                 if burst:
                     await self._until_empty()
                 else:
                     await self._stop.wait()
                 await self.drain()
-        finally:
-            await self.close()
+            finally:
+                await self.close()
 
     async def drain(self) -> None:
         """Take nothing more; finish what runs within `shutdown_timeout`, give the rest back."""
@@ -183,7 +197,11 @@ class Worker:
         while not self._stop.is_set():
             await asyncio.gather(*(lane.idle() for lane in self._lanes))
             assert self._connection is not None
-            counts = await self._connection.broker.queues.counts()
+            try:
+                counts = await self._connection.broker.queues.counts()
+            except BrokerUnavailable:
+                await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 -- jitter
+                continue
             ready = sum(counts.get(queue, {}).get(JobState.READY, 0) for queue in queues)
             if not ready and not any(lane.busy for lane in self._lanes):
                 return
@@ -231,7 +249,7 @@ class Worker:
         installed = []
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, self.stop)
+                loop.add_signal_handler(number, self._signalled, number)
                 installed.append(number)
         try:
             yield

@@ -125,6 +125,10 @@ class SqlBroker(Broker):
         """The dead letters."""
         return self._dead_letters
 
+    def abandon(self) -> None:
+        """End the thread of a loop that is gone."""
+        self._link.abandon()
+
     async def close(self) -> None:
         """End the thread and its connection, after what was asked for is done."""
         self._state = BrokerState.CLOSED

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 from camora.clock import MovableClock
+from camora.errors import CamoraError
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
 from camora.outcome import Action, Settlement
@@ -91,7 +93,12 @@ class SqlConsumer(Consumer):
 
         def take(session: Session) -> tuple[list[Delivery], float, bool]:
             deliveries, pause = claimer.take(session, limit)
-            return deliveries, pause, prune and claimer.prune(session)
+            more = False
+            if prune:
+                # What has been claimed must reach the worker, whatever becomes of the sweeping.
+                with contextlib.suppress(CamoraError):
+                    more = claimer.prune(session)
+            return deliveries, pause, more
 
         taking = self._link.run(take)
         try:

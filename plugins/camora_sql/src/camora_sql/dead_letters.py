@@ -53,6 +53,8 @@ class SqlDeadLetters(DeadLetters):
             if key is not None:
                 session.change(statements.retake_key, (key, job_id, now, job_id))
             session.change(statements.delete_letters, (job_id,))
+            # The failed record stands for good otherwise, and would hide what the new run comes to.
+            session.change_in(statements.delete_records, [job_id], (now,))
             session.announce()
             return True
 

@@ -134,6 +134,16 @@ class Link:
         self._closed = True
         await self._end()
 
+    def abandon(self) -> None:
+        """End the thread of a loop that is closed; from any thread, without waiting."""
+        self._closed = True
+        if self._wakeups is not None:
+            self._wakeups.abandon()
+            self._wakeups = None
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            self._queue.put(None)
+
     async def _end(self) -> None:
         if self._wakeups is not None:
             self._wakeups.close()

@@ -81,8 +81,7 @@ class SqlResultBackend(ResultBackend):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[JobRecord | None] = loop.create_future()
         self._waiting[job_id].add(waiter)
-        if self._watcher is None:
-            self._watcher = loop.create_task(self._watch())
+        self._start_watching()
         self._woken.set()
         if timeout is not None and timeout <= 0:
             timeout = 0.0
@@ -101,6 +100,18 @@ class SqlResultBackend(ResultBackend):
     async def _look_once(self, job_id: str) -> JobRecord | None:
         [record] = await self.fetch([job_id])
         return record if record is not None and record.status.finished else None
+
+    def _start_watching(self) -> None:
+        if self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+            self._watcher.add_done_callback(self._watched)
+
+    def _watched(self, watcher: asyncio.Task[None]) -> None:
+        if self._watcher is watcher:  # it was cancelled before its first step
+            self._watcher = None
+        if watcher.cancelled() and self._waiting:
+            # Somebody cancels every task that there is: those who wait must not wait for ever.
+            self._start_watching()
 
     async def _watch(self) -> None:
         """Look for what is waited for, at each wake-up, until nobody waits."""
@@ -145,6 +156,10 @@ class SqlResultBackend(ResultBackend):
     def twin(self) -> Self:
         """Another backend on the same database, with a connection of its own."""
         return type(self).on(self._store)
+
+    def abandon(self) -> None:
+        """End the thread of a loop that is gone."""
+        self._link.abandon()
 
     async def close(self) -> None:
         """End the thread and its connection."""

@@ -48,6 +48,10 @@ class Wakeups(ABC):
         """Let go of everything. May be repeated."""
         self._subscribers.clear()
 
+    def abandon(self) -> None:
+        """Let go without the loop, which is closed."""
+        self._subscribers.clear()
+
     @abstractmethod
     def _start(self) -> None:
         """The first has subscribed."""
@@ -108,6 +112,12 @@ class InotifyWakeups(Wakeups):
         super().close()
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the watch; a closed loop has no readers any more."""
+        super().abandon()
+        if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 

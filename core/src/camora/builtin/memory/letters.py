@@ -59,6 +59,8 @@ class MemoryDeadLetters(DeadLetters):
             entry.order = store.locked_next_order()
             if old.key is not None:
                 store.keys.retake(old.key, job_id, store.clock.monotonic())
+            # The failed record stands for good otherwise, and would hide what the new run comes to.
+            store.records.forget(job_id, store.clock.monotonic())
             store.locked_enqueue(entry, touched)
         return True
 

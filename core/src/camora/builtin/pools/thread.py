@@ -77,8 +77,15 @@ class ThreadPool(Pool):
     def _start_missing(self) -> None:
         if len(self._serving) < min(self._calls, self._most):
             thread = threading.Thread(target=self._serve, name="camora-thread", daemon=True)
-            self._serving.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                # No more threads are to be had; those that serve will come to it.
+                if not self._serving:
+                    self._calls -= 1
+                    raise
+            else:
+                self._serving.add(thread)
 
     def _cancel(self, job: _Job) -> None:
         with self._lock:
