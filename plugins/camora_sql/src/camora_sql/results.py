@@ -35,6 +35,7 @@ class SqlResultBackend(ResultBackend):
         self._link = Link(store, f"SqlResultBackend({store.dialect.label})")
         self._waiting: dict[str, set[asyncio.Future[JobRecord | None]]] = defaultdict(set)
         self._watcher: asyncio.Task[None] | None = None
+        self._closing = False
         self._woken = asyncio.Event()
 
     @classmethod
@@ -109,7 +110,7 @@ class SqlResultBackend(ResultBackend):
     def _watched(self, watcher: asyncio.Task[None]) -> None:
         if self._watcher is watcher:  # it was cancelled before its first step
             self._watcher = None
-        if watcher.cancelled() and self._waiting:
+        if watcher.cancelled() and self._waiting and not self._closing:
             # Somebody cancels every task that there is: those who wait must not wait for ever.
             self._start_watching()
 
@@ -163,6 +164,7 @@ class SqlResultBackend(ResultBackend):
 
     async def close(self) -> None:
         """End the thread and its connection."""
+        self._closing = True
         for job_id in list(self._waiting):
             self._tell(job_id, None)
         watcher, self._watcher = self._watcher, None
