@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -424,3 +426,59 @@ async def _read_async() -> str:
 
 def _read() -> str:
     return request.get()
+
+
+async def test_what_goes_wrong_is_in_the_log(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = Camora(broker_url)
+
+    @app.task(name="flaky", retry_policy=RetryPolicy(max_tries=2, delay=0))
+    async def flaky() -> None:
+        raise OSError("no way\nsecond line")
+
+    with caplog.at_level(logging.INFO, "camora"):
+        async with app, app.worker(settings=SOON) as worker:
+            await app.dispatch("nobody.knows.it")
+            with pytest.raises(JobFailed):
+                await (await flaky.dispatch()).result(10)
+            while worker.settled < 3:
+                await asyncio.sleep(0.01)
+    text = "\n".join(caplog.messages)
+    assert "attempt failed, again in 0.0 s: OSError: no way" in text
+    assert "failed for good: OSError: no way" in text
+    assert "given back, for 1.0 s: camora.errors.UnknownTask: this worker has no task 'nobody.knows.it'" in text
+    assert "second line" not in text
+
+
+async def test_a_middleware_that_forgets_to_return_the_message_is_told_so() -> None:
+    class Forgetful(Middleware):
+        async def dispatch(self, message: Any, call_next: Any) -> Any:
+            await call_next(message)
+
+    app = Camora(middleware=[Forgetful()])
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        with pytest.raises(ConfigurationError, match="a middleware's dispatch returned None"):
+            await work.dispatch()
+
+
+def test_a_forked_child_dispatches_on_a_connection_of_its_own(tmp_path: Path) -> None:
+    app = Camora(f"sqlite:///{tmp_path}/camora.db")
+
+    @app.task
+    async def work() -> None: ...
+
+    work.dispatch_sync()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work.dispatch_sync()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    app.close_sync()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -103,6 +104,7 @@ class Portal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -115,6 +117,9 @@ class Portal:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._pid != os.getpid():
+                # A forked child has its parent's objects, but not its threads.
+                self._loop, self._pid = None, os.getpid()
             if self._loop is None:
                 loop = self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=loop.run_forever, name="camora-portal", daemon=True)

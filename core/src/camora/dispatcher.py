@@ -12,6 +12,7 @@ from camora.clock import Clock
 from camora.connections import Connection, Connections
 from camora.errors import (
     BrokerUnavailable,
+    ConfigurationError,
     DispatchError,
     DispatchUncertain,
     MessageTooLarge,
@@ -145,6 +146,10 @@ class Dispatcher:
         if self.chain is not None:
             # The chain ends in `publish_message`; what middleware changed is in the message it hands on.
             message = await self.chain(message)
+            if not isinstance(message, Message):
+                raise ConfigurationError(
+                    f"a middleware's dispatch returned {message!r}; it returns what call_next(message) has returned"
+                )
             return Job(message.id, message.task, self._jobs)
         connection = self._connections.ready() or await self._connect()
         [job_id] = await self._publish(connection, [self.envelope(message)])

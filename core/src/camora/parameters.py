@@ -59,7 +59,8 @@ class Parameter:
 
         path, why = explain(error, self.name)
         if isinstance(error, AttributeError):  # cattrs unstructures by field, whatever it is given
-            wanted = getattr(self.annotation, "__name__", str(self.annotation))
+            generic = typing.get_origin(self.annotation) is not None
+            wanted = str(self.annotation) if generic else getattr(self.annotation, "__name__", str(self.annotation))
             why = f"expected {wanted}, got {type(value).__name__}"
         return PayloadError(f"{task}: {path}: {why}", task=task, field=path)
 

@@ -93,10 +93,6 @@ class Catalog:
 
 _DISTRIBUTIONS = {
     "sqlite": "camora-sql",
-    "postgresql": "camora-sql",
-    "postgres": "camora-sql",
-    "mysql": "camora-sql",
-    "mariadb": "camora-sql",
     "redis": "camora-redis",
     "rediss": "camora-redis",
     "valkey": "camora-redis",

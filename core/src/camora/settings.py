@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
@@ -16,18 +15,13 @@ __all__ = ["AppSettings", "WorkerSettings", "mask_url", "structure_settings"]
 
 T = TypeVar("T")
 
+_PASSWORD = re.compile(r"^([A-Za-z0-9+.-]+://[^/@:]*:)[^/]*@")
 _SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key|sig)[^=&]*=)[^&]*")
 
 
 def mask_url(url: str) -> str:
     """The URL with its password, and secrets in its query, replaced by `***`."""
-    parts = urlsplit(url)
-    netloc = parts.netloc
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        name, colon, _ = user.partition(":")
-        netloc = f"{name}{':***' if colon else ''}@{host}"
-    return _SECRET_QUERY.sub(r"\1***", urlunsplit(parts._replace(netloc=netloc)))
+    return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
 
 
 def structure_settings(cls: type[T], given: Mapping[str, Any], *, where: str) -> T:

@@ -39,7 +39,7 @@ def build(asked: Sequence[str] = ()) -> Any:
     from camora.cli.worker import worker
 
     app = cyclopts.App(
-        name="camora", help="Background tasks: run workers, look into queues.", version=lambda: version("camora")
+        name="camora", help="Background tasks: run workers, list plugins.", version=lambda: version("camora")
     )
     app.command(worker, name="worker")
     app.command(list_plugins, name="plugins")

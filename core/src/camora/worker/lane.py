@@ -300,6 +300,8 @@ class Lane:
             self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, outcome.kind.value)
             self._forget(run)
             return
+        if outcome.error is not None:
+            self._tell(run, outcome)
         try:
             settlement = self._verdicts.settlement(run, outcome)
         except Exception as error:
@@ -310,6 +312,20 @@ class Lane:
             self._record_only(run, settlement.record)
         else:
             self._settler.submit(run, settlement)
+
+    def _tell(self, run: Run, outcome: Outcome) -> None:
+        """Say in the log what went wrong; the traceback is with the job's record and its dead letter."""
+        error = outcome.error
+        assert error is not None
+        lines = error.text.splitlines()
+        what = f"{error.type}: {lines[0][:300]}" if lines else error.type
+        match outcome.kind:
+            case OutcomeKind.RETRY:
+                self._logger.info("%s: attempt failed, again in %.1f s: %s", run.label, outcome.delay, what)
+            case OutcomeKind.FAILED:
+                self._logger.warning("%s: failed for good: %s", run.label, what)
+            case OutcomeKind.RELEASED | OutcomeKind.CRASHED:
+                self._logger.warning("%s: given back, for %.1f s: %s", run.label, outcome.delay, what)
 
     def _record_only(self, run: Run, record: JobRecord | None) -> None:
         results = self._parts.connection.results
