@@ -89,6 +89,7 @@ class Lane:
         self._ahead_timer: asyncio.TimerHandle | None = None
         self._too_slow = False
         self._failures = 0
+        self._recently_failed = False
         self._suspect: Delivery | None = None
         self._room = asyncio.Event()
         self._empty = asyncio.Event()
@@ -166,8 +167,6 @@ class Lane:
             if self._stopping:
                 return
             await asyncio.sleep(random.uniform(0.05, min(2.0, 0.1 * 2 ** min(self._failures, 5))))  # noqa: S311 -- jitter
-
-    _recently_failed = False
 
     async def _receive_while_up(self) -> None:
         while not self._stopping:
