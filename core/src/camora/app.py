@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
@@ -19,29 +19,46 @@ from camora.connections import Connections, Portal
 from camora.dispatcher import Dispatcher, Dispatching, NamedTask
 from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
+from camora.events import EventBus
 from camora.ids import IdSource
 from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
 from camora.interfaces.injector import Injector
 from camora.interfaces.middleware import Middleware
+from camora.interfaces.observer import Observer
 from camora.interfaces.pool import PoolSettings
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import CatchUp, Overlap, Trigger
 from camora.job import Job
 from camora.jobs import Jobs
 from camora.letters import Letters
-from camora.options import TaskOptions, TaskOptionsDict, check_name
+from camora.options import (
+    DispatchOptions,
+    DispatchOptionsDict,
+    PatternOptions,
+    TaskOptions,
+    TaskOptionsDict,
+    check_name,
+    rate_or_none,
+    whole,
+)
 from camora.plugins import Catalog
+from camora.queue_control import QueueControl
 from camora.reference import reference_of
 from camora.registry import TaskRegistry
 from camora.retry import classify
+from camora.schedules import DeclaredSchedules, Schedules
 from camora.settings import AppSettings, WorkerSettings
 from camora.signature import Signature
 from camora.task import AnyTask, AsyncTask, BaseTask, SyncTask, Task, check_task_function, default_name
+from camora.units import Rate
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self, Unpack
 
     from camora.outcome import DeadLetter
+    from camora.scheduler import Scheduler
     from camora.worker.supervisor import WorkerProcesses
     from camora.worker.worker import Worker
 
@@ -55,10 +72,15 @@ C = TypeVar("C", bound=type[BaseTask])
 
 @attrs.frozen
 class Queue:
-    """A queue with settings of its own: `concurrency` is how many of its jobs one worker runs at once."""
+    """A queue with settings of its own.
+
+    `concurrency` is how many of its jobs one worker process runs at once; `rate_limit` (such as "100/m") how many may
+    start in a time over all workers. Raises `ConfigurationError`.
+    """
 
     name: str
-    concurrency: int | None = None
+    concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
+    rate_limit: Rate | None = attrs.field(default=None, converter=rate_or_none)
 
 
 class Camora:
@@ -86,13 +108,17 @@ class Camora:
         name: str | None = None,
         logger: logging.Logger | None = None,
         pools: Mapping[str, PoolSettings] | None = None,
+        observers: Iterable[Observer] = (),
+        task_options: Mapping[str, Mapping[str, Any]] | None = None,
         settings: AppSettings | None = None,
+        worker: WorkerSettings | None = None,
         clock: Clock = SYSTEM_CLOCK,
         catalog: Catalog | None = None,
     ) -> None:
         self.name = name or "camora"
         self.logger = logger or logging.getLogger("camora")
         self.settings = settings or AppSettings()
+        self.worker_settings = worker
         self.catalog = catalog or plugins.load()
         self.clock = clock
         self.queues = tuple(queue if isinstance(queue, Queue) else Queue(queue) for queue in queues)
@@ -113,14 +139,33 @@ class Camora:
         self._retry_policy = retry_policy
         self._pools = dict(pools or {})
         self._middleware = [Link(item, "app") for item in middleware]
+        self._observers = tuple(observers)
+        self._task_options = PatternOptions(task_options or {})
+        self._ids: Callable[[], str] = IdSource()
         self._start_hooks: list[Callable[[], Any]] = []
         self._stop_hooks: list[Callable[[], Any]] = []
+        self._declared_schedules = DeclaredSchedules()
         self._compose()
+
+    @classmethod
+    def from_toml(cls, path: str | Path | None = None, *, profile: str | None = None) -> Self:
+        """An app from `camora.toml`, or `[tool.camora]` of `pyproject.toml`, found upwards from the working folder.
+
+        `profile` (else `CAMORA_PROFILE`) lays `[profiles.NAME]` over it; `CAMORA_…` variables go over both. Raises
+        `SettingsError` holding every mistake, each with file, line and what was expected.
+        """
+        from camora.config import app_arguments, read
+
+        found = read(path, profile=profile)
+        app = cls(**app_arguments(found))
+        found.declare_schedules(app)
+        return app
 
     def _compose(self) -> None:
         self._binding = Binding(self.injector)
         self._connections = Connections(self.broker, self.results)
         self._portal = Portal()
+        self.events = EventBus(self._observers, logger=self.logger)
         self._jobs = Jobs(
             connections=self._connections,
             portal=self._portal,
@@ -136,16 +181,27 @@ class Camora:
             connections=self._connections,
             codec=self.codec,
             clock=self.clock,
-            ids=IdSource(),
+            ids=self._ids,
             parameters_of=self._binding.parameters_of,
             jobs=self._jobs,
+            events=self.events,
             capabilities=self.broker.capabilities,
             largest=self.settings.max_message_size,
             timeout=self.settings.dispatch_timeout,
         )
-        self._dispatcher.chain = compose_dispatch(
-            arrange(self._middleware, elsewhere=FRAMEWORK), self._dispatcher.publish_message
+        self._dispatcher.links = arrange(self._middleware, elsewhere=FRAMEWORK)
+        self._dispatcher.chain = compose_dispatch(self._dispatcher.links, self._dispatcher.publish_message)
+        self.schedules = Schedules(
+            connections=self._connections,
+            codec=self.codec,
+            clock=self.clock,
+            catalog=self.catalog,
+            build=self._dispatcher.build,
+            signature=self._signature,
+            events=self.events,
+            declared=self._declared_schedules,
         )
+        self.queue_control = QueueControl(self._connections, self.events, self.clock)
 
     # Making the parts
 
@@ -217,7 +273,7 @@ class Camora:
     def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
         is_async = check_task_function(function)
         label = options.get("name") or default_name(function)
-        config = TaskOptions.build(options, f"task {label!r}")
+        config = TaskOptions.build(self._task_options.over(label, options), f"task {label!r}")
         kind = AsyncTask if is_async else SyncTask
         task: AnyTask = kind(
             function,
@@ -255,7 +311,14 @@ class Camora:
         self, what: BaseTask | type[BaseTask] | str | Signature[T], /, *args: Any, **kwargs: Any
     ) -> Job[Any]:
         """`dispatch` for code without an event loop; blocks."""
-        return self.run_sync(self._dispatcher.one(self._signature(what, args, kwargs)))
+        return self.dispatch_signature_sync(self._signature(what, args, kwargs))
+
+    def options(self, **options: Unpack[DispatchOptionsDict]) -> ConfiguredDispatch:
+        """This app with options for one dispatch: `await app.options(delay=10).dispatch(SendEmail(…))`.
+
+        Raises `ConfigurationError` for an unknown or impossible option.
+        """
+        return ConfiguredDispatch(self, DispatchOptions().merge(options, "dispatch"))
 
     def dispatch_many(self, signatures: Any) -> Dispatching:
         """Dispatch an iterable (async or not) of signatures, in batches.
@@ -267,6 +330,14 @@ class Camora:
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch a signature."""
         return await self._dispatcher.one(signature)
+
+    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch a signature from code without an event loop; blocks."""
+        if signature.options_.connection is None:
+            return self.run_sync(self._dispatcher.one(signature))
+        # Opened by the portal, so that what is missing in the store is made; the statements run in this thread.
+        broker = self.run_sync(self._connections.get()).broker
+        return self._dispatcher.within_here(broker, signature)
 
     def _signature(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         if isinstance(what, Signature):
@@ -298,6 +369,34 @@ class Camora:
         from camora.run_now import run_now
 
         return cast("T", await run_now(self._engine_parts(), self._dispatcher.build(signature), signature.task, self))
+
+    # Schedules
+
+    def schedule(
+        self,
+        key: str,
+        what: Signature[Any] | AnyTask,
+        trigger: Trigger,
+        *,
+        group: str = "default",
+        catch_up: CatchUp = "one",
+        overlap: Overlap = "allow",
+    ) -> None:
+        """Declare that a scheduler dispatches this signature at every moment of the trigger; does no I/O.
+
+        `key` names the schedule for ever. Raises `ConfigurationError` for a key that is taken.
+        """
+        self._declared_schedules.add(
+            key, self._signature(what, (), {}), trigger, group=group, catch_up=catch_up, overlap=overlap
+        )
+
+    def make_scheduler(self, *, groups: Iterable[str] | None = None) -> Scheduler:
+        """A scheduler for the running loop, not yet started; any number may run. Raises `UnsupportedCapability`."""
+        from camora.scheduler import Scheduler
+
+        return Scheduler(
+            self.schedules, groups=None if groups is None else tuple(groups), clock=self.clock, logger=self.logger
+        )
 
     # Jobs and dead letters
 
@@ -360,6 +459,10 @@ class Camora:
         from camora.worker.lanes import lanes
         from camora.worker.worker import Worker, WorkerParts
 
+        if settings is None and self.worker_settings is not None:
+            settings = self.worker_settings
+            if concurrency is not None:
+                settings = attrs.evolve(settings, concurrency=concurrency)
         settings = settings or WorkerSettings.from_environment(os.environ, concurrency=concurrency)
         parts = WorkerParts(
             engine=self._engine_parts(),
@@ -418,6 +521,20 @@ class Camora:
 
     # Life
 
+    @contextmanager
+    def swapped(
+        self, *, broker: Broker, results: ResultBackend | None, clock: Clock, ids: Callable[[], str]
+    ) -> Iterator[None]:
+        """Inside the block, the app stands on other parts; for tests. Not while a worker of it runs."""
+        before = self.broker, self.results, self.clock, self._ids
+        self.broker, self.results, self.clock, self._ids = broker, results, clock, ids
+        self._compose()
+        try:
+            yield
+        finally:
+            self.broker, self.results, self.clock, self._ids = before
+            self._compose()
+
     def override(self, kind: Any, replacement: Any) -> AbstractContextManager[None]:
         """Inside the block, this type is answered with `replacement` (an instance); for tests."""
         return self._override({kind: lambda: replacement})
@@ -436,6 +553,7 @@ class Camora:
 
     async def close(self) -> None:
         """Let go of this loop's connections, and of the thread behind the `_sync` methods."""
+        await self.events.close()
         await self._connections.close()
         await asyncio.to_thread(self.close_sync)
 
@@ -452,6 +570,27 @@ class Camora:
 
     def __repr__(self) -> str:
         return f"<Camora {self.name!r} on {self.broker!r}, {len(self.tasks.by_name)} tasks>"
+
+
+class ConfiguredDispatch:
+    """An app seen with options; the app itself is unchanged."""
+
+    def __init__(self, app: Camora, options: DispatchOptions) -> None:
+        self._app = app
+        self._options = options
+
+    async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `Camora.dispatch`, with these options."""
+        return await self._app.dispatch_signature(self._with_options(what, args, kwargs))
+
+    def dispatch_sync(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `Camora.dispatch_sync`, with these options."""
+        return self._app.dispatch_signature_sync(self._with_options(what, args, kwargs))
+
+    def _with_options(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
+        found = self._app._signature(what, args, kwargs)  # noqa: SLF001 -- one unit with the app
+        options = found.options_.over(self._options)
+        return Signature(found.task, found.args, found.kwargs, immutable=found.immutable, options=options)
 
 
 class _Decorator:

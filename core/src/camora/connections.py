@@ -13,9 +13,12 @@ import attrs
 
 from camora.errors import ConfigurationError
 from camora.interfaces.broker import Broker
+from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
+from camora.interfaces.workers import WorkerDirectory
 
-__all__ = ["Connection", "Connections", "Portal"]
+__all__ = ["Connection", "Connections", "Portal", "companion_of"]
 
 R = TypeVar("R")
 
@@ -27,6 +30,59 @@ class Connection:
     broker: Broker
     results: ResultBackend | None
     atomic: bool
+    _companions: dict[str, asyncio.Task[Any]] = attrs.field(factory=dict, init=False)
+
+    async def limits(self) -> Limits | None:
+        """Limits across workers, opened by the first who asks; None when neither store keeps them."""
+        return await self._companion("own_limits")  # type: ignore[no-any-return]
+
+    async def schedules(self) -> ScheduleStore | None:
+        """The schedule store; as `limits`."""
+        return await self._companion("own_schedules")  # type: ignore[no-any-return]
+
+    async def workers(self) -> WorkerDirectory | None:
+        """The directory of workers; as `limits`."""
+        return await self._companion("own_workers")  # type: ignore[no-any-return]
+
+    async def _companion(self, kind: str) -> Any:
+        opening = self._companions.get(kind)
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
+            opening = self._companions[kind] = asyncio.get_running_loop().create_task(self._open(kind))
+        # Shielded: whoever is cancelled while waiting must not take it away from the others.
+        return await asyncio.shield(opening)
+
+    async def _open(self, kind: str) -> Any:
+        found = companion_of(self.broker, self.results, kind)
+        if found is not None:
+            await found.open()
+        return found
+
+    async def close(self) -> None:
+        """Close everything, companions first."""
+        for opening in self._companions.values():
+            with contextlib.suppress(Exception):
+                found = await opening
+                if found is not None:
+                    await found.close()
+        self._companions.clear()
+        if self.results is not None:
+            await self.results.close()
+        await self.broker.close()
+
+    def abandon(self) -> None:
+        """As `Broker.abandon`, for everything."""
+        for opening in self._companions.values():
+            if opening.done() and not opening.cancelled() and opening.exception() is None and opening.result():
+                opening.result().abandon()
+        self.broker.abandon()
+        if self.results is not None:
+            self.results.abandon()
+
+
+def companion_of(broker: Broker, results: ResultBackend | None, kind: str) -> Any:
+    """What the broker keeps under this name (`own_limits` …), else what the result backend does, unopened; or None."""
+    found = getattr(broker, kind)()
+    return found if found is not None or results is None else getattr(results, kind)()
 
 
 class Connections:
@@ -84,19 +140,13 @@ class Connections:
         if opening is None:
             return
         with contextlib.suppress(Exception):
-            connection = await opening
-            if connection.results is not None:
-                await connection.results.close()
-            await connection.broker.close()
+            await (await opening).close()
 
     def _drop_dead_loops(self) -> None:
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             opening = self._by_loop.pop(loop)
             if opening.done() and not opening.cancelled() and opening.exception() is None:
-                connection = opening.result()
-                connection.broker.abandon()
-                if connection.results is not None:
-                    connection.results.abandon()
+                opening.result().abandon()
 
 
 class Portal:

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any
 
+from camora.chain import Link, compose_dispatch
 from camora.clock import Clock
 from camora.connections import Connection, Connections
 from camora.errors import (
@@ -19,9 +20,12 @@ from camora.errors import (
     PayloadError,
     UnsupportedCapability,
 )
+from camora.events import EventBus
 from camora.ids import IdSource
+from camora.interfaces.broker import Broker
 from camora.interfaces.capabilities import Capabilities
 from camora.interfaces.codec import Codec
+from camora.interfaces.observer import JobDispatched
 from camora.job import Job, JobsPort
 from camora.message import Envelope, Message
 from camora.options import DispatchOptions, TaskOptions
@@ -56,6 +60,7 @@ class Dispatcher:
         ids: IdSource,
         parameters_of: Callable[[AnyTask], Parameters],
         jobs: JobsPort,
+        events: EventBus,
         capabilities: Capabilities,
         largest: int,
         timeout: float,
@@ -66,10 +71,13 @@ class Dispatcher:
         self._ids = ids
         self._parameters_of = parameters_of
         self._jobs = jobs
+        self._events = events
         self._capabilities = capabilities
         self._largest = min(largest, capabilities.largest or largest)
         self._timeout = timeout
         self.chain: Callable[[Message], Awaitable[Message]] | None = None
+        self.links: Sequence[Link] = ()
+        """What `chain` is made of, but for its innermost end."""
 
     def build(self, signature: Signature[Any]) -> Message:
         """The message for a signature: bound, checked, unstructured. No I/O. Raises `DispatchError`s."""
@@ -143,6 +151,8 @@ class Dispatcher:
     async def one(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch one job."""
         message = self.build(signature)
+        if signature.options_.connection is not None:
+            return await self._within(signature.options_.connection, message)
         if self.chain is not None:
             # The chain ends in `publish_message`; what middleware changed is in the message it hands on.
             message = await self.chain(message)
@@ -155,6 +165,39 @@ class Dispatcher:
         [job_id] = await self._publish(connection, [self.envelope(message)])
         return Job(job_id, message.task, self._jobs)
 
+    async def _within(self, transaction: Any, message: Message) -> Job[Any]:
+        connection = self._connections.ready() or await self._connect()
+        return await self._publish_within(connection.broker, transaction, message)
+
+    async def _publish_within(self, broker: Broker, transaction: Any, message: Message) -> Job[Any]:
+        """Through the chain, too, but into the caller's transaction: not repeated, for it is the caller's to end."""
+
+        async def publish(message: Message) -> Message:
+            [job_id] = await broker.publish_within(transaction, [self.envelope(message)])
+            return message if job_id == message.id else _with_id(message, job_id)
+
+        message = await (compose_dispatch(self.links, publish) or publish)(message)
+        return Job(message.id, message.task, self._jobs)
+
+    def within_here(self, broker: Broker, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch into a synchronous connection's transaction, in the caller's thread, where that connection lives.
+
+        `broker` was opened somewhere, and is asked for nothing but statements. Raises `ConfigurationError` when a
+        middleware waits for the event loop: there is none here.
+        """
+        message = self.build(signature)
+        step = self._publish_within(broker, signature.options_.connection, message)
+        try:
+            step.send(None)
+        except StopIteration as done:
+            job: Job[Any] = done.value
+            return job
+        step.close()
+        raise ConfigurationError(
+            f"{message.task}: dispatch_sync with connection= cannot wait, and a middleware's dispatch (or an "
+            "asynchronous connection) did; use  await ….dispatch(…)"
+        )
+
     async def publish_message(self, message: Message) -> Message:
         """The innermost end of the dispatch chain."""
         connection = self._connections.ready() or await self._connect()
@@ -163,7 +206,7 @@ class Dispatcher:
 
     async def batch(self, signatures: Sequence[Signature[Any]]) -> list[Job[Any]]:
         """Dispatch a batch in one step of the broker."""
-        if self.chain is not None:
+        if self.chain is not None or any(signature.options_.connection is not None for signature in signatures):
             return [await self.one(signature) for signature in signatures]
         envelopes = [self.envelope(self.build(signature)) for signature in signatures]
         connection = self._connections.ready() or await self._connect()
@@ -176,6 +219,19 @@ class Dispatcher:
         return connection
 
     async def _publish(self, connection: Connection, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        ids = await self._try_to_publish(connection, envelopes)
+        if self._events.active:
+            now = self._clock.now_ms()
+            for job_id, envelope in zip(ids, envelopes, strict=True):
+                if job_id == envelope.id:  # else it was a repetition of a job that is there already
+                    self._events.emit(
+                        JobDispatched(
+                            at=now, job_id=job_id, task=envelope.task, queue=envelope.queue, attempt=1, due=envelope.due
+                        )
+                    )
+        return ids
+
+    async def _try_to_publish(self, connection: Connection, envelopes: Sequence[Envelope]) -> Sequence[str]:
         if not connection.broker.capabilities.shared:
             return await connection.broker.publish(envelopes)  # no network, no waiting
         ids: Sequence[str] = await self._retrying(

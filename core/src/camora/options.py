@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, get_args
 
 import attrs
 
-from camora.clock import seconds, to_epoch_ms
+from camora.clock import to_epoch_ms
 from camora.errors import ConfigurationError, DispatchError
 from camora.retry import RetryPolicy, classify
+from camora.units import Rate, duration, rate
 
 __all__ = [
     "AckMode",
@@ -19,9 +21,12 @@ __all__ = [
     "DispatchOptionsDict",
     "Execution",
     "FailureMode",
+    "PatternOptions",
     "TaskOptions",
     "TaskOptionsDict",
     "check_name",
+    "rate_or_none",
+    "whole",
 ]
 
 Execution = Literal["async", "sync", "thread", "process"]
@@ -54,9 +59,9 @@ class TaskOptionsDict(TypedDict, total=False):
     name: str | None
     queue: str
     retry_policy: Any
-    timeout: float | timedelta | None
-    delay: float | timedelta
-    expires: float | timedelta | None
+    timeout: float | timedelta | str | None
+    delay: float | timedelta | str
+    expires: float | timedelta | str | None
     priority: int
     pool: str | None
     execution: Execution | None
@@ -64,24 +69,27 @@ class TaskOptionsDict(TypedDict, total=False):
     on_failure: FailureMode
     keep_result: bool
     max_concurrency: int | None
+    rate_limit: str | Rate | None
+    limit_by: str | Callable[..., str] | None
     key: str | Callable[..., str] | None
-    key_ttl: float | timedelta
+    key_ttl: float | timedelta | str
 
 
 class DispatchOptionsDict(TypedDict, total=False):
     """The keyword arguments of `task.options(...)`, for type checkers."""
 
     queue: str
-    delay: float | timedelta
+    delay: float | timedelta | str
     eta: datetime | None
-    expires: float | timedelta | datetime | None
+    expires: float | timedelta | datetime | str | None
     priority: int
     retry_policy: RetryPolicy | None
-    timeout: float | timedelta | None
+    timeout: float | timedelta | str | None
     key: str | None
-    key_ttl: float | timedelta
+    key_ttl: float | timedelta | str
     headers: Mapping[str, str]
     job_id: str | None
+    connection: Any
 
 
 def _choice(what: Any) -> Callable[[Any, Any, Any], None]:
@@ -94,7 +102,9 @@ def _choice(what: Any) -> Callable[[Any, Any, Any], None]:
     return check
 
 
-def _whole(smallest: int, largest: int) -> Callable[[Any, Any, Any], None]:
+def whole(smallest: int, largest: int) -> Callable[[Any, Any, Any], None]:
+    """A validator: a whole number in these bounds, or None."""
+
     def check(_: Any, attribute: Any, value: Any) -> None:
         if value is None:
             return
@@ -105,7 +115,21 @@ def _whole(smallest: int, largest: int) -> Callable[[Any, Any, Any], None]:
 
 
 def _duration(value: Any) -> Any:
-    return seconds(value) if isinstance(value, timedelta) else value
+    """Seconds; what is none stays as it is, for the validator to name."""
+    if isinstance(value, (timedelta, str)):
+        try:
+            return duration(value)
+        except ValueError:
+            return value
+    return value
+
+
+def rate_or_none(value: Any) -> Any:
+    """A `Rate` from a text; None stays None. Raises `ConfigurationError`."""
+    try:
+        return None if value is None else rate(value)
+    except ValueError as error:
+        raise ConfigurationError(f"rate_limit={error}") from None
 
 
 def _seconds(*, zero: bool) -> Callable[[Any, Any, Any], None]:
@@ -113,7 +137,9 @@ def _seconds(*, zero: bool) -> Callable[[Any, Any, Any], None]:
         if value is None or isinstance(value, datetime):
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"{attribute.name}={value!r}: seconds (a number) or a timedelta")
+            raise ConfigurationError(
+                f'{attribute.name}={value!r}: seconds (a number), a timedelta, or a text such as "30s"'
+            )
         if not (value >= 0 if zero else value > 0) or value > 3.2e11:
             raise ConfigurationError(
                 f"{attribute.name}={value!r}: must be {'0 or more' if zero else 'more than 0'} seconds"
@@ -160,8 +186,11 @@ class TaskOptions:
     `execution` is where the function runs (default: `async` for coroutine functions, `thread` for others); `pool`
     names a pool instead. `ack="after"` settles when the job has ended (at least once); `"before"` when it starts (at
     most once: a crash loses it, and it is never retried); `"always"` after the run, whatever came of it (a failure is
-    recorded, not dead-lettered). `on_failure` is what becomes of a message whose tries are used up. `key` is an
-    idempotency key: a function of the task's arguments, or a format string over them such as `"order-{order_id}"`.
+    recorded, not dead-lettered). `on_failure` is what becomes of a message whose tries are used up.
+
+    `max_concurrency` is how many of its jobs run at once, and `rate_limit` (such as "100/m") how many attempts may
+    start in a time, over all workers; with `limit_by` both hold for each value of it apart. `key` is an idempotency
+    key. Both are functions of the task's arguments, or format strings over them such as `"order-{order_id}"`.
     """
 
     name: str | None = attrs.field(default=None, validator=_name("task"))
@@ -170,13 +199,15 @@ class TaskOptions:
     timeout: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
     delay: float = attrs.field(default=0.0, converter=_duration, validator=_seconds(zero=True))
     expires: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
-    priority: int = attrs.field(default=0, validator=_whole(0, PRIORITY_MAX))
+    priority: int = attrs.field(default=0, validator=whole(0, PRIORITY_MAX))
     pool: str | None = attrs.field(default=None, validator=_name("pool"))
     execution: Execution | None = attrs.field(default=None, validator=_choice(Execution))
     ack: AckMode = attrs.field(default="after", validator=_choice(AckMode))
     on_failure: FailureMode = attrs.field(default="dead_letter", validator=_choice(FailureMode))
     keep_result: bool = attrs.field(default=True, validator=_flag)
-    max_concurrency: int | None = attrs.field(default=None, validator=_whole(1, 1_000_000))
+    max_concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
+    rate_limit: Rate | None = attrs.field(default=None, converter=rate_or_none)
+    limit_by: str | Callable[..., str] | None = None
     key: str | Callable[..., str] | None = None
     key_ttl: float = attrs.field(default=0.0, converter=_duration, validator=_seconds(zero=True))
 
@@ -202,19 +233,22 @@ class DispatchOptions:
     """Options of one dispatch; None leaves what the task says. Durations are seconds.
 
     `eta` is an aware datetime; with both, `delay` is added to it. `expires` is seconds from now or an aware datetime.
+    `connection` is a connection or session of the caller's, inside whose transaction the job is enqueued: see
+    `Broker.publish_within`.
     """
 
     queue: str | None = attrs.field(default=None, validator=_name("queue"))
     delay: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=True))
     eta: datetime | None = None
     expires: float | datetime | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
-    priority: int | None = attrs.field(default=None, validator=_whole(0, PRIORITY_MAX))
+    priority: int | None = attrs.field(default=None, validator=whole(0, PRIORITY_MAX))
     retry_policy: RetryPolicy | None = None
     timeout: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
     key: str | None = None
     key_ttl: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=True))
     headers: Mapping[str, str] = attrs.field(factory=dict, converter=_headers)
     job_id: str | None = None
+    connection: Any = None
 
     def merge(self, given: Mapping[str, Any], where: str) -> DispatchOptions:
         """These options with others on top. Raises `ConfigurationError` naming the task and the option."""
@@ -229,6 +263,10 @@ class DispatchOptions:
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
 
+    def over(self, others: DispatchOptions) -> DispatchOptions:
+        """These options, and where they leave something open, the others'."""
+        return attrs.evolve(others, **attrs.asdict(self, recurse=False, filter=_is_set))
+
     def due_ms(self, now: int, default_delay: float) -> int:
         """When the job is due, in milliseconds since the epoch; 0 for now. Raises `DispatchError`."""
         delay = default_delay if self.delay is None else self.delay
@@ -242,6 +280,31 @@ class DispatchOptions:
             return _moment("expires", self.expires)
         span = default if self.expires is None else self.expires
         return None if span is None else now + round(span * 1000)
+
+
+def _is_set(attribute: Any, value: Any) -> bool:
+    return value is not None and not (attribute.name == "headers" and not value)
+
+
+class PatternOptions:
+    """Options of tasks from settings, by task name or pattern.
+
+    An exact name's options go over what the code says: they are the deployment's word. A pattern's (with `*`, as in
+    `shop.tasks:*`) are defaults, for what the code leaves open; of several patterns the longest goes first.
+    """
+
+    def __init__(self, by_pattern: Mapping[str, Mapping[str, Any]]) -> None:
+        self._exact = {name: dict(options) for name, options in by_pattern.items() if "*" not in name}
+        patterns = [(name, dict(options)) for name, options in by_pattern.items() if "*" in name]
+        self._patterns = sorted(patterns, key=lambda item: (len(item[0]), item[0]))
+
+    def over(self, name: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a task of this name that was declared with these."""
+        merged: dict[str, Any] = {}
+        for pattern, options in self._patterns:
+            if fnmatch.fnmatchcase(name, pattern):
+                merged.update(options)
+        return {**merged, **declared, **self._exact.get(name, {})}
 
 
 def _moment(name: str, value: datetime) -> int:

@@ -52,6 +52,11 @@ class Signature(Generic[R_co]):
         job: Job[R_co] = await self.task.port.dispatch_signature(self)
         return job
 
+    def dispatch_sync(self) -> Job[R_co]:
+        """Dispatch it now, from code without an event loop; blocks."""
+        job: Job[R_co] = self.task.port.dispatch_signature_sync(self)
+        return job
+
     def __repr__(self) -> str:
         parts = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
         return f"{self.task.name}.{'si' if self.immutable else 's'}({', '.join(parts)})"

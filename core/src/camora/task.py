@@ -30,8 +30,8 @@ class DispatchPort(Protocol):
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch."""
 
-    def run_sync(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine of the app's from code without an event loop."""
+    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch from code without an event loop; blocks."""
 
 
 @dataclass_transform(field_specifiers=(attrs.field,))
@@ -128,7 +128,7 @@ class Task(Generic[P, R]):
 
     def dispatch_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`dispatch` for code without an event loop, or in a thread; blocks."""
-        return cast("Job[R]", self.port.run_sync(self.port.dispatch_signature(Signature(self, args, kwargs))))
+        return cast("Job[R]", self.port.dispatch_signature_sync(Signature(self, args, kwargs)))
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -180,7 +180,7 @@ class Configured(Generic[P, R]):
 
     def dispatch_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `Task.dispatch_sync`, with these options."""
-        return cast("Job[R]", self._task.port.run_sync(self._task.port.dispatch_signature(self.s(*args, **kwargs))))
+        return cast("Job[R]", self._task.port.dispatch_signature_sync(self.s(*args, **kwargs)))
 
 
 def check_task_function(function: Any) -> bool:

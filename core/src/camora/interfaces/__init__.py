@@ -3,50 +3,105 @@
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings, JobState, Leases, LeaseVerdict
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.codec import Codec
+from camora.interfaces.companions import Companions
 from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.injector import Injector, JobScope
+from camora.interfaces.limits import Ask, Limit, Limits, LimitUse
 from camora.interfaces.middleware import Middleware
-from camora.interfaces.observer import Event, Observer
+from camora.interfaces.observer import (
+    Event,
+    JobCancelled,
+    JobDeadLettered,
+    JobDiscarded,
+    JobDispatched,
+    JobEvent,
+    JobExpired,
+    JobFailed,
+    JobReceived,
+    JobReleased,
+    JobRetried,
+    JobStarted,
+    JobSucceeded,
+    LeaseLost,
+    Observer,
+    QueuePaused,
+    QueueResumed,
+    ScheduleFired,
+    WorkerEvent,
+    WorkerStarted,
+    WorkerStopping,
+)
 from camora.interfaces.operations import Check, CheckResult, Command
 from camora.interfaces.pool import Call, Pool, PoolSettings, ProcessDied, RemoteError, TaskExit
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.retry import RetryPolicyLike
-from camora.interfaces.schedule import Fire, ScheduleRecord, ScheduleStore, Trigger
+from camora.interfaces.schedule import CatchUp, Fire, Overlap, ScheduleRecord, ScheduleStore, Trigger
+from camora.interfaces.workers import Order, RunningJob, WorkerDirectory, WorkerInfo
 
 __all__ = [
+    "Ask",
     "Broker",
     "BrokerState",
     "Call",
     "CancelResult",
     "Capabilities",
+    "CatchUp",
     "Check",
     "CheckResult",
     "Codec",
     "Command",
+    "Companions",
     "Consumer",
     "ConsumerSettings",
     "DeadLetters",
     "Event",
     "Fire",
     "Injector",
+    "JobCancelled",
+    "JobDeadLettered",
+    "JobDiscarded",
+    "JobDispatched",
+    "JobEvent",
+    "JobExpired",
+    "JobFailed",
+    "JobReceived",
+    "JobReleased",
+    "JobRetried",
     "JobScope",
+    "JobStarted",
     "JobState",
+    "JobSucceeded",
+    "LeaseLost",
     "LeaseVerdict",
     "Leases",
+    "Limit",
+    "LimitUse",
+    "Limits",
     "Middleware",
     "Observer",
+    "Order",
+    "Overlap",
     "Pool",
     "PoolSettings",
     "ProcessDied",
+    "QueuePaused",
+    "QueueResumed",
     "QueuedJob",
     "Queues",
     "RemoteError",
     "ResultBackend",
     "RetryPolicyLike",
+    "RunningJob",
+    "ScheduleFired",
     "ScheduleRecord",
     "ScheduleStore",
     "Support",
     "TaskExit",
     "Trigger",
+    "WorkerDirectory",
+    "WorkerEvent",
+    "WorkerInfo",
+    "WorkerStarted",
+    "WorkerStopping",
 ]

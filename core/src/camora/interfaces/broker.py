@@ -10,11 +10,13 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
+from camora.errors import UnsupportedCapability
 from camora.interfaces.capabilities import Capabilities
+from camora.interfaces.companions import Companions
 from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
@@ -128,7 +130,7 @@ class Consumer(ABC):
         """Let go of connections. What is unsettled comes back to others when its lease lapses. May be repeated."""
 
 
-class Broker(ABC):
+class Broker(Companions, ABC):
     """A store of messages. Belongs to the event loop in which it was opened; `twin` serves another one.
 
     Making one does no I/O. Its text form masks secrets.
@@ -151,6 +153,23 @@ class Broker(ABC):
         Raises `BrokerUnavailable` when nothing was stored, `DispatchUncertain` when it cannot be known.
         """
 
+    async def publish_within(self, connection: Any, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        """As `publish`, inside a transaction of the caller's own, on a connection or session of the caller's.
+
+        Rolled back, the messages never were; committed, they are there, and workers wake up. Nothing is committed here
+        and the connection stays the caller's. What an error means for the transaction is the database's business.
+
+        Synchronous connections are used without ever waiting for the event loop, and nothing but `connection` is used,
+        so it may be called in any thread. Raises `UnsupportedCapability` where the broker does not declare
+        `transactions`, or `ConfigurationError` for a connection that is none, or is one to another database.
+        """
+        del connection, envelopes
+        raise UnsupportedCapability(
+            f"{self!r} has no transactions to join: options(connection=…) needs a broker in the same database as your "
+            "own data (camora-sql)",
+            capability="transactions",
+        )
+
     @abstractmethod
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer of these queues, in this loop. Queues need not exist. The caller closes it."""
@@ -167,7 +186,7 @@ class Broker(ABC):
         """True when `Consumer.settle` writes `Settlement.record` where `results` reads, in the same step."""
         return False
 
-    def abandon(self) -> None:  # noqa: B027 -- most have nothing to do
+    def abandon(self) -> None:
         """Let go of what it holds although its event loop is gone: from any thread, without waiting. May be repeated.
 
         Called for programs that close their loop without closing the app; a broker without threads or sockets of its

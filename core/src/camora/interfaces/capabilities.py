@@ -28,6 +28,7 @@ class Capabilities:
     first. `dedup`: the same id, or the same unfinished `key`, is published once. `fanout`: one message reaches many
     queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `counts` and `list`. `cancel`: `Queues.cancel`.
     `atomic_settle`: acknowledgement, successors, retry and (see `Broker.settles_into`) the record are one step.
+    `transactions`: `Broker.publish_within`.
     `leases`: deliveries come back by themselves when their worker dies silently. `shared`: several processes may use
     it. `durable`: messages outlive every process. `largest` is bytes of a body, `longest_delay` seconds; None is no
     limit.
@@ -42,6 +43,7 @@ class Capabilities:
     cancel: Support = Support.UNSUPPORTED
     atomic_settle: Support = Support.UNSUPPORTED
     leases: Support = Support.UNSUPPORTED
+    transactions: Support = Support.UNSUPPORTED
     shared: Support = Support.UNSUPPORTED
     durable: Support = Support.UNSUPPORTED
     largest: int | None = None

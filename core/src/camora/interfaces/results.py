@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
+from camora.interfaces.companions import Companions
 from camora.outcome import JobRecord
 
 __all__ = ["ResultBackend"]
 
 
-class ResultBackend(ABC):
+class ResultBackend(Companions, ABC):
     """A store of job records. Belongs to the event loop in which it was opened; `twin` serves another one."""
 
     @abstractmethod
@@ -45,7 +46,7 @@ class ResultBackend(ABC):
     def twin(self) -> Self:
         """An unopened backend on the same store, for another event loop or thread."""
 
-    def abandon(self) -> None:  # noqa: B027 -- most have nothing to do
+    def abandon(self) -> None:
         """As `Broker.abandon`."""
 
     @abstractmethod

@@ -5,11 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import msgspec
 
-__all__ = ["Fire", "ScheduleRecord", "ScheduleStore", "Trigger"]
+__all__ = ["CatchUp", "Fire", "Overlap", "ScheduleRecord", "ScheduleStore", "Trigger"]
+
+CatchUp = Literal["one", "all", "none"]
+"""Ticks missed while no scheduler ran: fire once for all of them, for each, or not at all."""
+Overlap = Literal["allow", "skip"]
+"""When the job of the tick before is unfinished: fire all the same, or leave this tick out."""
 
 
 @runtime_checkable
@@ -17,36 +22,51 @@ class Trigger(Protocol):
     """Moments in time. Immutable, without I/O."""
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """The first moment strictly after this aware one; None when there is none any more."""
+        """The first moment strictly after this aware one, aware and in UTC; None when there is none any more."""
 
     def describe(self) -> dict[str, Any]:
-        """Plain data from which its provider makes an equal trigger; stored with the schedule."""
+        """Plain data from which its provider makes an equal trigger: `{"use": provider's name, **settings}`."""
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored schedule. `last` and `next` are milliseconds since the epoch."""
+    """A stored schedule. Moments are milliseconds since the epoch."""
 
     key: str
     group: str = "default"
     trigger: dict[str, Any] = msgspec.field(default_factory=dict)
-    signature: bytes = b""
+    """What `Trigger.describe` answered."""
+    task: str = ""
+    queue: str = ""
+    message: bytes = b""
+    """The encoded message that each tick sends, with an id and times of its own."""
     origin: str = "code"
     """`code` and `config` schedules follow the deploy; `runtime` ones stay until removed."""
+    catch_up: CatchUp = "one"
+    overlap: Overlap = "allow"
     paused: bool = False
     last: int | None = None
+    """The tick that fired last."""
+    last_job: str = ""
     next: int | None = None
+    """The next tick; None when there is none any more."""
+    version: int = 0
+    """Grows with every change of the record; the store counts it."""
 
 
 class Fire(msgspec.Struct, frozen=True, kw_only=True):
-    """One due tick, claimed: (key, tick) is unique in the store for ever."""
+    """A due schedule, lent to one scheduler. `receipt` is the store's fencing token."""
 
-    key: str
-    tick: int
     record: ScheduleRecord
+    receipt: Any = None
 
 
 class ScheduleStore(ABC):
-    """Keeps schedules, and hands out each tick once, however many schedulers ask."""
+    """Keeps schedules, and lends each due one to one scheduler at a time, however many ask.
+
+    A scheduler claims what is due, publishes the jobs (their ids follow from key and tick, so that a repeat is
+    recognised), and moves the schedule on with `advance`. Dies it in between, the lease lapses and another one
+    repeats the tick under the same id.
+    """
 
     @abstractmethod
     async def open(self) -> None:
@@ -54,23 +74,58 @@ class ScheduleStore(ABC):
 
     @abstractmethod
     async def put(self, records: Sequence[ScheduleRecord]) -> None:
-        """Add or replace by key; the last tick and the pause of an existing one stay."""
+        """Add or replace by key.
+
+        Of an existing record `last`, `last_job` and `paused` stay, and `next` too unless its trigger has changed; a
+        `runtime` record is not replaced by one of another origin, and the other way round: raises
+        `ConfigurationError` naming key and origin. An unchanged record is not written.
+        """
 
     @abstractmethod
     async def remove(self, keys: Sequence[str]) -> int:
-        """Delete; returns how many there were."""
+        """Delete; returns how many there were. A fire under way loses its lease."""
 
     @abstractmethod
     async def list(self, group: str | None = None) -> Sequence[ScheduleRecord]:
         """All schedules of a group, or all, in order of key."""
 
     @abstractmethod
-    async def claim(self, key: str, tick: int, next_tick: int | None, holder: str) -> Fire | None:
-        """Take one tick, atomically, and note the next; None when another scheduler has it already."""
+    async def pause(self, keys: Sequence[str], *, paused: bool = True, next_ticks: Sequence[int | None] = ()) -> int:
+        """Pause or resume; when resuming, `next_ticks` (one each) replace the ticks missed. Returns how many exist."""
+
+    @abstractmethod
+    async def claim(
+        self, now: int, *, holder: str, lease: float, groups: Sequence[str] | None = None, limit: int = 100
+    ) -> Sequence[Fire]:
+        """Lend out, atomically, up to `limit` schedules that are due at `now` (ms), the oldest tick first.
+
+        Not those that are paused or lent already. They come back after `lease` seconds unless advanced.
+        """
+
+    @abstractmethod
+    async def advance(self, fire: Fire, *, last: int | None, next_tick: int | None, job_id: str = "") -> bool:
+        """Note what fired and what comes next, and end the loan; False, changing nothing, when it was lent anew.
+
+        `last` None: nothing fired, only `next` moves.
+        """
+
+    @abstractmethod
+    async def next_due(self, groups: Sequence[str] | None = None) -> int | None:
+        """The earliest `next` of all that are not paused, in milliseconds; what is lent counts with its lease's end."""
+
+    @abstractmethod
+    async def changed(self, timeout: float) -> None:
+        """Return soon after somebody has changed a schedule, at the latest after `timeout` seconds.
+
+        Early is allowed. A scheduler sleeps here.
+        """
 
     @abstractmethod
     def twin(self) -> Self:
         """An unopened store on the same data, for another event loop."""
+
+    def abandon(self) -> None:  # noqa: B027 -- most have nothing to do
+        """As `Broker.abandon`."""
 
     @abstractmethod
     async def close(self) -> None:
