@@ -56,8 +56,8 @@ class Limits(ABC):
         Answers 0.0 for a grant, else the seconds after which asking again makes sense (for a rate: when the window
         has room again; for slots, when the oldest lease lapses at the latest, and at most 1 s). Slots are held for
         `lease` seconds, renewed by `keep`. A holder that asks again for a slot it holds is granted it again, and is
-        counted once; a rate is not charged twice for the same holder within the window's length or 60 s, whichever
-        is shorter, so that an answer that was lost can be asked for again.
+        counted once. After a lost answer one may ask again: a rate is then charged twice, and comes out lower than
+        allowed, never higher.
         """
 
     @abstractmethod

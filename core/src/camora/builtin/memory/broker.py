@@ -8,12 +8,14 @@ from typing import Self
 from camora.builtin.memory.consumer import MemoryConsumer
 from camora.builtin.memory.inspection import MemoryQueues
 from camora.builtin.memory.letters import MemoryDeadLetters
+from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.builtin.memory.store import MemoryStore
 from camora.errors import BrokerUnavailable
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.message import Envelope
@@ -76,6 +78,10 @@ class MemoryBroker(Broker):
     def own_results(self) -> ResultBackend:
         """A memory result backend on the same store."""
         return MemoryResultBackend(self.store)
+
+    def own_limits(self) -> Limits:
+        """Limits on the same store."""
+        return MemoryLimits(self.store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for a memory result backend on the same store."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.records import Wakes
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.waiting import Waiter, wake_all
+from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.outcome import JobRecord
 
@@ -24,6 +26,10 @@ class MemoryResultBackend(ResultBackend):
     def shares(self, store: MemoryStore) -> bool:
         """True when its records lie in this store."""
         return self._memory is store
+
+    def own_limits(self) -> Limits:
+        """Limits on the same store."""
+        return MemoryLimits(self._memory)
 
     async def open(self) -> None:
         """Nothing to connect to."""

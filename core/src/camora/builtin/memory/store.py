@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
+from camora.builtin.memory.counters import Counters
 from camora.builtin.memory.dedup import FinishedIds, Keys
 from camora.builtin.memory.delayed import Delayed
 from camora.builtin.memory.entries import Entry, Stake
@@ -48,6 +49,7 @@ class MemoryStore:
         self.keys = Keys()
         self.letters: dict[str, DeadLetter] = {}
         self.records = Records(most_records)
+        self.counters = Counters()
         self.flagged: set[str] = set()
         """Ids of leased jobs that somebody has asked to cancel."""
         self._idle: set[Waiter[None]] = set()
