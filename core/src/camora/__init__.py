@@ -1,22 +1,27 @@
 """Background tasks: one API over any broker, everything a plugin, nothing lost."""
 
-from camora.app import Camora, Queue
-from camora.context import Context
-from camora.dependencies import dependency, inject
-from camora.errors import CamoraError
-from camora.hookspecs import hookimpl
-from camora.interfaces.middleware import Middleware
-from camora.interfaces.pool import PoolSettings
-from camora.job import Job, JobInfo
-from camora.message import Message
-from camora.options import TaskOptions
-from camora.outcome import CancelResult, DeadLetter, Progress, Status
-from camora.provider import MadeFrom, Provider
-from camora.retry import RetryPolicy
-from camora.settings import AppSettings, WorkerSettings
-from camora.signals import Discard, Failure, Retry
-from camora.signature import Signature
-from camora.task import BaseTask, Task
+from typing import TYPE_CHECKING
+
+from camora.lazy import names_of
+
+if TYPE_CHECKING:
+    from camora.app import Camora, Queue
+    from camora.context import Context
+    from camora.dependencies import dependency, inject
+    from camora.errors import CamoraError
+    from camora.hookspecs import hookimpl
+    from camora.interfaces.middleware import Middleware
+    from camora.interfaces.pool import PoolSettings
+    from camora.job import Job, JobInfo
+    from camora.message import Message
+    from camora.options import TaskOptions
+    from camora.outcome import CancelResult, DeadLetter, Progress, Status
+    from camora.provider import MadeFrom, Provider
+    from camora.retry import RetryPolicy
+    from camora.settings import AppSettings, WorkerSettings
+    from camora.signals import Discard, Failure, Retry
+    from camora.signature import Signature
+    from camora.task import BaseTask, Task
 
 __all__ = [
     "AppSettings",
@@ -48,3 +53,31 @@ __all__ = [
     "hookimpl",
     "inject",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(
+        __name__,
+        {
+            "camora.app": ("Camora", "Queue"),
+            "camora.context": ("Context",),
+            "camora.dependencies": ("dependency", "inject"),
+            "camora.errors": ("CamoraError",),
+            "camora.hookspecs": ("hookimpl",),
+            "camora.interfaces.middleware": ("Middleware",),
+            "camora.interfaces.pool": ("PoolSettings",),
+            "camora.job": ("Job", "JobInfo"),
+            "camora.message": ("Message",),
+            "camora.options": ("TaskOptions",),
+            "camora.outcome": ("CancelResult", "DeadLetter", "Progress", "Status"),
+            "camora.provider": ("MadeFrom", "Provider"),
+            "camora.retry": ("RetryPolicy",),
+            "camora.settings": ("AppSettings", "WorkerSettings"),
+            "camora.signals": ("Discard", "Failure", "Retry"),
+            "camora.signature": ("Signature",),
+            "camora.task": ("BaseTask", "Task"),
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,25 +7,26 @@ All return a list, possibly empty. Hook arguments are only ever added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from camora.interfaces import (
-    Broker,
-    Check,
-    Codec,
-    Command,
-    Injector,
-    Middleware,
-    Observer,
-    Pool,
-    ResultBackend,
-    RetryPolicyLike,
-    ScheduleStore,
-    Trigger,
-)
+from camora.interfaces.operations import Check, Command
 from camora.provider import Provider
+
+if TYPE_CHECKING:  # a plugin's module imports this one, and should be light
+    from camora.interfaces import (
+        Broker,
+        Codec,
+        Injector,
+        Middleware,
+        Observer,
+        Pool,
+        ResultBackend,
+        RetryPolicyLike,
+        ScheduleStore,
+        Trigger,
+    )
 
 __all__ = [
     "camora_brokers",
