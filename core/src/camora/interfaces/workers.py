@@ -52,19 +52,26 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerDirectory(ABC):
-    """Where workers report, and find orders. Belongs to the event loop in which it was opened."""
+    """Where workers report, and find orders. Belongs to the event loop in which it was opened.
+
+    It is small and written often: a report is one quick step, and wakes nobody who waits for work. Time is the store's,
+    where it has one. Every method raises `BrokerUnavailable` when the store is away.
+    """
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, and create what is missing. Raises `BrokerUnavailable`."""
+        """Connect, and create what is missing."""
 
     @abstractmethod
     async def report(self, info: WorkerInfo, *, ttl: float) -> Sequence[Order]:
-        """Note that this worker lives, for `ttl` seconds; returns the orders given to it since it last asked."""
+        """Note that this worker lives, for `ttl` seconds from now; replaces what it said before, `info` kept whole.
+
+        Returns the orders given to it since it last asked, oldest first; each is handed out once.
+        """
 
     @abstractmethod
     async def list(self) -> Sequence[WorkerInfo]:
-        """All that have reported within their time, in order of name. Forgets the others."""
+        """All that have reported within their time, in order of name. The others are forgotten, with their orders."""
 
     @abstractmethod
     async def order(self, name: str, order: Order) -> bool:
@@ -72,7 +79,7 @@ class WorkerDirectory(ABC):
 
     @abstractmethod
     async def remove(self, name: str) -> None:
-        """Forget a worker: it has ended. May be repeated."""
+        """Forget a worker and its orders: it has ended. May be repeated, and for one that never was."""
 
     @abstractmethod
     def twin(self) -> Self:

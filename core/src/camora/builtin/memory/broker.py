@@ -11,6 +11,7 @@ from camora.builtin.memory.letters import MemoryDeadLetters
 from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.builtin.memory.store import MemoryStore
+from camora.builtin.memory.workers import MemoryWorkers
 from camora.errors import BrokerUnavailable
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
@@ -18,6 +19,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 
 __all__ = ["MemoryBroker"]
@@ -82,6 +84,10 @@ class MemoryBroker(Broker):
     def own_limits(self) -> Limits:
         """Limits on the same store."""
         return MemoryLimits(self.store)
+
+    def own_workers(self) -> WorkerDirectory:
+        """A directory on the same store."""
+        return MemoryWorkers(self.store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for a memory result backend on the same store."""

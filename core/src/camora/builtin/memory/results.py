@@ -9,8 +9,10 @@ from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.records import Wakes
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.waiting import Waiter, wake_all
+from camora.builtin.memory.workers import MemoryWorkers
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
 __all__ = ["MemoryResultBackend"]
@@ -30,6 +32,10 @@ class MemoryResultBackend(ResultBackend):
     def own_limits(self) -> Limits:
         """Limits on the same store."""
         return MemoryLimits(self._memory)
+
+    def own_workers(self) -> WorkerDirectory:
+        """A directory on the same store."""
+        return MemoryWorkers(self._memory)
 
     async def open(self) -> None:
         """Nothing to connect to."""

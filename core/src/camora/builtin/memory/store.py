@@ -15,6 +15,7 @@ from camora.builtin.memory.counters import Counters
 from camora.builtin.memory.dedup import FinishedIds, Keys
 from camora.builtin.memory.delayed import Delayed
 from camora.builtin.memory.entries import Entry, Stake
+from camora.builtin.memory.presences import Presences
 from camora.builtin.memory.ready import Ready
 from camora.builtin.memory.records import Records
 from camora.builtin.memory.waiting import Waiter, wake_all
@@ -50,6 +51,7 @@ class MemoryStore:
         self.letters: dict[str, DeadLetter] = {}
         self.records = Records(most_records)
         self.counters = Counters()
+        self.presences = Presences()
         self.flagged: set[str] = set()
         """Ids of leased jobs that somebody has asked to cancel."""
         self._idle: set[Waiter[None]] = set()
