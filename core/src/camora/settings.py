@@ -84,7 +84,8 @@ class WorkerSettings:
     other suspects beside it, so that the culprit is found. `prefetch` is how many messages are taken ahead of free
     slots. `poll_interval` bounds how long a wake-up can be missed. `blocked_after` is how long the event loop may
     stand still before a warning names the task. `unknown_task_limit` is how long a message may wait for a worker that
-    knows its task.
+    knows its task. A worker process begins anew after `max_jobs` attempts, or when it holds more than `max_memory`
+    bytes; None: never.
     """
 
     processes: int = attrs.field(default=1, validator=_positive)
@@ -97,6 +98,8 @@ class WorkerSettings:
     isolate_after: int = attrs.field(default=2, validator=_positive)
     blocked_after: float = attrs.field(default=1.0, validator=_positive)
     unknown_task_limit: float = attrs.field(default=24 * 3600.0, validator=_positive)
+    max_jobs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    max_memory: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **given: Any) -> WorkerSettings:
