@@ -38,9 +38,12 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     task: str = ""
     queue: str = ""
     message: bytes = b""
-    """The encoded message that each tick sends, with an id and times of its own."""
+    """The encoded message that each tick sends, with an id and times of its own: here its id is empty, `created` is
+    0, and `due` and `expires` count from the moment of sending."""
     origin: str = "code"
     """`code` and `config` schedules follow the deploy; `runtime` ones stay until removed."""
+    app: str = ""
+    """The name of the app that declared it: several may share a store, and none removes another one's schedules."""
     catch_up: CatchUp = "one"
     overlap: Overlap = "allow"
     paused: bool = False
@@ -65,7 +68,11 @@ class ScheduleStore(ABC):
 
     A scheduler claims what is due, publishes the jobs (their ids follow from key and tick, so that a repeat is
     recognised), and moves the schedule on with `advance`. Dies it in between, the lease lapses and another one
-    repeats the tick under the same id.
+    repeats the tick under the same id. Belongs to the event loop in which it was opened; all methods raise
+    `BrokerUnavailable` when the store is away.
+
+    One rule holds for loans: whatever else gives a schedule another `next`, or removes it, ends its loan. Everything
+    else (a pause, another message) leaves the loan alone, and `advance` leaves everything else alone.
     """
 
     @abstractmethod
@@ -74,11 +81,12 @@ class ScheduleStore(ABC):
 
     @abstractmethod
     async def put(self, records: Sequence[ScheduleRecord]) -> None:
-        """Add or replace by key.
+        """Add or replace by key; all of them, or none when it raises.
 
-        Of an existing record `last`, `last_job` and `paused` stay, and `next` too unless its trigger has changed; a
-        `runtime` record is not replaced by one of another origin, and the other way round: raises
-        `ConfigurationError` naming key and origin. An unchanged record is not written.
+        Of an existing record `last`, `last_job` and `paused` stay, and `next` too unless its `trigger` has changed. A
+        `runtime` record is not replaced by one of another origin, nor the other way round, nor a `code` or `config`
+        record by one of another `app`: raises `ConfigurationError` naming key, origin and app. A record that changes
+        nothing is not written, and keeps its `version`.
         """
 
     @abstractmethod
@@ -86,27 +94,37 @@ class ScheduleStore(ABC):
         """Delete; returns how many there were. A fire under way loses its lease."""
 
     @abstractmethod
+    async def get(self, keys: Sequence[str]) -> Sequence[ScheduleRecord | None]:
+        """The record of each key, in order; None for what there is not."""
+
+    @abstractmethod
     async def list(self, group: str | None = None) -> Sequence[ScheduleRecord]:
-        """All schedules of a group, or all, in order of key."""
+        """All schedules of a group, or all, in order of key (by code point)."""
 
     @abstractmethod
     async def pause(self, keys: Sequence[str], *, paused: bool = True, next_ticks: Sequence[int | None] = ()) -> int:
-        """Pause or resume; when resuming, `next_ticks` (one each) replace the ticks missed. Returns how many exist."""
+        """Pause or resume; returns how many exist.
+
+        `next_ticks`, if given, are one each, and become `next`: for ticks that were missed meanwhile.
+        """
 
     @abstractmethod
     async def claim(
         self, now: int, *, holder: str, lease: float, groups: Sequence[str] | None = None, limit: int = 100
     ) -> Sequence[Fire]:
-        """Lend out, atomically, up to `limit` schedules that are due at `now` (ms), the oldest tick first.
+        """Lend out, atomically, up to `limit` schedules whose `next` is at or before `now` (ms), the oldest tick first.
 
-        Not those that are paused or lent already. They come back after `lease` seconds unless advanced.
+        Not those that are paused or lent already. A loan not ended by `advance` has lapsed for any claim at
+        `now + lease` or later, by the callers' own time; so has one that would end more than a minute later than a
+        loan made now: then the clock was set back. Each loan has a receipt of its own.
         """
 
     @abstractmethod
     async def advance(self, fire: Fire, *, last: int | None, next_tick: int | None, job_id: str = "") -> bool:
-        """Note what fired and what comes next, and end the loan; False, changing nothing, when it was lent anew.
+        """Note what fired and what comes next, and end the loan.
 
-        `last` None: nothing fired, only `next` moves.
+        `last` None: nothing fired, only `next` moves. False, changing nothing, when the loan is over: lent anew, ended
+        by a change, or given back before. One that has lapsed and was not lent anew still counts.
         """
 
     @abstractmethod
@@ -115,9 +133,10 @@ class ScheduleStore(ABC):
 
     @abstractmethod
     async def changed(self, timeout: float) -> None:
-        """Return soon after somebody has changed a schedule, at the latest after `timeout` seconds.
+        """Return soon after somebody has put, removed, paused or resumed a schedule, at the latest after `timeout` s.
 
-        Early is allowed. A scheduler sleeps here.
+        Early is allowed, also again and again. What changed while nobody was in here ends the next call at once, so
+        that no change is slept through. A scheduler sleeps here.
         """
 
     @abstractmethod
