@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from camora import Provider, hookimpl
 from camora.errors import PluginConflict, PluginLoadError, UnknownPlugin
-from camora.plugins import Source, load
+from camora.plugins import Source, discover, load, local
 
 
 def source(name: str, module: Any, distribution: str = "") -> Source:
@@ -119,3 +122,60 @@ def test_a_misspelt_setting_of_a_provider_is_refused_with_the_nearest() -> None:
 
     with pytest.raises(SettingsError, match="unknown setting 'worker': did you mean 'workers'"):
         load().provider("camora_pools", "thread").make(settings={"kind": "thread", "worker": 3})
+
+
+def test_a_conflict_where_nobody_is_strict_makes_the_second_broken_and_offers_nothing_of_it() -> None:
+    other = brokers(Provider("other", lambda made: None), Provider("more", lambda made: None, schemes="nats"))
+    catalog = load([source("one", brokers(NATS)), source("two", other)], strict=False)
+    assert [(info.name, info.state) for info in catalog.plugins] == [("one", "active"), ("two", "broken")]
+    assert "both offer the scheme 'nats'" in catalog.plugins[1].why
+    assert list(catalog.items["camora_brokers"]) == ["nats"]
+
+
+def test_one_of_two_plugins_of_one_name_can_be_disabled() -> None:
+    catalog = load([source("nats", brokers(), "other-nats"), source("nats", brokers(NATS))], disable=["other-nats"])
+    assert [info.state for info in catalog.plugins] == ["disabled", "active"]
+
+
+def test_a_hook_that_raises_is_named() -> None:
+    def camora_brokers() -> Any:
+        raise KeyError("oops")
+
+    with pytest.raises(PluginLoadError, match=r"nats \(camora-nats 1.0\): camora_brokers raised KeyError: 'oops'"):
+        load([source("nats", SimpleNamespace(camora_brokers=hookimpl(camora_brokers)))])
+
+
+LOCAL = """\
+from camora import Provider, hookimpl
+
+
+@hookimpl
+def camora_retry_policies():
+    return [Provider("mine", lambda made: None, help="mine")]
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    return tmp_path
+
+
+def test_the_environment_names_local_plugins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"local_{uuid4().hex}"
+    (here / f"{name}.py").write_text(LOCAL)
+    monkeypatch.setenv("CAMORA_PLUGINS", f" {name} ,")
+    catalog = load([*discover(), local(name)])
+    [info] = [info for info in catalog.plugins if info.name == name]
+    assert (info.distribution, info.state, info.api) == ("local", "active", 1)
+    assert info.provides == {"camora_retry_policies": ("mine",)}
+    assert "camora" in [info.distribution for info in load().plugins]
+
+
+def test_a_local_plugin_that_does_not_import_was_asked_for_and_is_an_error(here: Path) -> None:
+    sources = discover({"CAMORA_PLUGINS": "no_such_module_here"})
+    with pytest.raises(PluginLoadError, match="'no_such_module_here' cannot be imported: ModuleNotFoundError"):
+        load(sources)
+    assert load(sources, strict=False).plugins[-1].state == "broken"
+    assert load(sources, disable=["no_such_module_here"]).plugins[-1].state == "disabled"

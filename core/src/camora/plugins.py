@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,9 +23,11 @@ from camora import hookspecs
 from camora.errors import PluginConflict, PluginLoadError, UnknownPlugin
 from camora.provider import HOOK_API_VERSION, Provider
 
-__all__ = ["Catalog", "PluginInfo", "Source", "load"]
+__all__ = ["Catalog", "PluginInfo", "Source", "discover", "load", "local"]
 
 GROUP = "camora"
+LOCAL = "CAMORA_PLUGINS"
+"""The environment variable that names plugins which are modules of the user's own, separated by commas."""
 _HOOKS = tuple(name for name in hookspecs.__all__ if name.startswith("camora_"))
 
 
@@ -43,13 +48,17 @@ class Source:
 
 @attrs.frozen(kw_only=True)
 class PluginInfo:
-    """One plugin as `camora plugins` lists it: `state` is `active`, `disabled` or `broken`."""
+    """One plugin as `camora plugins` lists it: `state` is `active`, `disabled` or `broken`.
+
+    `api` is the version of hooks and interfaces it was built for; None where its module was not imported.
+    """
 
     name: str
     distribution: str
     version: str
     state: str
     why: str = ""
+    api: int | None = None
     provides: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
 
@@ -109,8 +118,13 @@ def _install_hint(name: str) -> str:
     return f" Try: pip install {wanted}" if wanted else ""
 
 
-def discover() -> list[Source]:
-    """The installed plugins, sorted by distribution and name. Imports none of them."""
+def discover(environ: Mapping[str, str] | None = None) -> list[Source]:
+    """The installed plugins, sorted by distribution and name, then those of `CAMORA_PLUGINS`. Imports none of them."""
+    names = (os.environ if environ is None else environ).get(LOCAL, "")
+    return [*_installed(), *(local(name.strip()) for name in names.split(",") if name.strip())]
+
+
+def _installed() -> list[Source]:
     points = sorted(entry_points(group=GROUP), key=lambda point: (_owner(point), point.name, point.value))
     unique = {(_owner(point), point.name, point.value): point for point in points}
     return [
@@ -128,33 +142,57 @@ def _version(point: EntryPoint) -> str:
 
 
 def local(reference: str) -> Source:
-    """A plugin that is just a module of the user's, by its import name."""
-    return Source(name=reference, distribution="local", version="", load=lambda: importlib.import_module(reference))
+    """A plugin that is just a module of the user's, by its import name; looked for in the working folder too."""
+
+    def import_it() -> Any:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        return importlib.import_module(reference)
+
+    return Source(name=reference, distribution="local", version="", load=import_it)
 
 
-def load(sources: Iterable[Source] | None = None, *, disable: Iterable[str] = ()) -> Catalog:
+def load(sources: Iterable[Source] | None = None, *, disable: Iterable[str] = (), strict: bool = True) -> Catalog:
     """Import the plugins, check them, and collect what they offer.
 
-    Import errors are kept, and raised only when something is missing that the broken plugin may offer. Raises
-    `PluginConflict` when two plugins, or two of their offers, have the same name or scheme; `PluginLoadError` for an
-    unknown hook, a wrong result, or another hook API version.
+    Import errors of installed plugins are kept, and raised only when something is missing that the broken plugin may
+    offer. Raises `PluginConflict` when two plugins, or two of their offers, have the same name or scheme;
+    `PluginLoadError` for an unknown hook, a wrong result, another hook API version, or a local plugin that does not
+    import. Without `strict` none of this is raised: such a plugin is listed as broken, and offers nothing.
     """
-    found = discover() if sources is None else list(sources)
-    _refuse_same_names(found)
+    found = _without_repeats(discover() if sources is None else list(sources))
     off = set(disable)
     infos: list[PluginInfo] = []
     collected: dict[str, dict[str, Any]] = {hook: {} for hook in _HOOKS}
     owners: dict[tuple[str, str], str] = {}
+    seen: dict[str, Source] = {}
     for source in found:
         if source.name in off or source.distribution in off:
             infos.append(_info(source, "disabled", "named in [plugins] disable"))
             continue
         try:
-            module = source.load()
-        except Exception as error:  # noqa: BLE001 -- a stranger's module may fail in any way
-            infos.append(_info(source, "broken", f"{type(error).__name__}: {error}"))
+            _refuse_same_name(source, seen)
+            module = _imported(source)
+            offers = _offers(source, module)
+            _claim(source, offers, owners)
+        except _NotImported as error:
+            if strict and source.distribution == "local":
+                raise PluginLoadError(
+                    f"the local plugin {source.name!r} cannot be imported: {error}. It is named in [plugins] local or "
+                    f"in {LOCAL}"
+                ) from error.__cause__
+            infos.append(_info(source, "broken", str(error)))
             continue
-        infos.append(_info(source, "active", provides=_register(source, module, collected, owners)))
+        except (PluginConflict, PluginLoadError) as error:
+            if strict:
+                raise
+            infos.append(_info(source, "broken", str(error)))
+            continue
+        for hook, items in offers.items():
+            collected[hook].update({item.name: item for item in items})
+        provides = {hook: tuple(item.name for item in items) for hook, items in offers.items()}
+        infos.append(_info(source, "active", api=_api(module), provides=provides))
     return Catalog(
         plugins=tuple(infos),
         items=MappingProxyType({hook: MappingProxyType(items) for hook, items in collected.items()}),
@@ -162,40 +200,54 @@ def load(sources: Iterable[Source] | None = None, *, disable: Iterable[str] = ()
     )
 
 
-def _info(
-    source: Source, state: str, why: str = "", provides: Mapping[str, tuple[str, ...]] | None = None
-) -> PluginInfo:
+class _NotImported(Exception):
+    """A plugin's module does not import."""
+
+
+def _imported(source: Source) -> Any:
+    try:
+        return source.load()
+    except Exception as error:  # a stranger's module may fail in any way
+        raise _NotImported(f"{type(error).__name__}: {error}") from error
+
+
+def _info(source: Source, state: str, why: str = "", **more: Any) -> PluginInfo:
     return PluginInfo(
-        name=source.name,
-        distribution=source.distribution,
-        version=source.version,
-        state=state,
-        why=why,
-        provides=provides or {},
+        name=source.name, distribution=source.distribution, version=source.version, state=state, why=why, **more
     )
 
 
-def _refuse_same_names(sources: Sequence[Source]) -> None:
-    seen: dict[str, Source] = {}
+def _without_repeats(sources: Sequence[Source]) -> list[Source]:
+    """A local plugin may be named in the file and in the environment; that is one plugin."""
+    seen: set[str] = set()
+    kept = []
     for source in sources:
-        if source.name in seen:
-            raise PluginConflict(
-                f"two plugins are called {source.name!r}: one of {seen[source.name].distribution}, one of "
-                f"{source.distribution}. Uninstall one, or disable one by its distribution's name in [plugins] disable"
-            )
-        seen[source.name] = source
+        if source.distribution == "local":
+            if source.name in seen:
+                continue
+            seen.add(source.name)
+        kept.append(source)
+    return kept
 
 
-def _register(
-    source: Source,
-    module: Any,
-    collected: dict[str, dict[str, Any]],
-    owners: dict[tuple[str, str], str],
-) -> dict[str, tuple[str, ...]]:
-    version = getattr(module, "CAMORA_API", HOOK_API_VERSION)
-    if version != HOOK_API_VERSION:
+def _refuse_same_name(source: Source, seen: dict[str, Source]) -> None:
+    if source.name in seen:
+        raise PluginConflict(
+            f"two plugins are called {source.name!r}: one of {seen[source.name].distribution}, one of "
+            f"{source.distribution}. Uninstall one, or disable one by its distribution's name in [plugins] disable"
+        )
+    seen[source.name] = source
+
+
+def _api(module: Any) -> int:
+    return getattr(module, "CAMORA_API", HOOK_API_VERSION)
+
+
+def _offers(source: Source, module: Any) -> dict[str, Sequence[Any]]:
+    """What the plugin's hooks answer, checked."""
+    if _api(module) != HOOK_API_VERSION:
         raise PluginLoadError(
-            f"plugin {source.label} was built for hook API {version}; this camora has {HOOK_API_VERSION}. "
+            f"plugin {source.label} was built for hook API {_api(module)}; this camora has {HOOK_API_VERSION}. "
             f"Install a matching version of {source.distribution}"
         )
     _refuse_unknown_hooks(source, module)
@@ -206,15 +258,15 @@ def _register(
         manager.register(module, name=source.name)
     except pluggy.PluginValidationError as error:
         raise PluginLoadError(f"plugin {source.label}: {error}") from None
-    provides: dict[str, tuple[str, ...]] = {}
+    offers: dict[str, Sequence[Any]] = {}
     for hook in _HOOKS:
-        results = getattr(manager.hook, hook)()
+        try:
+            results = getattr(manager.hook, hook)()
+        except Exception as error:
+            raise PluginLoadError(f"plugin {source.label}: {hook} raised {type(error).__name__}: {error}") from error
         if results:
-            items = _checked(source, hook, results[0])
-            for item in items:
-                _add(source, hook, item, collected[hook], owners)
-            provides[hook] = tuple(item.name for item in items)
-    return provides
+            offers[hook] = _checked(source, hook, results[0])
+    return offers
 
 
 def _refuse_unknown_hooks(source: Source, module: Any) -> None:
@@ -239,14 +291,19 @@ def _checked(source: Source, hook: str, result: Any) -> Sequence[Any]:
     return result
 
 
-def _add(source: Source, hook: str, item: Any, items: dict[str, Any], owners: dict[tuple[str, str], str]) -> None:
-    claims = [("name", item.name), *(("scheme", scheme) for scheme in getattr(item, "schemes", ()))]
-    for kind, name in claims:
-        key = (hook, f"{kind} {name}")
-        if key in owners:
-            raise PluginConflict(
-                f"{hook}: {owners[key]} and {source.label} both offer the {kind} {name!r}. "
-                "Uninstall one, or name one in [plugins] disable"
-            )
-        owners[key] = source.label
-    items[item.name] = item
+def _claim(source: Source, offers: Mapping[str, Sequence[Any]], owners: dict[tuple[str, str], str]) -> None:
+    """Note who offers which name and scheme. Raises `PluginConflict`, and then notes nothing."""
+    claimed: dict[tuple[str, str], str] = {}
+    for hook, items in offers.items():
+        for item in items:
+            claims = [("name", item.name), *(("scheme", scheme) for scheme in getattr(item, "schemes", ()))]
+            for kind, name in claims:
+                key = (hook, f"{kind} {name}")
+                owner = owners.get(key) or claimed.get(key)
+                if owner is not None:
+                    raise PluginConflict(
+                        f"{hook}: {owner} and {source.label} both offer the {kind} {name!r}. "
+                        "Uninstall one, or name one in [plugins] disable"
+                    )
+                claimed[key] = source.label
+    owners.update(claimed)

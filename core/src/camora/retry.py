@@ -50,9 +50,10 @@ def _types(value: Any) -> tuple[type[BaseException] | str, ...]:
 class RetryPolicy:
     """How often, and when, a failed job is tried again; it travels with the job and survives crashes.
 
-    `max_tries` counts the first run. `delay` and `delay_max` are seconds; the nth retry waits `delay` (fixed),
-    `n * delay` (linear) or `2 ** (n - 1) * delay` (exponential), at most `delay_max`, and with `jitter` a random part
-    of that. `on` are the exception types (or their qualified names) that are retried; with `on=()` only `Retry` is.
+    `max_tries` counts the first run. `delay` and `delay_max` are seconds; by `mode`, the nth retry waits
+    `delay` (fixed), `n * delay` (linear) or `2 ** (n - 1) * delay` (exponential), at most `delay_max`, and with
+    `jitter` a random part of that. `on` are the exception types (or their qualified names) that are retried; with
+    `on=()` only `Retry` is.
     """
 
     max_tries: int = attrs.field(default=5, validator=_tries)

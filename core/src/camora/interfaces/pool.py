@@ -17,7 +17,10 @@ __all__ = ["Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskEx
 
 @attrs.frozen(kw_only=True)
 class PoolSettings:
-    """Settings of one pool. `workers` bounds how many calls run at once (None: the worker's own concurrency)."""
+    """Settings of one pool. `kind` is what the pool is offered as.
+
+    `workers` bounds how many calls run at once (None: the worker's own concurrency).
+    """
 
     kind: str
     workers: int | None = None

@@ -21,6 +21,7 @@ from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
+from camora.settings import mask_url
 
 __all__ = ["MemoryBroker"]
 
@@ -50,7 +51,7 @@ class MemoryBroker(Broker):
         self._dead_letters = MemoryDeadLetters(self.store)
 
     def __repr__(self) -> str:
-        return f"MemoryBroker('memory://{self._name}', {self._state.value})"
+        return f"MemoryBroker({mask_url(f'memory://{self._name}')!r}, {self._state.value})"
 
     async def open(self) -> None:
         """Nothing to connect to. Raises `BrokerUnavailable` once it has been closed."""
