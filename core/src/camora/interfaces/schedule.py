@@ -102,8 +102,10 @@ class ScheduleStore(ABC):
         """All schedules of a group, or all, in order of key (by code point)."""
 
     @abstractmethod
-    async def pause(self, keys: Sequence[str], *, paused: bool = True, next_ticks: Sequence[int | None] = ()) -> int:
-        """Pause or resume; returns how many exist.
+    async def pause(
+        self, keys: Sequence[str], *, paused: bool | None = True, next_ticks: Sequence[int | None] = ()
+    ) -> int:
+        """Pause or resume (None: leave that as it is); returns how many exist.
 
         `next_ticks`, if given, are one each, and become `next`: for ticks that were missed meanwhile.
         """
