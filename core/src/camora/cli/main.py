@@ -1,53 +1,111 @@
-"""`camora …`: the commands of the core, and those of plugins."""
+"""`camora …`: finds the command by its name, and imports nothing else."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from camora.cli.codes import INTERRUPTED, OK
+from camora.cli.table import COMMANDS, Listed, core_command, core_commands, plugin_commands
+
+if TYPE_CHECKING:
+    import cyclopts
 
 __all__ = ["main"]
 
-EXIT_CONFIGURATION = 2
+_COMPLETION = ("--install-completion", "__complete")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with 0, 1 (it failed) or 2 (a mistake in set-up or arguments)."""
-    from camora.errors import CamoraError, ConfigurationError
-
+    """Run the command line, and end the process with one of the codes of `camora.cli.codes` unless all went well."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        answer = build(given[:1])(given, result_action="return_value")
-    except ConfigurationError as error:
-        print(f"camora: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(EXIT_CONFIGURATION)
-    except CamoraError as error:
-        print(f"camora: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
-    if isinstance(answer, int) and answer:
-        sys.exit(answer)
+        code = _run(given)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; Python would complain once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    except Exception as error:
+        from camora.cli.failing import explained
+
+        found = explained(error)
+        if found is None:
+            raise
+        text, code = found
+        print(text, file=sys.stderr)  # noqa: T201
+    if code:
+        sys.exit(code)
 
 
-def build(asked: Sequence[str] = ()) -> Any:
-    """The command tree; of what plugins add, only the commands named in `asked` are loaded."""
+def _run(given: Sequence[str]) -> int:
+    first = given[0] if given else "--help"
+    if first in ("--help", "-h", "help"):
+        from camora.cli.front import front_page
+
+        print(front_page([*core_commands(), *plugin_commands()], version=_version()))  # noqa: T201
+        return OK
+    if first in ("--version", "-V"):
+        print(_version())  # noqa: T201
+        return OK
+    commands = [*core_commands(), *_plugin_commands()] if first in _COMPLETION else [_command(first)]
+    answer = _tree(commands)(given, result_action="return_value", exit_on_error=False, print_error=False)
+    return answer if isinstance(answer, int) else OK
+
+
+def _version() -> str:
     from importlib.metadata import version
 
+    return version("camora")
+
+
+def _command(name: str) -> Listed:
+    found = core_command(name)
+    if found is not None:
+        return found
+    others = {command.name: command for command in _plugin_commands()}
+    if name in others:
+        return others[name]
+    raise _unknown(name, [*(command[1] for command in COMMANDS), *others, "--help", "--version", *_COMPLETION[:1]])
+
+
+def _plugin_commands() -> list[Listed]:
+    """What plugins add, as the app's own loader finds it: here, a broken plugin is an error that is named."""
+    from camora import plugins
+
+    found = plugins.load().items["camora_commands"].values()
+    return [Listed("Plugins", command.name, command.help, command.load) for command in found]
+
+
+def _unknown(name: str, known: Sequence[str]) -> Exception:
+    import difflib
+
+    from camora.errors import ConfigurationError
+
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "camora --help lists all commands"
+    kind = "option" if name.startswith("-") else "command"
+    return ConfigurationError(f"there is no {kind} {name!r}: {hint}")
+
+
+def _tree(commands: Iterable[Listed]) -> cyclopts.App:
     import cyclopts
 
-    from camora import plugins
-    from camora.cli.plugins import list_plugins
-    from camora.cli.worker import worker
-
-    app = cyclopts.App(
-        name="camora", help="Background tasks: run workers, list plugins.", version=lambda: version("camora")
-    )
-    app.command(worker, name="worker")
-    app.command(list_plugins, name="plugins")
-    catalog = plugins.load()
-    for command in catalog.items["camora_commands"].values():
-        if command.name in asked:
-            app.command(command.load(), name=command.name)
+    root = cyclopts.App(name="camora", help="Background tasks.", version=_version)
+    commands = list(commands)
+    for command in commands:
+        try:
+            loaded: Any = command.load()
+        except Exception:  # of many, one that does not load leaves the others to be completed
+            if len(commands) == 1:
+                raise
+            continue
+        if isinstance(loaded, cyclopts.App):
+            root.command(loaded, name=command.name)
         else:
-            # A name and a line of help: what it is made of is imported when it is used.
-            app.command(lambda: None, name=command.name, help=command.help)
-    return app
+            root.command(loaded, name=command.name, help=None)
+    root.register_install_completion_command(add_to_startup=False)
+    return root

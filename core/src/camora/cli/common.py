@@ -1,0 +1,57 @@
+"""What all commands share, in one place to import from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from camora.cli.codes import FAILED, INTERRUPTED, MISTAKE, NOT_FOUND, OK
+from camora.cli.finding import find_app, import_app
+from camora.cli.masking import masked, masked_data
+from camora.cli.options import AppOption, ConfigOption, JsonOption, ProfileOption, Where, YesOption
+from camora.cli.output import confirm, note, print_json, progress, say, stderr, stdout, table
+
+if TYPE_CHECKING:
+    from camora.app import Camora
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "MISTAKE",
+    "NOT_FOUND",
+    "OK",
+    "AppOption",
+    "ConfigOption",
+    "JsonOption",
+    "ProfileOption",
+    "Where",
+    "YesOption",
+    "confirm",
+    "find_app",
+    "import_app",
+    "masked",
+    "masked_data",
+    "note",
+    "print_json",
+    "progress",
+    "run",
+    "say",
+    "stderr",
+    "stdout",
+    "table",
+]
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[Camora], Awaitable[T]], app: Camora) -> T:
+    """Run `work(app)` in an event loop of its own, with the app open around it; returns what it returns."""
+    if not app.broker.capabilities.shared:
+        note("this app's broker lives in one process: nothing of other processes is seen here")
+
+    async def inside() -> T:
+        async with app:
+            return await work(app)
+
+    return asyncio.run(inside())

@@ -1,0 +1,39 @@
+"""What went wrong, as one short text and an exit code."""
+
+from __future__ import annotations
+
+from camora.cli.codes import FAILED, MISTAKE
+from camora.cli.masking import masked
+from camora.errors import CamoraError, ConfigurationError
+
+__all__ = ["explained"]
+
+
+def explained(error: Exception) -> tuple[str, int] | None:
+    """The text and the exit code for an error that is somebody's mistake or misfortune; None for a defect of ours."""
+    if isinstance(error, ConfigurationError):
+        return masked(f"camora: {error}"), MISTAKE
+    if isinstance(error, CamoraError):
+        return masked(f"camora: {error}"), FAILED
+    if type(error).__module__.partition(".")[0] == "cyclopts":
+        return masked(_of_arguments(error)), MISTAKE
+    return None
+
+
+def _of_arguments(error: Exception) -> str:
+    import difflib
+
+    chain = " ".join(getattr(error, "command_chain", None) or ())
+    command = f"camora {chain}".rstrip()
+    text = str(error)
+    unused = getattr(error, "unused_tokens", None)
+    if unused:
+        text = f"{unused[0]!r} is not expected here."
+        app = getattr(error, "app", None)
+        known = [name for name in app or () if not name.startswith("-")]
+        near = difflib.get_close_matches(unused[0], known, n=1)
+        if near:
+            text = f"there is no {unused[0]!r}. Did you mean {near[0]!r}?"
+        elif known:
+            text = f"there is no {unused[0]!r}; there are {', '.join(known)}."
+    return f"{command}: {text} More: {command} --help"

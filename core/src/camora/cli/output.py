@@ -1,0 +1,94 @@
+"""What commands print: data and tables on stdout, remarks and questions on stderr. Everything is masked here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from camora.cli.masking import masked, masked_data
+from camora.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["confirm", "note", "print_json", "progress", "say", "stderr", "stdout", "table"]
+
+
+def stdout() -> Console:
+    """A rich console on stdout, for answers."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """A rich console on stderr, for remarks, progress and questions."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print a line of the answer; the text is taken literally."""
+    stdout().print(masked(text), style=style, markup=False)
+
+
+def note(text: str) -> None:
+    """Print a remark that is not part of the answer, on stderr."""
+    stderr().print(f"camora: {masked(text)}", style="yellow", markup=False)
+
+
+def print_json(data: Any) -> None:
+    """Print plain data (moments and enums too) as JSON."""
+    print(json.dumps(masked_data(data), indent=2, ensure_ascii=False, default=_plain))  # noqa: T201
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return masked(str(value))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), title: str | None = None
+) -> None:
+    """Print a table; `right` names the columns of numbers. The first column is never cut, the others are wrapped."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", show_edge=False)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(masked(str(cell))) for cell in row))
+    stdout().print(made)
+
+
+def confirm(question: str, *, yes: bool) -> bool:
+    """Ask, unless `yes`. Raises `ConfigurationError` where nobody can answer."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{masked(question)} Nobody can answer here: say --yes")
+    print(f"{masked(question)} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def progress(text: str, *, total: int | None) -> Iterator[Any]:
+    """A bar on stderr while the block runs, where it is a terminal; call what it yields with each step done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar: Progress = Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task(masked(text), total=total)
+        yield lambda steps=1: bar.advance(task, steps)

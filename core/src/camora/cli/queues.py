@@ -1,0 +1,81 @@
+"""`camora queues …`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+
+from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table
+
+if TYPE_CHECKING:
+    from camora.app import Camora
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="queues", help="Count, pause, resume or purge queues; without a word, list them.")
+
+_STATES = {"ready": "ready", "scheduled": "scheduled", "leased": "running", "dead": "dead"}
+"""The broker's word for where a message lies, and the column's."""
+_Queue = Annotated[str, cyclopts.Parameter(help="The queue's name.")]
+
+
+@app.default
+@app.command(name="list")
+def list_queues(*, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008 -- frozen
+    """List the queues that the app names or the broker holds jobs of, with how many are in which state."""
+    rows = run(_rows, where.find())
+    if as_json:
+        print_json({"queues": rows})
+    else:
+        cells = [[row["queue"], *(row[state] or "·" for state in _STATES), _state(row)] for row in rows]
+        table(["queue", *_STATES.values(), "state"], cells, right=list(_STATES.values()))
+    return OK
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    return "paused" if row["paused"] else "open"
+
+
+async def _rows(app: Camora) -> list[dict[str, Any]]:
+    counts, paused = await app.queue_control.counts(), await app.queue_control.paused()
+    known = {*app.tasks.queues(), *(queue.name for queue in app.queues), *counts, *paused}
+    return [
+        {"queue": name, **{state: counts.get(name, {}).get(state, 0) for state in _STATES}, "paused": name in paused}
+        for name in sorted(known)
+    ]
+
+
+@app.command
+def pause(queue: _Queue, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
+    """Hand out no jobs of these queues, to any worker, until resumed; what runs goes on."""
+    return _each((queue, *more), where, "pause", "paused")
+
+
+@app.command
+def resume(queue: _Queue, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
+    """Hand out jobs of these queues again."""
+    return _each((queue, *more), where, "resume", "resumed")
+
+
+def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
+    async def work(app: Camora) -> None:
+        for queue in queues:
+            await getattr(app.queue_control, verb)(queue)
+            say(f"{queue}: {done}")
+
+    run(work, where.find())
+    return OK
+
+
+@app.command
+def purge(queue: _Queue, *, yes: YesOption = False, where: Where = Where()) -> int:  # noqa: B008
+    """Delete all waiting jobs of a queue for good; running ones and dead letters stay."""
+    found = where.find()
+    if not confirm(f"Delete all waiting jobs of {queue!r} for good?", yes=yes):
+        say("nothing was deleted")
+        return OK
+    count = run(lambda app: app.queue_control.purge(queue), found)
+    say(f"{queue}: {count} deleted")
+    return OK

@@ -1,0 +1,81 @@
+"""The front of the command line: help, version, mistyped words, an app that cannot be imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from camora.cli.table import COMMANDS
+
+from .conftest import Run
+
+
+def test_help_lists_every_command_of_the_core_and_of_plugins(camora: Run) -> None:
+    done = camora("--help")
+    assert done.returncode == 0
+    for _, name, _, text in COMMANDS:
+        assert f"  {name} " in done.stdout
+        assert text in done.stdout
+    assert "  sql  " in done.stdout
+
+
+def test_help_fits_a_narrow_terminal(camora: Run) -> None:
+    assert max(map(len, camora("--help", COLUMNS="50").stdout.splitlines())) <= 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["wroker"], "there is no command 'wroker': did you mean 'worker'?"),
+        (["nonsense"], "camora --help lists all commands"),
+        (["--verison"], "there is no option '--verison': did you mean '--version'?"),
+        (["queues", "puase", "mail"], "there is no 'puase'. Did you mean 'pause'?"),
+        (["queues", "--jsn"], "camora queues: Unknown option: --jsn. Did you mean --json?"),
+        (["queues", "pause"], "parameter --queue requires an argument"),
+        (["queues", "--app", "tasks"], "write module:attribute"),
+        (["queues", "--app", "tasks:ap"], "has no 'ap'; did you mean 'app'?"),
+        (["queues", "--app", "json:loads"], "is a function, not a Camora"),
+        (["queues"], "which app? There is no camora.toml"),
+        (["queues", "purge", "mail", "--app", "tasks:app"], "say --yes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_end_with_one_text_and_code_2(camora: Run, arguments: list[str], text: str) -> None:
+    done = camora(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            "import tasks\ndef f():\n    return 1 / 0\nf()\n",
+            "ZeroDivisionError: division by zero\n  broken.py, line 3: ",
+        ),
+        ("x = 1\ndef (\n", "SyntaxError: invalid syntax\n  broken.py, line 2: def ("),
+        ("import json\njson.loads('[')\n", "line 2: json.loads('[')"),
+        ("raise SystemExit('not today')\n", "SystemExit: not today"),
+    ],
+    ids=["exception", "syntax", "library", "exit"],
+)
+def test_an_error_in_the_user_s_module_is_told_with_its_place(
+    camora: Run, folder: Path, source: str, text: str
+) -> None:
+    (folder / "broken.py").write_text(source)
+    done = camora("queues", "--app", "broken:app")
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "camora/" not in done.stderr
+
+
+def test_head_may_close_the_pipe(camora: Run, folder: Path) -> None:
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m camora queues --app tasks:app --json | head -c 1"
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
