@@ -34,7 +34,7 @@ def test_every_public_name_is_there_and_the_one_that_type_checkers_see(package: 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_unknown_name_is_refused_as_always(package: str) -> None:
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'Nonsense'"):
-        importlib.import_module(package).Nonsense
+        _ = importlib.import_module(package).Nonsense
     with pytest.raises(ImportError, match="cannot import name 'Nonsense'"):
         exec(f"from {package} import Nonsense")
 

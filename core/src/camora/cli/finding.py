@@ -28,8 +28,8 @@ def find_app(reference: str | None = None, *, config: Path | str | None = None, 
         os.environ["CAMORA_PROFILE"] = profile
     if reference is not None:
         return import_app(reference)
-    from camora.app import Camora
     from camora import config as configuration
+    from camora.app import Camora
 
     find, read = getattr(configuration, "find", lambda: None), getattr(configuration, "read", None)
     path = Path(config) if config is not None else find()
@@ -83,7 +83,7 @@ def _users_frame(trace: TracebackType | None) -> traceback.FrameSummary | None:
     frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith("<frozen")]
     here = str(Path.cwd())
     own = [frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename]
-    return (own or frames or [None])[-1]
+    return (own or frames)[-1] if frames else None
 
 
 def _near(filename: str) -> str:
