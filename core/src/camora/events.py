@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, wait
 
+from camora.clock import SYSTEM_CLOCK, Clock
+from camora.feeds import Feed, FeedSettings, ObserverStats
 from camora.interfaces.observer import Event, Observer
 
-__all__ = ["EventBus"]
-
-_PAUSE = 0.05
-"""Seconds that events are gathered for."""
-_MOST = 10_000
-"""Events that wait at most for one observer; the oldest go first, and are counted."""
-_PATIENCE = 5.0
-"""Seconds an observer may take for a batch."""
+__all__ = ["EventBus", "FeedSettings", "ObserverStats"]
 
 
 class EventBus:
     """Hands events to observers. Safe to `emit` into from any event loop or thread; never blocks, never raises."""
 
-    def __init__(self, observers: Sequence[Observer], *, logger: logging.Logger) -> None:
-        self._feeds = [_Feed(observer, logger) for observer in observers]
+    def __init__(
+        self,
+        observers: Iterable[Observer],
+        *,
+        logger: logging.Logger,
+        clock: Clock = SYSTEM_CLOCK,
+        settings: FeedSettings | None = None,
+    ) -> None:
+        self._settings = settings or FeedSettings()
+        self._feeds = tuple(Feed(observer, logger, clock, self._settings) for observer in observers)
         self.active = bool(self._feeds)
         """False when nobody observes: then events need not even be made."""
+        if self._feeds:
+            # A program that ends, or drops its app, without closing it: the last events are shown all the same.
+            weakref.finalize(self, _end, self._feeds)
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -38,58 +45,39 @@ class EventBus:
         for feed in self._feeds:
             feed.put(event)
 
-    async def flush(self) -> None:
-        """Wait until everything emitted so far has been shown, or has had its time."""
-        await asyncio.gather(*(feed.flush() for feed in self._feeds))
+    def stats(self) -> tuple[ObserverStats, ...]:
+        """The counts of each observer."""
+        return tuple(feed.stats() for feed in self._feeds)
+
+    async def flush(self) -> bool:
+        """Wait until everything emitted so far has been shown, or has had its time.
+
+        Returns within twice `patience`; False when an observer had not come to an end by then.
+        """
+        return not await self._late([feed.flush() for feed in self._feeds], 2 * self._settings.patience)
 
     async def close(self) -> None:
-        """Show what is left, and let go of the observers. May be repeated."""
-        await self.flush()
-        await asyncio.gather(*(feed.close() for feed in self._feeds))
+        """Show what is left, and let go of the observers; returns within three times `patience`.
 
+        May be repeated. The bus may be used again: the next event begins anew.
+        """
+        closing = [feed.close() for feed in self._feeds]
+        for late in await self._late(closing, 3 * self._settings.patience):
+            self._feeds[late].give_up()
 
-class _Feed:
-    """One observer's own buffer, so that a slow one holds nobody back."""
-
-    def __init__(self, observer: Observer, logger: logging.Logger) -> None:
-        self.observer = observer
-        self._logger = logger
-        self._waiting: collections.deque[Event] = collections.deque(maxlen=_MOST)
-        self._showing: asyncio.Task[None] | None = None
-        self.failures = 0
-        """How often it raised or took too long."""
-        self.dropped = 0
-        """Events that found the buffer full."""
-
-    def put(self, event: Event) -> None:
-        if len(self._waiting) == _MOST:
-            self.dropped += 1
-        self._waiting.append(event)
-        if self._showing is None or self._showing.done():
-            with contextlib.suppress(RuntimeError):  # no loop here: the next one takes it along
-                self._showing = asyncio.get_running_loop().create_task(self._show())
-
-    async def _show(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(_PAUSE)
-            await self._show_batch()
-
-    async def _show_batch(self) -> None:
-        batch = list(self._waiting)
-        self._waiting.clear()
+    async def _late(self, futures: Sequence[Future[None]], timeout: float) -> list[int]:
+        """The places of those that are not done in time."""
+        waiting = [asyncio.wrap_future(future) for future in futures if not future.done()]
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await self.observer.observe(batch)
-        except Exception:
-            self.failures += 1
-            self._logger.exception("observer %s failed; its events of that moment are lost to it", self.observer.name)
+            if waiting:
+                await asyncio.wait(waiting, timeout=timeout)
+        finally:
+            for one in waiting:
+                one.cancel()  # only the wrapping: nobody will be there to be told later
+        return [place for place, future in enumerate(futures) if not future.done()]
 
-    async def flush(self) -> None:
-        while self._waiting:
-            await self._show_batch()
 
-    async def close(self) -> None:
-        try:
-            await self.observer.close()
-        except Exception:
-            self._logger.exception("observer %s could not be closed", self.observer.name)
+def _end(feeds: Sequence[Feed]) -> None:
+    """Show what is left, within a second."""
+    with contextlib.suppress(Exception):  # an interpreter that is ending has no more threads to give
+        wait([feed.close() for feed in feeds if feed.alive], timeout=1.0)
