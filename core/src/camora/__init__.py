@@ -6,6 +6,7 @@ from camora.lazy import names_of
 
 if TYPE_CHECKING:
     from camora.app import Camora, Queue
+    from camora.builtin.triggers import calendar, cron, every, once
     from camora.context import Context
     from camora.dependencies import dependency, inject
     from camora.errors import CamoraError
@@ -49,9 +50,13 @@ __all__ = [
     "Task",
     "TaskOptions",
     "WorkerSettings",
+    "calendar",
+    "cron",
     "dependency",
+    "every",
     "hookimpl",
     "inject",
+    "once",
 ]
 
 if not TYPE_CHECKING:
@@ -59,6 +64,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "camora.app": ("Camora", "Queue"),
+            "camora.builtin.triggers": ("calendar", "cron", "every", "once"),
             "camora.context": ("Context",),
             "camora.dependencies": ("dependency", "inject"),
             "camora.errors": ("CamoraError",),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from camora.builtin.triggers import Calendar, Cron, EverySettings, Once
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Codec, Injector, Pool, PoolSettings, ResultBackend, RetryPolicyLike
+from camora.interfaces import Broker, Codec, Injector, Pool, PoolSettings, ResultBackend, RetryPolicyLike, Trigger
 from camora.provider import MadeFrom, Provider
 from camora.retry import RetryPolicy
 
@@ -55,6 +56,16 @@ def _retry(made: MadeFrom) -> RetryPolicyLike:
     return policy
 
 
+def _as_set(made: MadeFrom) -> Trigger:
+    trigger: Trigger = made.settings
+    return trigger
+
+
+def _every(made: MadeFrom) -> Trigger:
+    settings: EverySettings = made.settings
+    return settings.trigger()
+
+
 @hookimpl
 def camora_brokers() -> Sequence[Provider[Broker]]:
     """The memory broker: one process, nothing durable."""
@@ -92,6 +103,17 @@ def camora_pools() -> Sequence[Provider[Pool]]:
 def camora_retry_policies() -> Sequence[Provider[RetryPolicyLike]]:
     """The durable policy."""
     return [Provider("durable", _retry, settings=RetryPolicy, help="fixed, linear or exponential, with jitter")]
+
+
+@hookimpl
+def camora_triggers() -> Sequence[Provider[Trigger]]:
+    """When schedules are due."""
+    return [
+        Provider("cron", _as_set, settings=Cron, help="a cron expression, in a time zone"),
+        Provider("every", _every, settings=EverySettings, help="even intervals from an anchor"),
+        Provider("calendar", _as_set, settings=Calendar, help="sets of seconds to months, in a time zone"),
+        Provider("once", _as_set, settings=Once, help="one moment"),
+    ]
 
 
 @hookimpl
