@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
+from camora.errors import UnsupportedCapability
 from camora.interfaces.companions import Companions
 from camora.outcome import JobRecord
 
@@ -41,6 +42,18 @@ class ResultBackend(Companions, ABC):
     @abstractmethod
     async def forget(self, job_ids: Sequence[str]) -> int:
         """Delete records before their time, so that their jobs can be run again; returns how many there were."""
+
+    async def prune(self, before: int, *, only_successful: bool = False, limit: int = 1000) -> int:
+        """Delete up to `limit` records of jobs that finished before this moment (ms since the epoch); returns how many.
+
+        With `only_successful`, those that succeeded. Called again until it answers 0. Raises `UnsupportedCapability`
+        where records cannot be looked up by time; there they go by their `ttl` alone.
+        """
+        del before, only_successful, limit
+        raise UnsupportedCapability(
+            f"{self!r} cannot delete records by age: they go when their time is over ([results] ttl)",
+            capability="prune",
+        )
 
     @abstractmethod
     def twin(self) -> Self:

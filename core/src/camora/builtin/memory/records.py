@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from camora.builtin.memory.waiting import Waiter
 from camora.outcome import JobRecord, Status
@@ -103,6 +104,15 @@ class Records:
         """Delete what is known; True when there was anything."""
         # Both, without a short cut: a job may have left one of each.
         return any([self._finished.pop(job_id, now), self._unfinished.pop(job_id, now)])
+
+    def finished_before(self, moment: int, *, only_successful: bool, limit: int) -> list[str]:
+        """Ids of up to `limit` jobs that finished before this moment (ms since the epoch)."""
+        old = (
+            record.id
+            for _, record in self._finished.slots.values()
+            if record.finished < moment and (record.status is Status.SUCCEEDED or not only_successful)
+        )
+        return list(islice(old, limit))
 
     def wait(self, job_id: str, waiter: Waiter[JobRecord], now: float) -> JobRecord | None:
         """The finished record; when there is none, the waiter will be woken with it."""
