@@ -182,7 +182,15 @@ class DispatchUncertain(DispatchError):
 
 
 class DecodeError(UndeliverableError):
-    """The bytes are not a message this version can read."""
+    """The bytes are not a message this version can read, or not one it trusts.
+
+    `reason` is what the dead letter says: `undecodable`, or of a signed message `unsigned`, `unknown_key`, `forged`,
+    `stale` or `mismatch`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "undecodable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PoisonMessage(UndeliverableError):

@@ -91,6 +91,7 @@ class Executor:
         worker: str,
         port: JobPort,
         largest: int,
+        fanout: bool = False,
     ) -> None:
         self._tasks = tasks
         self._codec = codec
@@ -100,6 +101,8 @@ class Executor:
         self._worker = worker
         self._port = port
         self._largest = largest
+        self._fanout = fanout
+        """True where a broker copies messages into queues of its own choice."""
 
     async def run(self, run: Run) -> Outcome:
         """Run the delivery to its outcome."""
@@ -132,7 +135,9 @@ class Executor:
         try:
             message = run.message = self._codec.decode(delivery.body)
         except DecodeError as error:
-            return _dead("undecodable", "camora.errors.DecodeError", str(error)), None
+            return _dead(error.reason, "camora.errors.DecodeError", str(error)), None
+        if self._codec.authenticated and (elsewhere := self._misplaced(message, delivery)):
+            return _dead("mismatch", "camora.errors.DecodeError", elsewhere), None
         if delivery.deliveries > self._settings.max_deliveries:
             text = (
                 f"taken {delivery.deliveries - 1} times and never settled: it seems to kill its workers "
@@ -143,6 +148,14 @@ class Executor:
         if task is None:
             return self._unknown(message), None
         return None, task
+
+    def _misplaced(self, message: Message, delivery: Delivery) -> str:
+        """What is wrong when a genuine message lies where it was not sent; empty when nothing is."""
+        if message.id != delivery.id:
+            return f"the message of job {message.id} was put into the broker again, as {delivery.id}"
+        if message.queue != delivery.queue and not self._fanout:
+            return f"sent to the queue {message.queue!r}, it was put into {delivery.queue!r}"
+        return ""
 
     def _unknown(self, message: Message) -> Outcome:
         """A rolling deploy heals by itself: another worker, or this one after its restart, may know the task."""

@@ -21,13 +21,23 @@ class Codec(ABC):
     name: str
     """What it is called in settings."""
 
+    authenticated: bool = False
+    """True when what `decode` accepts was made by somebody who holds a key, and is unchanged since.
+
+    A worker then refuses a message that its broker hands out under another id, or from another queue, than the message
+    itself says: a genuine one that was copied elsewhere.
+    """
+
     @abstractmethod
     def encode(self, message: Message) -> bytes:
         """The message as bytes. Raises `EncodeError` for what cannot travel, NaN and infinities included."""
 
     @abstractmethod
     def decode(self, body: bytes) -> Message:
-        """The message in these bytes. Raises `DecodeError`, and nothing else, whatever the bytes are."""
+        """The message in these bytes. Raises `DecodeError`, and nothing else, whatever the bytes are.
+
+        The error's `reason` becomes the dead letter's.
+        """
 
     @abstractmethod
     def evolve(self, body: bytes, changes: dict[str, Any]) -> bytes:

@@ -63,6 +63,17 @@ class CodecConformance:
         """The codec under test."""
         raise NotImplementedError(f"{type(self).__name__} must override the fixture codec")
 
+    def written(self, codec: Codec, data: Any) -> bytes:
+        """Plain data as the bytes of a message that somebody else has written, whatever the data is.
+
+        Override it for a codec that writes messages otherwise than values.
+        """
+        return codec.encode_value(data)
+
+    def read(self, codec: Codec, body: bytes) -> Any:
+        """The opposite: the bytes of a message as plain data."""
+        return codec.decode_value(body)
+
     # Round trips
 
     @pytest.mark.parametrize("value", _VALUES, ids=range(len(_VALUES)))
@@ -196,7 +207,7 @@ class CodecConformance:
     )
     def test_data_that_is_no_message_raises_decode_error(self, codec: Codec, value: Any) -> None:
         with pytest.raises(DecodeError):
-            codec.decode(codec.encode_value(value))
+            codec.decode(self.written(codec, value))
 
     @pytest.mark.parametrize(
         ("field", "wrong"),
@@ -204,12 +215,12 @@ class CodecConformance:
     )
     def test_a_field_of_the_wrong_type_raises_decode_error(self, codec: Codec, field: str, wrong: Any) -> None:
         with pytest.raises(DecodeError):
-            codec.decode(codec.encode_value({"v": 1, "id": "i", "task": "t", field: wrong}))
+            codec.decode(self.written(codec, {"v": 1, "id": "i", "task": "t", field: wrong}))
 
     @pytest.mark.parametrize("version", [0, -1, WIRE_VERSION + 1, 10**6, "1", None])
     def test_a_version_it_does_not_read_raises_decode_error(self, codec: Codec, version: Any) -> None:
         with pytest.raises(DecodeError):
-            codec.decode(codec.encode_value({"v": version, "id": "i", "task": "t"}))
+            codec.decode(self.written(codec, {"v": version, "id": "i", "task": "t"}))
 
     def test_deeply_nested_bytes_raise_only_decode_error(self, codec: Codec) -> None:
         for body in (b"[" * 200_000, b'{"a":' * 200_000, b"\x91" * 200_000, b"\x81\xa1a" * 200_000):
@@ -221,7 +232,7 @@ class CodecConformance:
     # Rolling deploys
 
     def test_fields_of_a_later_version_are_ignored_on_reading(self, codec: Codec) -> None:
-        body = codec.encode_value({"v": 1, "id": "i", "task": "t", "x-new": {"deep": [1]}, "args": [1]})
+        body = self.written(codec, {"v": 1, "id": "i", "task": "t", "x-new": {"deep": [1]}, "args": [1]})
         message = codec.decode(body)
         assert (message.id, message.task, message.args) == ("i", "t", [1])
 
@@ -233,8 +244,8 @@ class CodecConformance:
         assert codec.decode(again) == original
 
     def test_evolving_keeps_fields_it_does_not_know(self, codec: Codec) -> None:
-        body = codec.encode_value({"v": 1, "id": "i", "task": "t", "x-new": {"deep": [1, None]}})
-        data = codec.decode_value(codec.evolve(codec.evolve(body, {"attempt": 2}), {"attempt": 3}))
+        body = self.written(codec, {"v": 1, "id": "i", "task": "t", "x-new": {"deep": [1, None]}})
+        data = self.read(codec, codec.evolve(codec.evolve(body, {"attempt": 2}), {"attempt": 3}))
         assert data["x-new"] == {"deep": [1, None]}
         assert data["attempt"] == 3
 
