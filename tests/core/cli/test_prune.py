@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import pytest
-
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.errors import UnsupportedCapability
 from camora.interfaces import ResultBackend

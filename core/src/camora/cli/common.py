@@ -14,6 +14,7 @@ from camora.cli.output import confirm, note, print_json, progress, say, stderr, 
 
 if TYPE_CHECKING:
     from camora.app import Camora
+    from camora.connections import Connection
 
 __all__ = [
     "FAILED",
@@ -28,6 +29,7 @@ __all__ = [
     "Where",
     "YesOption",
     "confirm",
+    "connection_of",
     "find_app",
     "import_app",
     "masked",
@@ -43,6 +45,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+async def connection_of(app: Camora) -> Connection:
+    """The stores of the app, open in this loop: for looking at what no public method shows."""
+    return await app._connections.get()  # noqa: SLF001 -- one unit with the app
 
 
 def run(work: Callable[[Camora], Awaitable[T]], app: Camora) -> T:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from camora.cli.codes import FAILED, MISTAKE
 from camora.cli.masking import masked
-from camora.errors import CamoraError, ConfigurationError
+from camora.errors import CamoraError, ConfigurationError, EncodeError, MessageTooLarge, PayloadError
 
 __all__ = ["explained"]
 
 
 def explained(error: Exception) -> tuple[str, int] | None:
     """The text and the exit code for an error that is somebody's mistake or misfortune; None for a defect of ours."""
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, (ConfigurationError, EncodeError, MessageTooLarge, PayloadError)):
         return masked(f"camora: {error}"), MISTAKE
     if isinstance(error, CamoraError):
         return masked(f"camora: {error}"), FAILED

@@ -48,13 +48,13 @@ async def _rows(app: Camora) -> list[dict[str, Any]]:
 
 
 @app.command
-def pause(queue: _Queue, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
+def pause(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
     """Hand out no jobs of these queues, to any worker, until resumed; what runs goes on."""
     return _each((queue, *more), where, "pause", "paused")
 
 
 @app.command
-def resume(queue: _Queue, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
+def resume(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
     """Hand out jobs of these queues again."""
     return _each((queue, *more), where, "resume", "resumed")
 
@@ -70,7 +70,7 @@ def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
 
 
 @app.command
-def purge(queue: _Queue, *, yes: YesOption = False, where: Where = Where()) -> int:  # noqa: B008
+def purge(queue: _Queue, /, *, yes: YesOption = False, where: Where = Where()) -> int:  # noqa: B008
     """Delete all waiting jobs of a queue for good; running ones and dead letters stay."""
     found = where.find()
     if not confirm(f"Delete all waiting jobs of {queue!r} for good?", yes=yes):

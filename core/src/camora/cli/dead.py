@@ -1,0 +1,213 @@
+"""`camora dead …`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+
+from camora.cli.common import (
+    NOT_FOUND,
+    OK,
+    JsonOption,
+    Where,
+    YesOption,
+    confirm,
+    connection_of,
+    note,
+    print_json,
+    progress,
+    run,
+    say,
+    table,
+)
+from camora.cli.moments import exact, relative
+from camora.cli.payload import arguments_of, call_text, decoded
+from camora.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from camora.app import Camora
+    from camora.outcome import DeadLetter
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="dead", help="List, requeue or purge dead letters: jobs that will not run again by themselves.")
+
+_Id = Annotated[str, Parameter(help="The job's id.")]
+_Queue = Annotated[str | None, Parameter(name=["--queue", "-q"], help="Only those of this queue.")]
+
+
+@app.default
+@app.command(name="list")
+def list_letters(
+    *,
+    queue: _Queue = None,
+    limit: Annotated[int, Parameter(help="At most so many, the oldest first; 0 is all.")] = 50,
+    as_json: JsonOption = False,
+    where: Where = Where(),  # noqa: B008 -- frozen
+) -> int:
+    """List dead letters, the oldest first, with what became of them and their arguments."""
+    found = where.find()
+
+    async def work(app: Camora) -> tuple[list[dict[str, Any]], bool]:
+        rows: list[dict[str, Any]] = []
+        async for letter in app.dead_letters(queue):
+            if limit and len(rows) == limit:
+                return rows, True
+            rows.append(_row(app, letter))
+        return rows, False
+
+    rows, more = run(work, found)
+    if as_json:
+        print_json({"letters": rows, "more": more})
+        return OK
+    if not rows:
+        say("no dead letters" if queue is None else f"no dead letters of queue {queue}")
+        return OK
+    now = found.clock.now_ms()
+    table(
+        ["id", "call", "queue", "died", "why"],
+        [[row["id"], _call(row), row["queue"], relative(row["died"], now), _why(row)] for row in rows],
+    )
+    if more:
+        note(f"these are the first {limit}; --limit 0 lists all")
+    return OK
+
+
+def _row(app: Camora, letter: DeadLetter) -> dict[str, Any]:
+    message = decoded(app, letter.body)
+    error = letter.error
+    return {
+        "id": letter.id,
+        "task": letter.task or (message.task if message else ""),
+        "queue": letter.queue,
+        "reason": letter.reason,
+        "error": None if error is None else {"type": error.type, "text": error.text},
+        "attempts": letter.attempts,
+        "deliveries": letter.deliveries,
+        "died": letter.died,
+        "arguments": None if message is None else arguments_of(message),
+    }
+
+
+def _call(row: dict[str, Any]) -> str:
+    if row["arguments"] is None:
+        return f"{row['task'] or '?'}(undecodable)"
+    return f"{row['task']}({call_text(row['arguments'], limit=60)})"
+
+
+def _why(row: dict[str, Any]) -> str:
+    error = row["error"]
+    text = "" if error is None else f"{error['type']}: {error['text']}".splitlines()[0][:200]
+    return text if row["reason"] == "failed" and text else f"{row['reason']}: {text}".rstrip(": ")
+
+
+@app.command
+def show(job_id: _Id, /, *, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008
+    """Show one dead letter whole: arguments, headers, error and traceback; exits with 3 when there is none."""
+    found = where.find()
+    letter = run(lambda app: app.dead_letter(job_id), found)
+    if letter is None:
+        note(f"there is no dead letter {job_id}; camora why {job_id} says where the job is")
+        return NOT_FOUND
+    row = {**_row(found, letter), **_whole(found, letter)}
+    if as_json:
+        print_json(row)
+        return OK
+    error = row["error"] or {}
+    lines = [(name, row[name]) for name in ("task", "queue", "reason", "attempts", "deliveries") if row[name]]
+    lines.append(("died", f"{exact(letter.died)} ({relative(letter.died, found.clock.now_ms())})"))
+    lines.append(("arguments", call_text(row["arguments"], limit=10_000) if row["arguments"] else row["body"]))
+    lines += [("headers", f"{name}: {value}") for name, value in row["headers"].items()]
+    lines.append(("error", error.get("traceback", "").rstrip() or f"{error.get('type')}: {error.get('text')}"))
+    table(["letter", job_id], lines)
+    say(f"requeue it: camora dead requeue {job_id}")
+    return OK
+
+
+def _whole(app: Camora, letter: DeadLetter) -> dict[str, Any]:
+    message = decoded(app, letter.body)
+    return {
+        "error": None if letter.error is None else msgspec.to_builtins(letter.error),
+        "headers": dict(message.headers) if message else {},
+        "created": message.created if message else 0,
+        "body": None if message else letter.body.decode("utf-8", "backslashreplace"),
+    }
+
+
+@app.command
+def requeue(
+    *job_ids: _Id,
+    every: Annotated[bool, Parameter(name="--all", negative=(), show_default=False, help="All of them.")] = False,
+    queue: _Queue = None,
+    yes: YesOption = False,
+    where: Where = Where(),  # noqa: B008
+) -> int:
+    """Put dead letters back into their queues, each as a first attempt; exits with 3 when one does not exist."""
+    if bool(job_ids) == every or (queue is not None and not every):
+        raise ConfigurationError("camora dead requeue: name ids, or say --all, or --all --queue NAME")
+    found = where.find()
+    which = f"all dead letters of queue {queue}" if queue else "all dead letters"
+    if every and not confirm(f"Requeue {which}?", yes=yes):
+        say("nothing was requeued")
+        return OK
+
+    async def work(app: Camora) -> tuple[int, list[str]]:
+        done, missing = 0, []
+        with progress("requeueing", total=len(job_ids) or await _count(app, queue)) as step:
+            async for job_id in _ids(app, job_ids, queue):
+                if await app.requeue(job_id):
+                    done += 1
+                elif job_ids:  # of all, one that is gone was requeued by somebody else
+                    missing.append(job_id)
+                step()
+        return done, missing
+
+    done, missing = run(work, found)
+    for job_id in missing:
+        note(f"there is no dead letter {job_id}")
+    say(f"{done} requeued")
+    return NOT_FOUND if missing else OK
+
+
+async def _ids(app: Camora, given: tuple[str, ...], queue: str | None) -> AsyncIterator[str]:
+    for job_id in given:
+        yield job_id
+    if not given:
+        async for letter in app.dead_letters(queue):
+            yield letter.id
+
+
+async def _count(app: Camora, queue: str | None) -> int | None:
+    """How many there are, where the broker counts them."""
+    counts = await app.queue_control.counts()
+    names = counts if queue is None else [queue]
+    return sum(counts.get(name, {}).get("dead", 0) for name in names) or None
+
+
+@app.command
+def purge(
+    *job_ids: _Id,
+    queue: _Queue = None,
+    yes: YesOption = False,
+    where: Where = Where(),  # noqa: B008
+) -> int:
+    """Delete dead letters for good: these, those of a queue, or all."""
+    if job_ids and queue is not None:
+        raise ConfigurationError("camora dead purge: name ids or a queue, not both")
+    found = where.find()
+    which = f"these {len(job_ids)}" if job_ids else f"all of queue {queue}" if queue else "ALL dead letters"
+    if not confirm(f"Delete {which} for good?", yes=yes):
+        say("nothing was deleted")
+        return OK
+
+    async def work(app: Camora) -> int:
+        letters = (await connection_of(app)).broker.dead_letters
+        return await letters.purge(queue=queue, ids=job_ids or None)
+
+    count = run(work, found)
+    say(f"{count} deleted")
+    return NOT_FOUND if count < len(job_ids) else OK

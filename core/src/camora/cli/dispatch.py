@@ -1,0 +1,187 @@
+"""`camora dispatch …`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say
+from camora.errors import ConfigurationError, ResultError
+from camora.options import DispatchOptions
+from camora.units import duration
+
+if TYPE_CHECKING:
+    from camora.app import Camora
+    from camora.job import Job
+    from camora.task import AnyTask
+
+__all__ = ["dispatch"]
+
+
+def dispatch(
+    task: str,
+    /,
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=False)],
+    delay: str | None = None,
+    eta: str | None = None,
+    expires: str | None = None,
+    queue: Annotated[str | None, Parameter(name=["--queue", "-q"])] = None,
+    priority: int | None = None,
+    key: str | None = None,
+    job_id: str | None = None,
+    wait: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    timeout: str | None = None,
+    unchecked: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    as_json: JsonOption = False,
+    where: Where = Where(),  # noqa: B008 -- frozen
+) -> int:
+    """Dispatch a job and print its id; exits with 1 when it was waited for and did not succeed.
+
+    Parameters
+    ----------
+    task
+        The task's name, for example "shop.tasks:add".
+    arguments
+        name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'. What has
+        no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position.
+    delay
+        Run it so much later: 30s, 5m, 1h30m.
+    eta
+        Run it at this moment: 2031-05-01T09:00:00+02:00.
+    expires
+        Drop it if it has not started by then: a duration such as 5m.
+    queue
+        Another queue than the task's.
+    priority
+        0 to 9, the largest first.
+    key
+        Idempotency key: while a job of the same key is unfinished, that one's id is the answer.
+    job_id
+        Dispatch it under this id.
+    wait
+        Wait for the result and print it.
+    timeout
+        How long to wait at most: 30s, 5m. Default: for ever.
+    unchecked
+        Dispatch a task of this name although the app knows none: its arguments are checked where it runs.
+    """
+    given = {"delay": delay, "eta": eta, "expires": expires, "queue": queue, "priority": priority, "key": key}
+    options = _options({**given, "job_id": job_id})
+    longest = _seconds("--timeout", timeout)
+    app = where.find()
+    if not app.broker.capabilities.shared:
+        raise ConfigurationError(
+            f"{app.broker!r} lives in one process: the job would be gone with this command. Use a broker that "
+            "processes share, for example  sqlite:///camora.db  (camora-sql)"
+        )
+    known = _known(app, task, unchecked=unchecked)
+    args, kwargs = _arguments(arguments, known)
+
+    async def work(app: Camora) -> int:
+        job = await app.options(**options).dispatch(known or task, *args, **kwargs)
+        if not wait:
+            if as_json:
+                print_json({"id": job.id, "task": task})
+            else:
+                say(job.id)
+            return OK
+        return await _outcome(job, longest, as_json=as_json)
+
+    return run(work, app)
+
+
+async def _outcome(job: Job[Any], timeout: float | None, *, as_json: bool) -> int:
+    error = ""
+    value: Any = None
+    try:
+        value = await job.result(timeout)
+    except ResultError as found:
+        error = str(found)
+    if as_json:
+        answer = {"id": job.id, "task": job.task, "status": str(await job.status())}
+        print_json({**answer, "error": error} if error else {**answer, "result": value})
+    elif error:
+        note(error)
+    else:
+        say(repr(value))
+    return FAILED if error else OK
+
+
+def _known(app: Camora, name: str, *, unchecked: bool) -> AnyTask | None:
+    known = app.tasks.get(name)
+    if known is None and not unchecked:
+        names = sorted(app.tasks.by_name)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It knows {', '.join(names) or 'none'}."
+        raise ConfigurationError(f"the app has no task {name!r}. {hint} --unchecked dispatches it all the same")
+    return known
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in ("delay", "expires"):
+        if name in options:
+            options[name] = _seconds(f"--{name}", options[name])
+    if "eta" in options:
+        options["eta"] = _moment(options["eta"])
+    DispatchOptions().merge(options, "dispatch")  # before anything is imported
+    return options
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    try:
+        return None if text is None else duration(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}") from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"--eta {text!r}: is no moment; write it as 2031-05-01T09:00:00+02:00, or use --delay"
+        ) from None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"--eta {text!r}: in which zone? Add an offset such as +02:00, or Z for UTC")
+    return moment
+
+
+def _arguments(given: Sequence[str], task: AnyTask | None) -> tuple[list[Any], dict[str, Any]]:
+    if len(given) == 1 and given[0][:1] in ("{", "["):
+        whole = _json(given[0])
+        if isinstance(whole, dict):
+            return [], whole
+        if isinstance(whole, list):
+            return whole, {}
+        raise ConfigurationError(f"{given[0]!r}: begins like JSON and is none; quote it for the shell")
+    texts = _texts(task)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if equals and name.isidentifier():
+            kwargs[name] = value if name in texts else _json(value)
+        else:
+            args.append(_json(text))
+    return args, kwargs
+
+
+def _texts(task: AnyTask | None) -> set[str]:
+    """The parameters that are texts: what is given for them is taken as it is, `007` and `true` included."""
+    try:
+        return {name for name, kind in get_type_hints(task.function).items() if kind is str} if task else set()
+    except Exception:  # noqa: BLE001 -- an annotation that cannot be read is told by the dispatch itself
+        return set()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
