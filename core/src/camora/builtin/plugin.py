@@ -7,7 +7,17 @@ from typing import Any
 
 from camora.builtin.triggers import Calendar, Cron, EverySettings, Once
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Codec, Injector, Pool, PoolSettings, ResultBackend, RetryPolicyLike, Trigger
+from camora.interfaces import (
+    Broker,
+    Codec,
+    Injector,
+    Pool,
+    PoolSettings,
+    ResultBackend,
+    RetryPolicyLike,
+    ScheduleStore,
+    Trigger,
+)
 from camora.provider import MadeFrom, Provider
 from camora.retry import RetryPolicy
 
@@ -22,6 +32,12 @@ def _results(made: MadeFrom) -> ResultBackend:
     from camora.builtin.memory import make_results
 
     return make_results(made)
+
+
+def _schedules(made: MadeFrom) -> ScheduleStore:
+    from camora.builtin.memory import make_schedules
+
+    return make_schedules(made)
 
 
 def _json(_: MadeFrom) -> Codec:
@@ -114,6 +130,12 @@ def camora_triggers() -> Sequence[Provider[Trigger]]:
         Provider("calendar", _as_set, settings=Calendar, help="sets of seconds to months, in a time zone"),
         Provider("once", _as_set, settings=Once, help="one moment"),
     ]
+
+
+@hookimpl
+def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
+    """The memory store of schedules."""
+    return [Provider("memory", _schedules, schemes=("memory",), help="in this process, not durable")]
 
 
 @hookimpl

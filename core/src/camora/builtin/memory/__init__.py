@@ -5,10 +5,19 @@ from __future__ import annotations
 from camora.builtin.memory.broker import MemoryBroker
 from camora.builtin.memory.names import NamedStores
 from camora.builtin.memory.results import MemoryResultBackend
+from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
 from camora.provider import MadeFrom
 
-__all__ = ["MemoryBroker", "MemoryResultBackend", "MemoryStore", "make_broker", "make_results"]
+__all__ = [
+    "MemoryBroker",
+    "MemoryResultBackend",
+    "MemoryScheduleStore",
+    "MemoryStore",
+    "make_broker",
+    "make_results",
+    "make_schedules",
+]
 
 # The one thing here that outlives any app: a name in `memory://NAME` means the same store for every app of the
 # process, as the name of a file would, so no app can own the table. It holds its stores weakly, and a store is only
@@ -25,3 +34,8 @@ def make_broker(made: MadeFrom) -> MemoryBroker:
 def make_results(made: MadeFrom) -> MemoryResultBackend:
     """The same for results; give `MemoryResultBackend(broker.store)` instead to settle into an unnamed store."""
     return MemoryResultBackend(_STORES.of_url(made.url)[0])
+
+
+def make_schedules(made: MadeFrom) -> MemoryScheduleStore:
+    """The same for schedules."""
+    return MemoryScheduleStore(_STORES.of_url(made.url)[0])

@@ -10,6 +10,7 @@ from camora.builtin.memory.inspection import MemoryQueues
 from camora.builtin.memory.letters import MemoryDeadLetters
 from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.results import MemoryResultBackend
+from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.workers import MemoryWorkers
 from camora.errors import BrokerUnavailable
@@ -19,6 +20,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 from camora.settings import mask_url
@@ -89,6 +91,10 @@ class MemoryBroker(Broker):
     def own_workers(self) -> WorkerDirectory:
         """A directory on the same store."""
         return MemoryWorkers(self.store)
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules on the same store."""
+        return MemoryScheduleStore(self.store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for a memory result backend on the same store."""

@@ -7,11 +7,13 @@ from typing import Self
 
 from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.records import Wakes
+from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.waiting import Waiter, wake_all
 from camora.builtin.memory.workers import MemoryWorkers
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
@@ -36,6 +38,10 @@ class MemoryResultBackend(ResultBackend):
     def own_workers(self) -> WorkerDirectory:
         """A directory on the same store."""
         return MemoryWorkers(self._memory)
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules on the same store."""
+        return MemoryScheduleStore(self._memory)
 
     async def open(self) -> None:
         """Nothing to connect to."""

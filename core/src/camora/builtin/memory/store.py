@@ -18,6 +18,7 @@ from camora.builtin.memory.entries import Entry, Stake
 from camora.builtin.memory.presences import Presences
 from camora.builtin.memory.ready import Ready
 from camora.builtin.memory.records import Records
+from camora.builtin.memory.timetable import Timetable
 from camora.builtin.memory.waiting import Waiter, wake_all
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.interfaces.broker import JobState
@@ -51,6 +52,7 @@ class MemoryStore:
         self.letters: dict[str, DeadLetter] = {}
         self.records = Records(most_records)
         self.counters = Counters()
+        self.timetable = Timetable()
         self.presences = Presences()
         self.flagged: set[str] = set()
         """Ids of leased jobs that somebody has asked to cancel."""
