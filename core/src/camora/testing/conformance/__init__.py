@@ -21,7 +21,10 @@ import pytest
 
 # Before the suites are imported: their asserts must explain themselves in a stranger's test run, too.
 pytest.register_assert_rewrite(
-    *[f"{__name__}.{part}" for part in ("broker", "codec", "hunter", "machine", "model", "pool", "results", "workers")]
+    *[
+        f"{__name__}.{part}"
+        for part in ("broker", "codec", "hunter", "machine", "model", "pool", "results", "schedules", "workers")
+    ]
 )
 
 from camora.testing.conformance.broker import BrokerConformance  # noqa: E402
@@ -30,6 +33,7 @@ from camora.testing.conformance.hunter import Subject  # noqa: E402
 from camora.testing.conformance.machine import BrokerMachine, broker_state_machine, hunt  # noqa: E402
 from camora.testing.conformance.pool import PoolConformance  # noqa: E402
 from camora.testing.conformance.results import ResultBackendConformance  # noqa: E402
+from camora.testing.conformance.schedules import ScheduleStoreConformance  # noqa: E402
 from camora.testing.conformance.workers import WorkerDirectoryConformance  # noqa: E402
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "CodecConformance",
     "PoolConformance",
     "ResultBackendConformance",
+    "ScheduleStoreConformance",
     "Subject",
     "WorkerDirectoryConformance",
     "broker_state_machine",
