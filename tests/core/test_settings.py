@@ -28,5 +28,5 @@ def test_settings_from_the_environment_report_every_mistake_at_once() -> None:
         WorkerSettings.from_environment(environ)
     assert len(error.value.problems) == 2
     assert "unknown setting 'leese': did you mean 'lease'?" in str(error.value)
-    assert "concurrency = 'many': expected int" in str(error.value)
+    assert "concurrency: expected a whole number, found 'many'" in str(error.value)
     assert WorkerSettings.from_environment({"CAMORA_WORKER__LEASE": "2.5"}).lease == 2.5

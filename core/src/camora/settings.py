@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import attrs
 
 from camora.errors import SettingsError
+from camora.structuring import BYTES, SECONDS, SECRET, Structuring
+from camora.units import duration, size
 
-__all__ = ["AppSettings", "WorkerSettings", "mask_url", "structure_settings"]
+__all__ = ["AppSettings", "Duration", "Secret", "Size", "WorkerSettings", "mask_url", "structure_settings"]
 
 T = TypeVar("T")
 
-_PASSWORD = re.compile(r"^([A-Za-z0-9+.-]+://[^/@:]*:)[^/]*@")
-_SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|secret|token|key|sig)[^=&]*=)[^&]*")
+Duration = Annotated[float, SECONDS]
+"""Annotates a setting in seconds, which settings may also say with units: `30`, `"30s"`, `"1h30m"`."""
+Size = Annotated[int, BYTES]
+"""Annotates a setting in bytes, which settings may also say with units: `1024`, `"512KB"`, `"1GiB"`."""
+Secret = Annotated[str, SECRET]
+"""Annotates a setting whose text is never shown."""
+
+# A password may hold anything, `@`, `/` and line breaks too: up to the last `@` all of it is taken for one.
+_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/@:?#\s]*:).*@", re.DOTALL)
+_SECRET_QUERY = re.compile(r"(?i)([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig)[^=&;]*=)[^&;]*")
 
 
 def mask_url(url: str) -> str:
@@ -25,59 +35,75 @@ def mask_url(url: str) -> str:
 
 
 def structure_settings(cls: type[T], given: Mapping[str, Any], *, where: str) -> T:
-    """An attrs settings class from plain data. Raises `SettingsError` holding every problem, one text each."""
-    import cattrs
+    """An attrs settings class from plain data, in which texts may stand for numbers.
 
-    fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]
+    Durations and sizes may have units where the class says `Duration` or `Size`. Raises `SettingsError` holding every
+    problem, one text each.
+    """
+    structuring = _Masked(lenient=True)
+    made: T = structuring.table(cls, given, ())
+    if not structuring.problems:
+        return made
     problems = []
-    for name in given:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(fields)) or 'none'}"
-            problems.append(f"{where}: unknown setting {name!r}: {hint}")
-    converter = cattrs.Converter()
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name not in given:
-            if field.default is attrs.NOTHING:
-                problems.append(f"{where}: setting {name!r} is missing")
-            continue
-        try:
-            values[name] = converter.structure(given[name], hints.get(name, Any))
-        except Exception as error:  # noqa: BLE001 -- whatever a converter raises is the setting's fault
-            kind = getattr(hints.get(name), "__name__", str(hints.get(name)))
-            problems.append(f"{where}: {name} = {given[name]!r}: expected {kind} ({error})")
-    if not problems:
-        try:
-            return cls(**values)
-        except (ValueError, TypeError) as error:
-            problems.append(f"{where}: {error}")
+    for problem in structuring.problems:
+        key = "" if problem.unknown else f"{'.'.join(map(str, problem.path))}: "
+        problems.append(f"{where}: {key.removeprefix(': ')}{problem.text}")
     raise SettingsError("\n".join(problems), problems=problems)
 
 
-def _positive(_: Any, attribute: Any, value: float) -> None:
-    if value <= 0:
+class _Masked(Structuring):
+    """Shows URLs without their passwords, and secrets not at all."""
+
+    def __init__(self, *, lenient: bool) -> None:
+        super().__init__(lenient=lenient)
+        self._hidden: set[tuple[str | int, ...]] = set()
+
+    def hide(self, path: tuple[str | int, ...]) -> None:
+        self._hidden.add(path)
+
+    def shown(self, given: Any, path: tuple[str | int, ...]) -> str:
+        return "***" if path in self._hidden else mask_url(super().shown(given, path))
+
+    def told(self, error: BaseException, path: tuple[str | int, ...]) -> str:
+        return "not accepted" if path in self._hidden else mask_url(super().told(error, path))
+
+
+def _positive(_: Any, attribute: Any, value: Any) -> None:
+    if not value > 0 or math.isinf(value):
         raise ValueError(f"{attribute.name} = {value!r}: must be more than 0")
+
+
+def _seconds(value: float | str) -> float:
+    return duration(value)
+
+
+def _bytes(value: int | str) -> int:
+    return size(value)
+
+
+def _bytes_or_none(value: int | str | None) -> int | None:
+    return None if value is None else size(value)
 
 
 @attrs.frozen(kw_only=True)
 class AppSettings:
-    """Limits of an app. Sizes are bytes, durations seconds.
+    """Limits of an app. Sizes are bytes, durations seconds, or texts with units such as "10MB" and "30s".
 
     `max_message_size` holds for what is dispatched and for what is decoded. `dispatch_timeout` is how long a dispatch
     tries to reach the broker. `result_ttl` is how long a finished job is remembered.
     """
 
-    max_message_size: int = attrs.field(default=1024 * 1024, validator=_positive)
-    max_result_size: int = attrs.field(default=16 * 1024 * 1024, validator=_positive)
-    dispatch_timeout: float = attrs.field(default=10.0, validator=_positive)
-    result_ttl: float = attrs.field(default=24 * 3600.0, validator=_positive)
+    max_message_size: Size = attrs.field(default=1024 * 1024, converter=_bytes, validator=_positive)
+    max_result_size: Size = attrs.field(default=16 * 1024 * 1024, converter=_bytes, validator=_positive)
+    dispatch_timeout: Duration = attrs.field(default=10.0, converter=_seconds, validator=_positive)
+    result_ttl: Duration = attrs.field(default=24 * 3600.0, converter=_seconds, validator=_positive)
 
 
 @attrs.frozen(kw_only=True)
 class WorkerSettings:
-    """How a worker behaves. Durations are seconds; each can be set as `CAMORA_WORKER__NAME` in the environment.
+    """How a worker behaves. Durations are seconds, sizes bytes, or texts such as "30s" and "10MB".
+
+    Each can be set as `CAMORA_WORKER__NAME` in the environment.
 
     `lease` is how long a delivery stays a silent worker's; it is renewed while the job runs. `max_deliveries` is how
     often a message may be taken without being settled before it is poison; from `isolate_after` on it runs without
@@ -91,15 +117,17 @@ class WorkerSettings:
     processes: int = attrs.field(default=1, validator=_positive)
     concurrency: int = attrs.field(default=100, validator=_positive)
     prefetch: int | None = None
-    lease: float = attrs.field(default=30.0, validator=_positive)
-    shutdown_timeout: float = attrs.field(default=30.0, validator=_positive)
-    poll_interval: float = attrs.field(default=5.0, validator=_positive)
+    lease: Duration = attrs.field(default=30.0, converter=_seconds, validator=_positive)
+    shutdown_timeout: Duration = attrs.field(default=30.0, converter=_seconds, validator=_positive)
+    poll_interval: Duration = attrs.field(default=5.0, converter=_seconds, validator=_positive)
     max_deliveries: int = attrs.field(default=5, validator=_positive)
     isolate_after: int = attrs.field(default=2, validator=_positive)
-    blocked_after: float = attrs.field(default=1.0, validator=_positive)
-    unknown_task_limit: float = attrs.field(default=24 * 3600.0, validator=_positive)
+    blocked_after: Duration = attrs.field(default=1.0, converter=_seconds, validator=_positive)
+    unknown_task_limit: Duration = attrs.field(default=24 * 3600.0, converter=_seconds, validator=_positive)
     max_jobs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
-    max_memory: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
+    max_memory: Size | None = attrs.field(
+        default=None, converter=_bytes_or_none, validator=attrs.validators.optional(_positive)
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **given: Any) -> WorkerSettings:
