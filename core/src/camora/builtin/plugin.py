@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from camora.builtin.observers.settings import LoggingSettings
 from camora.builtin.triggers import Calendar, Cron, EverySettings, Once
 from camora.hookspecs import hookimpl
 from camora.interfaces import (
     Broker,
     Codec,
     Injector,
+    Observer,
     Pool,
     PoolSettings,
     ResultBackend,
@@ -82,6 +84,12 @@ def _every(made: MadeFrom) -> Trigger:
     return settings.trigger()
 
 
+def _logging(made: MadeFrom) -> Observer:
+    from camora.builtin.observers.logging import LoggingObserver
+
+    return LoggingObserver(made.settings.logger, levels=made.settings.levels)
+
+
 @hookimpl
 def camora_brokers() -> Sequence[Provider[Broker]]:
     """The memory broker: one process, nothing durable."""
@@ -142,3 +150,9 @@ def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
 def camora_injectors() -> Sequence[Provider[Injector]]:
     """The injector on svcs."""
     return [Provider("svcs", _injector, help="factories by type, scoped to app or job")]
+
+
+@hookimpl
+def camora_observers() -> Sequence[Provider[Observer]]:
+    """Events as log lines."""
+    return [Provider("logging", _logging, settings=LoggingSettings, help="each event as a log line, with its fields")]

@@ -49,7 +49,7 @@ class SignedCodec(Codec):
     def __init__(
         self,
         inner: Codec,
-        keys: Sequence[str | bytes],
+        keys: str | bytes | Sequence[str | bytes],
         *,
         accept_unsigned: bool = False,
         max_age: float | None = None,
@@ -143,7 +143,7 @@ class SignedCodec(Codec):
         return f"<SignedCodec over {self.inner.name}, keys {', '.join(map(_shown, self._keys))}>"
 
 
-def _listed(keys: Sequence[str | bytes]) -> Sequence[str | bytes]:
+def _listed(keys: str | bytes | Sequence[str | bytes]) -> Sequence[str | bytes]:
     """One key alone would be taken for a list of characters."""
     return [keys] if isinstance(keys, str | bytes) else keys
 
