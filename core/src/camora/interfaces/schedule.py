@@ -38,8 +38,7 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     task: str = ""
     queue: str = ""
     message: bytes = b""
-    """The encoded message that each tick sends, with an id and times of its own: here its id is empty, `created` is
-    0, and `due` and `expires` count from the moment of sending."""
+    """The encoded message that each tick sends: a template without an id, whose moments are set when it is sent."""
     origin: str = "code"
     """`code` and `config` schedules follow the deploy; `runtime` ones stay until removed."""
     app: str = ""
