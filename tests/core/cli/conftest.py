@@ -1,16 +1,29 @@
-"""Running `camora …` as people do: in a process of its own, by its output and exit code."""
+"""Running `camora …`: in this process, because that is fast, or in one of its own, as people do."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
+from camora.cli.main import main
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+
+@attrs.frozen
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
 
 TASKS = """
 from camora import Camora, RetryPolicy
@@ -38,11 +51,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def camora(folder: Path) -> Run:
-    """Run the command line in that folder."""
+def process(folder: Path) -> Run:
+    """Run the command line in that folder, in a process of its own."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(*arguments: str, **environment: str) -> Done:
+        done = subprocess.run(
             [sys.executable, "-m", "camora", *arguments],
             cwd=folder,
             env={**os.environ, "COLUMNS": "120", **environment},
@@ -51,5 +64,39 @@ def camora(folder: Path) -> Run:
             text=True,
             timeout=60,
         )
+        return Done(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the command line in that folder, in this process; modules that it imports there are forgotten each time."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str, **environment: str) -> Done:
+        capsys.readouterr()
+        code = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "stdin", io.StringIO())
+            for name, value in {"COLUMNS": "120", **environment}.items():
+                patch.setenv(name, value)
+            try:
+                main(arguments)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+            finally:
+                forget(folder)
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    yield run
+    os.environ.pop("CAMORA_PROFILE", None)
+
+
+def forget(folder: Path) -> None:
+    """Drop the modules of this folder, so that the next command reads them anew."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]

@@ -10,8 +10,8 @@ from camora.cli.table import COMMANDS
 from .conftest import Run
 
 
-def test_help_lists_every_command_of_the_core_and_of_plugins(camora: Run) -> None:
-    done = camora("--help")
+def test_help_lists_every_command_of_the_core_and_of_plugins(process: Run) -> None:
+    done = process("--help")
     assert done.returncode == 0
     for _, name, _, text in COMMANDS:
         assert f"  {name} " in done.stdout
@@ -31,7 +31,7 @@ def test_help_fits_a_narrow_terminal(camora: Run) -> None:
         (["--verison"], "there is no option '--verison': did you mean '--version'?"),
         (["queues", "puase", "mail"], "there is no 'puase'. Did you mean 'pause'?"),
         (["queues", "--jsn"], "camora queues: Unknown option: --jsn. Did you mean --json?"),
-        (["queues", "pause"], "parameter --queue requires an argument"),
+        (["queues", "pause"], "requires an argument"),
         (["queues", "--app", "tasks"], "write module:attribute"),
         (["queues", "--app", "tasks:ap"], "has no 'ap'; did you mean 'app'?"),
         (["queues", "--app", "json:loads"], "is a function, not a Camora"),

@@ -23,53 +23,30 @@ if TYPE_CHECKING:
 __all__ = ["dispatch"]
 
 
+_ARGUMENTS = """name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'.
+What has no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position."""
+_KEY = "Idempotency key: while a job of the same key is unfinished, that one's id is the answer."
+_UNCHECKED = "Dispatch it although the app knows no such task; its arguments are checked where it runs."
+
+
 def dispatch(
-    task: str,
+    task: Annotated[str, Parameter(help='The task\'s name, for example "shop.tasks:add".')],
     /,
-    *arguments: Annotated[str, Parameter(allow_leading_hyphen=False)],
-    delay: str | None = None,
-    eta: str | None = None,
-    expires: str | None = None,
-    queue: Annotated[str | None, Parameter(name=["--queue", "-q"])] = None,
-    priority: int | None = None,
-    key: str | None = None,
-    job_id: str | None = None,
-    wait: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    timeout: str | None = None,
-    unchecked: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    *arguments: Annotated[str, Parameter(help=_ARGUMENTS)],
+    delay: Annotated[str | None, Parameter(help="Run it so much later: 30s, 5m, 1h30m.")] = None,
+    eta: Annotated[str | None, Parameter(help="Run it at this moment: 2031-05-01T09:00:00+02:00.")] = None,
+    expires: Annotated[str | None, Parameter(help="Drop it if it has not started after this time: 5m.")] = None,
+    queue: Annotated[str | None, Parameter(name=["--queue", "-q"], help="Another queue than the task's.")] = None,
+    priority: Annotated[int | None, Parameter(help="0 to 9, the largest first.")] = None,
+    key: Annotated[str | None, Parameter(help=_KEY)] = None,
+    job_id: Annotated[str | None, Parameter(help="Dispatch it under this id.")] = None,
+    wait: Annotated[bool, Parameter(negative=(), show_default=False, help="Wait for the result and print it.")] = False,
+    timeout: Annotated[str | None, Parameter(help="How long to wait at most: 30s, 5m; default: for ever.")] = None,
+    unchecked: Annotated[bool, Parameter(negative=(), show_default=False, help=_UNCHECKED)] = False,
     as_json: JsonOption = False,
     where: Where = Where(),  # noqa: B008 -- frozen
 ) -> int:
-    """Dispatch a job and print its id; exits with 1 when it was waited for and did not succeed.
-
-    Parameters
-    ----------
-    task
-        The task's name, for example "shop.tasks:add".
-    arguments
-        name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'. What has
-        no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position.
-    delay
-        Run it so much later: 30s, 5m, 1h30m.
-    eta
-        Run it at this moment: 2031-05-01T09:00:00+02:00.
-    expires
-        Drop it if it has not started by then: a duration such as 5m.
-    queue
-        Another queue than the task's.
-    priority
-        0 to 9, the largest first.
-    key
-        Idempotency key: while a job of the same key is unfinished, that one's id is the answer.
-    job_id
-        Dispatch it under this id.
-    wait
-        Wait for the result and print it.
-    timeout
-        How long to wait at most: 30s, 5m. Default: for ever.
-    unchecked
-        Dispatch a task of this name although the app knows none: its arguments are checked where it runs.
-    """
+    """Dispatch a job and print its id; exits with 1 when it was waited for and did not succeed."""
     given = {"delay": delay, "eta": eta, "expires": expires, "queue": queue, "priority": priority, "key": key}
     options = _options({**given, "job_id": job_id})
     longest = _seconds("--timeout", timeout)

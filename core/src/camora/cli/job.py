@@ -126,21 +126,15 @@ def cancel(job_id: _Ids, /, *more: _Ids, as_json: JsonOption = False, where: Whe
 @app.command
 def prune(
     *,
-    older_than: str,
-    only_successful: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    older_than: Annotated[str, Parameter(help="Those that finished longer ago than this: 12h, 7d.")],
+    only_successful: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Keep what is known of those that did not succeed.")
+    ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
     where: Where = Where(),  # noqa: B008
 ) -> int:
-    """Forget the results of jobs that finished long ago, before their time to be kept is over.
-
-    Parameters
-    ----------
-    older_than
-        Those that finished longer ago than this: 12h, 7d.
-    only_successful
-        Keep what is known of failed, cancelled, expired and discarded ones.
-    """
+    """Forget the results of jobs that finished long ago, before their time to be kept is over."""
     try:
         age = duration(older_than)
     except ValueError as error:
