@@ -32,8 +32,9 @@ def broker(factory: Any, **more: Any) -> list[str]:
     return found_in("camora_brokers", Provider("mine", factory, schemes="mine", help="mine", **more))
 
 
-def test_all_that_is_installed_here_is_sound() -> None:
-    assert [finding for finding in check() if not finding.note] == []
+@pytest.mark.parametrize("name", ["builtin", "camora-sql"])
+def test_what_camora_brings_is_sound(name: str) -> None:
+    assert [finding.text for finding in check(name) if not finding.note] == []
 
 
 def test_a_sound_plugin_has_no_findings() -> None:
@@ -151,6 +152,7 @@ def test_settings_are_attrs_typed_and_described() -> None:
     assert broker(lambda made: MemoryBroker(), settings=Good) == []
     typed, described = broker(lambda made: MemoryBroker(), settings=Bad)
     assert "setting 'size' of Bad has no type" in typed
+    assert typed.startswith("note: ")
     assert "setting 'size' of Bad is not described" in described
     assert "Plain, are no attrs class" in broker(lambda made: MemoryBroker(), settings=Plain)[0]
 

@@ -119,8 +119,8 @@ def _provider(source: Source, hook: str, provider: Provider[Any], url: str | Non
     where = f"{hook}, {provider.name!r}"
     if not provider.help:
         yield Finding(plugin=source.name, text=f"{where}: has no help, the line that lists show beside its name")
-    for problem in _settings_problems(provider.settings):
-        yield Finding(plugin=source.name, text=f"{where}: {problem}")
+    for problem, note in _settings_problems(provider.settings):
+        yield Finding(plugin=source.name, text=f"{where}: {problem}", note=note)
     if hook in ("camora_brokers", "camora_result_backends") and not provider.schemes:
         yield Finding(plugin=source.name, text=f"{where}: no URL leads to it: give it a scheme, Provider(schemes=…)")
     if hook not in MADE:
@@ -186,37 +186,39 @@ def _thing_problems(hook: str, provider: Provider[Any], thing: Any) -> Iterator[
             yield f"its {attribute} is {value!r}, and it is offered as {provider.name!r}"
 
 
-def _settings_problems(cls: type[Any] | None) -> Iterator[str]:
+def _settings_problems(cls: type[Any] | None) -> Iterator[tuple[str, bool]]:
+    """Each problem, and whether it is only a note."""
     if cls is None:
         return
     if not attrs.has(cls):
-        yield f"its settings, {cls.__qualname__}, are no attrs class: decorate it with @attrs.frozen(kw_only=True)"
+        yield (
+            f"its settings, {cls.__qualname__}, are no attrs class: decorate it with @attrs.frozen(kw_only=True)",
+            False,
+        )
         return
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        yield f"an annotation of {cls.__qualname__} cannot be resolved: {error}"
+        yield f"an annotation of {cls.__qualname__} cannot be resolved: {error}", False
         return
     described = described_fields(cls)
     for field in attrs.fields(cls):
         if hints.get(field.name, Any) is Any:
-            yield f"setting {field.name!r} of {cls.__qualname__} has no type"
+            yield f"setting {field.name!r} of {cls.__qualname__} has no type of its own, so no schema can say it", True
         if field.name not in described:
-            yield (
-                f"setting {field.name!r} of {cls.__qualname__} is not described: say in its docstring what "
-                f"`{field.name}` is"
-            )
+            hint = f"say in its docstring what `{field.name}` is"
+            yield f"setting {field.name!r} of {cls.__qualname__} is not described: {hint}", False
 
 
 def described_fields(cls: type[Any]) -> Mapping[str, str]:
     """The fields of a settings class that its docstrings explain, each with the text that does so.
 
-    A field is explained by a docstring under it, or where the class's docstring names it in backticks.
+    A field is explained by a docstring under it, or where the class's docstring speaks of it by its name.
     """
     texts: dict[str, str] = {}
     for kind in reversed(cls.__mro__):
-        for name in re.findall(r"`(\w+)`", kind.__dict__.get("__doc__") or ""):
-            texts[name] = inspect.cleandoc(kind.__dict__["__doc__"])
+        text = kind.__dict__.get("__doc__") or ""
+        texts.update(dict.fromkeys(re.findall(r"\w+", text), inspect.cleandoc(text)))
         texts.update(_docstrings_below(kind))
     return {field.name: texts[field.name] for field in attrs.fields(cls) if field.name in texts}
 

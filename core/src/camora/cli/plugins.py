@@ -2,75 +2,69 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
 
+from camora.cli.common import FAILED, OK, JsonOption, find_app, note, print_json, say, table
+
 if TYPE_CHECKING:
-    from camora.plugins import Catalog, PluginInfo
+    from camora.plugins import Catalog
 
-__all__ = ["app", "check_plugins", "list_plugins"]
-
-AsJson = Annotated[bool, Parameter(name="--json", negative=())]
+__all__ = ["app"]
 
 app = cyclopts.App(name="plugins", help="List the installed plugins; check one.")
 
+AppArgument = Annotated[
+    str | None, Parameter(help="module:attribute of an app: print its chain too, outermost link first.")
+]
+NameArgument = Annotated[str | None, Parameter(help="A plugin's name, or its distribution's; default: all.")]
+UrlOption = Annotated[str | None, Parameter(help="Make brokers and result backends from this URL; nothing is opened.")]
+
 
 @app.default
-def list_plugins(app: str | None = None, *, as_json: AsJson = False) -> None:
-    """List the installed plugins: what each provides, and why one is not active.
+def list_plugins(app: AppArgument = None, /, *, json: JsonOption = False) -> None:
+    """List the installed plugins: what each provides, and why one is not active."""
+    import attrs
 
-    Parameters
-    ----------
-    app
-        module:attribute of an app: also print its chain, outermost link first, with where each link came from.
-    as_json
-        Print JSON.
-    """
     catalog, chain = _of_app(app) if app else (_installed(), None)
-    if as_json:
-        import attrs
-
+    if json:
         answer: dict[str, Any] = {"plugins": [attrs.asdict(info) for info in catalog.plugins]}
-        if chain is not None:
-            answer["chain"] = chain
-        print(json.dumps(answer, indent=2))  # noqa: T201
+        print_json(answer if chain is None else {**answer, "chain": chain})
         return
-    _print_plugins(catalog.plugins)
+    rows = []
+    for info in catalog.plugins:
+        offers = [f"{hook.removeprefix('camora_')}: {', '.join(names)}" for hook, names in info.provides.items()]
+        state = f"{info.state}: {info.why}" if info.why else info.state
+        rows.append((info.name, info.distribution, info.version, info.api or "", state, "\n".join(offers)))
+    table(("plugin", "distribution", "version", "API", "state", "provides"), rows)
     if chain is not None:
-        _print_chain(chain)
+        say("")
+        links = [(link["name"], link["phase"], link["origin"]) for link in chain]
+        table(("link", "phase", "from"), links, title="The chain around a job, outermost first")
 
 
 @app.command(name="check")
-def check_plugins(name: str | None = None, *, url: str | None = None, as_json: AsJson = False) -> int:
-    """Examine one plugin, or all: imports, hooks, names, settings, what is made. Exit code 1 when something is wrong.
-
-    Parameters
-    ----------
-    name
-        A plugin's name, or its distribution's; all when left out.
-    url
-        A URL to make brokers and result backends from. They are made, never opened.
-    as_json
-        Print JSON.
-    """
+def check_plugins(name: NameArgument = None, /, *, url: UrlOption = None, json: JsonOption = False) -> int:
+    """Examine one plugin, or all: imports, hooks, names, settings, what is made. Exit code 1 if something is wrong."""
     import attrs
 
     from camora.plugin_check import check
 
     findings = check(name, url=url)
     wrong = sum(not finding.note for finding in findings)
-    if as_json:
-        answer = {"ok": not wrong, "findings": [attrs.asdict(finding) for finding in findings]}
-        print(json.dumps(answer, indent=2))  # noqa: T201
-        return 1 if wrong else 0
+    if json:
+        print_json({"ok": not wrong, "findings": [attrs.asdict(finding) for finding in findings]})
+        return FAILED if wrong else OK
     for finding in findings:
-        print(f"{'note' if finding.note else 'wrong'}: {finding.plugin}: {finding.text}")  # noqa: T201
-    print(f"{name or 'all plugins'}: {f'{wrong} to be mended' if wrong else 'nothing is wrong'}")  # noqa: T201
-    return 1 if wrong else 0
+        text = f"{finding.plugin}: {finding.text}"
+        if finding.note:
+            note(text)
+        else:
+            say(f"✗ {text}", style="red")
+    say(f"{name or 'all plugins'}: {f'{wrong} to be mended' if wrong else 'nothing is wrong'}")
+    return FAILED if wrong else OK
 
 
 def _installed() -> Catalog:
@@ -80,31 +74,6 @@ def _installed() -> Catalog:
 
 
 def _of_app(reference: str) -> tuple[Catalog, list[dict[str, str]]]:
-    from camora.reference import import_object
-
-    found = import_object(reference)
-    chain = [{"name": link.name, "phase": link.middleware.phase, "origin": link.origin} for link in found.chain()]
-    return found.catalog, chain
-
-
-def _print_plugins(infos: Sequence[PluginInfo]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("plugin", "distribution", "version", "API", "state", "provides")
-    for info in infos:
-        offers = [f"{hook.removeprefix('camora_')}: {', '.join(names)}" for hook, names in info.provides.items()]
-        state = info.state if not info.why else f"{info.state}: {info.why}"
-        api = "" if info.api is None else str(info.api)
-        table.add_row(info.name, info.distribution, info.version, api, state, "\n".join(offers))
-    Console().print(table)
-
-
-def _print_chain(chain: Sequence[dict[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    links = Table("link", "phase", "from", title="the chain around a job, outermost first", title_justify="left")
-    for link in chain:
-        links.add_row(link["name"], link["phase"], link["origin"])
-    Console().print(links)
+    found = find_app(reference)
+    links = found.chain()
+    return found.catalog, [{"name": link.name, "phase": link.middleware.phase, "origin": link.origin} for link in links]

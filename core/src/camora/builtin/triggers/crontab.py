@@ -38,7 +38,7 @@ _RANGES = {
 
 @attrs.frozen(slots=False)
 class Cron:
-    """A cron expression on the wall clock of a zone.
+    """A cron expression on the wall clock of the zone `tz`.
 
     Five fields: minute, hour, day of month, month, day of week; or six, with seconds in front. `*`, lists, ranges,
     steps and names as in cron; `L` is a month's last day, `MON#2` its second Monday; where both day fields are

@@ -58,12 +58,13 @@ def _number(name: str, item: Any) -> int:
 
 @attrs.frozen(kw_only=True, slots=False)
 class Calendar:
-    """Whenever the wall clock of a zone shows one of each set.
+    """Whenever the wall clock of the zone `tz` shows one of each set.
 
-    An empty set is any. What is left out is any, too, but not what is finer than the finest field given: that is 0, so
-    that `hours={9}` comes at 09:00:00 and not in every second of that hour. `days` count from 1, or from the month's
-    end with -1; `weekdays` from 0 for Monday, or are "mon" to "sun"; both must fit where both are given. What daylight
-    saving time does is said in `docs/schedules.md`. Raises `ValueError` that names the field.
+    `seconds`, `minutes`, `hours`, `days`, `weekdays` and `months` are sets of numbers. An empty set is any.
+    What is left out is any, too, but not what is finer than the finest field given: that is 0, so that `hours={9}`
+    comes at 09:00:00 and not in every second of that hour. `days` count from 1, or from the month's end with -1;
+    `weekdays` from 0 for Monday, or are "mon" to "sun"; both must fit where both are given. What daylight saving time
+    does is said in `docs/schedules.md`. Raises `ValueError` that names the field.
     """
 
     seconds: Any = None

@@ -55,7 +55,10 @@ class Every:
 
 @attrs.frozen(kw_only=True)
 class EverySettings:
-    """An interval as people write it; the parts are added up."""
+    """An interval as people write it; the parts are added up.
+
+    `weeks`, `days`, `hours`, `minutes` and `seconds` are numbers; `anchor` is the aware moment they are counted from.
+    """
 
     weeks: float = 0
     days: float = 0

@@ -34,7 +34,7 @@ def _at(value: Any) -> datetime:
 
 @attrs.frozen
 class Once:
-    """One moment, and never again."""
+    """One moment, and never again: `at` is an aware datetime, or its ISO 8601 text."""
 
     at: Any = attrs.field(converter=_at)
 
