@@ -6,6 +6,7 @@ from camora.lazy import names_of
 
 if TYPE_CHECKING:
     from camora.app import Camora, Queue
+    from camora.builtin.signing import SignedCodec
     from camora.builtin.triggers import calendar, cron, every, once
     from camora.context import Context
     from camora.dependencies import dependency, inject
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from camora.outcome import CancelResult, DeadLetter, Progress, Status
     from camora.provider import MadeFrom, Provider
     from camora.retry import RetryPolicy
+    from camora.secrets import Secret
     from camora.settings import AppSettings, WorkerSettings
     from camora.signals import Discard, Failure, Retry
     from camora.signature import Signature
@@ -45,7 +47,9 @@ __all__ = [
     "Queue",
     "Retry",
     "RetryPolicy",
+    "Secret",
     "Signature",
+    "SignedCodec",
     "Status",
     "Task",
     "TaskOptions",
@@ -64,6 +68,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "camora.app": ("Camora", "Queue"),
+            "camora.builtin.signing": ("SignedCodec",),
             "camora.builtin.triggers": ("calendar", "cron", "every", "once"),
             "camora.context": ("Context",),
             "camora.dependencies": ("dependency", "inject"),
@@ -77,6 +82,7 @@ if not TYPE_CHECKING:
             "camora.outcome": ("CancelResult", "DeadLetter", "Progress", "Status"),
             "camora.provider": ("MadeFrom", "Provider"),
             "camora.retry": ("RetryPolicy",),
+            "camora.secrets": ("Secret",),
             "camora.settings": ("AppSettings", "WorkerSettings"),
             "camora.signals": ("Discard", "Failure", "Retry"),
             "camora.signature": ("Signature",),

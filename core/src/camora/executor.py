@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from camora.clock import Clock
@@ -16,6 +16,7 @@ from camora.interfaces.pool import ProcessDied, TaskExit
 from camora.message import Delivery, Message
 from camora.outcome import ErrorInfo, Outcome, OutcomeKind
 from camora.registry import TaskRegistry
+from camora.secrets import hide
 from camora.settings import WorkerSettings
 from camora.signals import Discard, Failure
 from camora.steering import Again, Expired, NotOurs, TimedOut, Unstorable
@@ -123,7 +124,8 @@ class Executor:
         except Exception as error:  # noqa: BLE001 -- whatever the job raises is its outcome
             return self._failed(context, error)
         if isinstance(value, Failure):
-            return Outcome(kind=OutcomeKind.FAILED, error=ErrorInfo(type="camora.Failure", text=str(value.reason)))
+            text = hide(str(value.reason), _secrets(context))
+            return Outcome(kind=OutcomeKind.FAILED, error=ErrorInfo(type="camora.Failure", text=text))
         return Outcome(kind=_SUCCEEDED, encoded=context.encoded)
 
     def _admit(self, run: Run) -> tuple[Outcome | None, AnyTask | None]:
@@ -178,33 +180,47 @@ class Executor:
         return Outcome(kind=OutcomeKind.RELEASED)
 
     def _failed(self, context: Context, error: Exception) -> Outcome:
+        secrets = _secrets(context)
         match error:
             case Again():
-                return Outcome(kind=OutcomeKind.RETRY, delay=error.delay, error=describe(error.__cause__ or error))
+                told = describe(error.__cause__ or error, secrets=secrets)
+                return Outcome(kind=OutcomeKind.RETRY, delay=error.delay, error=told)
             case Discard():
-                return Outcome(kind=OutcomeKind.DISCARDED, error=ErrorInfo(type="camora.Discard", text=str(error)))
+                told = ErrorInfo(type="camora.Discard", text=hide(str(error), secrets))
+                return Outcome(kind=OutcomeKind.DISCARDED, error=told)
             case NotOurs():
                 return Outcome(kind=OutcomeKind.RELEASED)
             case Expired():
                 return Outcome(kind=OutcomeKind.EXPIRED)
             case ProcessDied():
-                return Outcome(kind=OutcomeKind.CRASHED, delay=growing(context.deliveries - 1), error=describe(error))
+                told = describe(error, secrets=secrets)
+                return Outcome(kind=OutcomeKind.CRASHED, delay=growing(context.deliveries - 1), error=told)
             case PayloadError():
-                return Outcome(kind=OutcomeKind.FAILED, error=describe(error), reason="payload")
+                return Outcome(kind=OutcomeKind.FAILED, error=describe(error, secrets=secrets), reason="payload")
             case Unstorable():
-                return Outcome(kind=OutcomeKind.FAILED, error=describe(error.__cause__ or error), reason="failed")
+                told = describe(error.__cause__ or error, secrets=secrets)
+                return Outcome(kind=OutcomeKind.FAILED, error=told, reason="failed")
             case _ if not context.ran:
-                return self._refused(context, error)
+                return self._refused(context, describe(error, secrets=secrets))
             case _:
-                return Outcome(kind=OutcomeKind.FAILED, error=describe(error, timeout=isinstance(error, TimedOut)))
+                told = describe(error, timeout=isinstance(error, TimedOut), secrets=secrets)
+                return Outcome(kind=OutcomeKind.FAILED, error=told)
 
-    def _refused(self, context: Context, error: Exception) -> Outcome:
+    def _refused(self, context: Context, error: ErrorInfo) -> Outcome:
         """A guard or a dependency failed before the function: given back, and only after many tries dead."""
-        if context.message.misses + 1 >= self._settings.max_deliveries:
-            return Outcome(kind=OutcomeKind.FAILED, error=describe(error), reason="refused")
-        return Outcome(
-            kind=OutcomeKind.RELEASED, delay=growing(context.message.misses), charged=True, error=describe(error)
-        )
+        misses = context.message.misses
+        if misses + 1 >= self._settings.max_deliveries:
+            return Outcome(kind=OutcomeKind.FAILED, error=error, reason="refused")
+        return Outcome(kind=OutcomeKind.RELEASED, delay=growing(misses), charged=True, error=error)
+
+
+def _secrets(context: Context) -> Collection[str]:
+    """The texts that must not be told of this job: as they came, and as its function sees them."""
+    secrets = context.task.secrets
+    if not secrets:
+        return ()
+    message = context.message
+    return secrets.texts(message.args, message.kwargs) | secrets.texts(*context.arguments)
 
 
 def _dead(reason: str, kind: str, text: str) -> Outcome:

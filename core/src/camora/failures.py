@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Collection
 from types import TracebackType
 
 from camora.outcome import ErrorInfo
+from camora.secrets import hide
 
 __all__ = ["describe"]
 
@@ -13,14 +15,14 @@ TEXT_LIMIT = 4_000
 TRACEBACK_LIMIT = 20_000
 
 
-def describe(error: BaseException, *, timeout: bool = False) -> ErrorInfo:
-    """Type, text and traceback of an exception, bounded, without ever raising."""
+def describe(error: BaseException, *, timeout: bool = False, secrets: Collection[str] = ()) -> ErrorInfo:
+    """Type, text and traceback of an exception, bounded, without ever raising; `secrets` are texts to be hidden."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return ErrorInfo(
         type=_remote(error, "remote_type") or name,
-        text=_bounded(_text(error), TEXT_LIMIT),
-        traceback=_bounded(_trace(error), TRACEBACK_LIMIT),
+        text=_bounded(hide(_text(error), secrets), TEXT_LIMIT),
+        traceback=_bounded(hide(_trace(error), secrets), TRACEBACK_LIMIT),
         timeout=timeout,
     )
 

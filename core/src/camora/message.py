@@ -54,6 +54,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     misses: int = 0
     """How often a worker gave it back because it did not know the task or a guard refused to let it run."""
 
+    def __repr__(self) -> str:
+        """Without its arguments: whoever prints it does not know which of them are secret."""
+        count = len(self.args) + len(self.kwargs)
+        return f"<Message {self.id} for {self.task} in {self.queue!r}, attempt {self.attempt}, {count} arguments>"
+
 
 class Envelope(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a broker carries: the encoded message and all a broker may read of it.
@@ -71,6 +76,10 @@ class Envelope(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     key: str | None = None
     key_ttl: float = 0.0
 
+    def __repr__(self) -> str:
+        """Without what is in it."""
+        return f"<Envelope {self.id} for {self.task} in {self.queue!r}, {len(self.body)} bytes>"
+
 
 class Delivery(msgspec.Struct, gc=False, frozen=True, kw_only=True, eq=False):
     """A message lent to one worker under a lease.
@@ -84,3 +93,7 @@ class Delivery(msgspec.Struct, gc=False, frozen=True, kw_only=True, eq=False):
     body: bytes
     deliveries: int = 1
     receipt: Any = None
+
+    def __repr__(self) -> str:
+        """Without what is in it."""
+        return f"<Delivery {self.id} from {self.queue!r}, {len(self.body)} bytes, taken {self.deliveries} times>"

@@ -12,6 +12,7 @@ import attrs
 
 from camora.dependencies import is_inject
 from camora.errors import ConfigurationError, PayloadError
+from camora.secrets import marked_in
 
 if TYPE_CHECKING:
     from camora.convert import Conversion
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Parameter", "Parameters", "hints_of"]
 
 _PLAIN = frozenset({int, str, bool, float})
+_SAYS_NOTHING = ("is missing", "is nested too deeply")
+"""Reasons that hold nothing of a value."""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +61,11 @@ class Parameter:
         from camora.convert import explain
 
         path, why = explain(error, self.name)
+        mark = marked_in(self.annotation)
+        if mark is not None and why not in _SAYS_NOTHING:  # it may quote the value, and the path a key of it
+            path = self.name if mark.whole else path.partition("[")[0]
+            why = "does not fit its type; what came is not shown, for there is a Secret in it"
+            return PayloadError(f"{task}: {path}: {why}", task=task, field=path)
         if isinstance(error, AttributeError):  # cattrs unstructures by field, whatever it is given
             generic = typing.get_origin(self.annotation) is not None
             wanted = str(self.annotation) if generic else getattr(self.annotation, "__name__", str(self.annotation))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from camora.job import Job
 from camora.options import DispatchOptions, DispatchOptionsDict
+from camora.secrets import Secrets
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -17,6 +18,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 _NONE = DispatchOptions()
+_OPEN = Secrets()
 
 
 class Signature(Generic[R_co]):
@@ -58,5 +60,5 @@ class Signature(Generic[R_co]):
         return job
 
     def __repr__(self) -> str:
-        parts = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
-        return f"{self.task.name}.{'si' if self.immutable else 's'}({', '.join(parts)})"
+        secrets: Secrets = getattr(self.task, "secrets", _OPEN)
+        return f"{self.task.name}.{'si' if self.immutable else 's'}({secrets.shown(self.args, self.kwargs)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
 
@@ -12,6 +13,7 @@ import attrs
 from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.options import DispatchOptions, DispatchOptionsDict, TaskOptions
+from camora.secrets import HIDDEN, Secrets, secrets_of
 from camora.signature import Signature
 
 if TYPE_CHECKING:
@@ -45,7 +47,17 @@ class BaseTask:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        attrs.define(cls, slots=False)
+        attrs.define(cls, slots=False, repr=False)
+
+    def __repr__(self) -> str:
+        """As of any attrs class, but for secrets."""
+        secrets = secrets_of(type(self))
+        parts = [
+            f"{field.name}={HIDDEN if secrets.of_name(field.alias) else shown(getattr(self, field.name, None))}"
+            for field in attrs.fields(cast("Any", type(self)))
+            if field.repr and (shown := repr if field.repr is True else field.repr)
+        ]
+        return f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(parts)})"
 
 
 def home_of(what: Any) -> str:
@@ -97,6 +109,11 @@ class Task(Generic[P, R]):
         self.__module__ = function.__module__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Which arguments nobody may see."""
+        return secrets_of(self.function)
 
     @property
     def execution(self) -> str:
