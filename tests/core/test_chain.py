@@ -68,6 +68,7 @@ def test_the_framework_and_the_user_share_one_chain() -> None:
         ("Expiry", "camora"),
         ("Retries", "camora"),
         ("Timing", "app"),
+        ("Limits", "camora"),
         ("Slots", "camora"),
         ("EarlyAck", "camora"),
         ("Timeouts", "camora"),

@@ -89,7 +89,7 @@ async def test_a_middleware_that_refuses_fails_closed(broker_url: str) -> None:
 
     async with app, app.worker(settings=SOON) as worker:
         job = await work.dispatch()
-        while not worker.settled:
+        while not worker.handled:
             await asyncio.sleep(0.01)
         assert ran == ["guard"]
         assert await job.status() in (Status.SCHEDULED, Status.QUEUED)
@@ -440,7 +440,7 @@ async def test_what_goes_wrong_is_in_the_log(broker_url: str, caplog: pytest.Log
             await app.dispatch("nobody.knows.it")
             with pytest.raises(JobFailed):
                 await (await flaky.dispatch()).result(10)
-            while worker.settled < 3:
+            while worker.handled < 3:
                 await asyncio.sleep(0.01)
     text = "\n".join(caplog.messages)
     assert "attempt failed, again in 0.0 s: OSError: no way" in text

@@ -280,7 +280,7 @@ async def test_an_unknown_task_waits_for_a_worker_that_knows_it(broker_url: str)
         given_back = asyncio.Event()
         job = await new.dispatch("brand-new")
         async with old.worker(settings=SOON) as worker:
-            while not worker.settled:
+            while not worker.handled:
                 await asyncio.sleep(0.01)
             given_back.set()
         info = await job.info()
@@ -310,7 +310,7 @@ async def test_undecodable_bytes_are_dead_letters_at_once_and_the_worker_lives(b
     async with app, app.worker(settings=SOON) as worker:
         await app.broker.publish([Envelope(id="bad", task="?", queue="default", body=body)])
         assert await (await fine.dispatch()).result(10) == "fine"
-        while worker.settled < 2:
+        while worker.handled < 2:
             await asyncio.sleep(0.01)
         [letter] = await dead(app)
     assert letter.reason == "undecodable"
@@ -345,7 +345,7 @@ async def test_a_huge_message_is_refused_before_it_is_sent_and_before_it_is_deco
             await nothing.dispatch("x" * 2_000_000)
         assert error.value.size > error.value.limit == 1024 * 1024
         await app.broker.publish([Envelope(id="big", task="?", queue="default", body=b"x" * 2_000_000)])
-        while not worker.settled:
+        while not worker.handled:
             await asyncio.sleep(0.01)
         [letter] = await dead(app)
     assert letter.reason == "too_large"

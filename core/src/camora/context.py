@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from camora.job import Job
+from camora.limits import Limit
 from camora.message import Delivery, Message
 from camora.outcome import Progress
 from camora.task import AnyTask
@@ -26,6 +29,16 @@ class JobPort(Protocol):
 
     async def report(self, context: Context, progress: Progress) -> None:
         """Store progress."""
+
+    def holding(self, context: Context, limits: Sequence[Limit]) -> AbstractAsyncContextManager[None]:
+        """Inside the block, these limits are kept."""
+
+    @property
+    def watched(self) -> bool:
+        """True when somebody wants to know that the function is called."""
+
+    def began(self, context: Context) -> None:
+        """The function is called."""
 
 
 class Context:
@@ -118,6 +131,17 @@ class Context:
     async def acknowledge(self) -> bool:
         """Settle the message now, before the end; False when it belongs to another worker by now."""
         return await self._port.acknowledge(self)
+
+    def holding(self, limits: Sequence[Limit]) -> AbstractAsyncContextManager[None]:
+        """Inside the block, these limits are kept over all workers. Raises `NotYet` rather than wait for long."""
+        return self._port.holding(self, limits)
+
+    def begin(self, now: int) -> None:
+        """The function is called at this moment, in milliseconds since the epoch."""
+        self.started = now
+        self.ran = True
+        if self._port.watched:
+            self._port.began(self)
 
     async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Dispatch another job: as `app.dispatch`."""

@@ -21,6 +21,7 @@ from camora.links.call import CallFunction
 from camora.links.early_ack import EarlyAck
 from camora.links.expiry import Expiry
 from camora.links.injection import Injection
+from camora.links.limits import Limits
 from camora.links.results import Results
 from camora.links.retries import Retries
 from camora.links.slots import Slots
@@ -28,10 +29,11 @@ from camora.links.timeouts import Timeouts
 from camora.plugins import Catalog
 from camora.registry import TaskRegistry
 from camora.task import AnyTask
+from camora.units import Rate
 
 __all__ = ["FRAMEWORK", "Engine", "EngineParts", "PoolSet"]
 
-FRAMEWORK = ("Results", "Expiry", "Retries", "Slots", "EarlyAck", "Timeouts", "Injection", "CallFunction")
+FRAMEWORK = ("Results", "Expiry", "Retries", "Limits", "Slots", "EarlyAck", "Timeouts", "Injection", "CallFunction")
 """The names of the framework's own links, which a middleware's `before` and `after` may name."""
 
 
@@ -47,6 +49,7 @@ class EngineParts:
     middleware: Sequence[Link]
     retry_policy: object
     pools: Mapping[str, PoolSettings]
+    queue_rates: Mapping[str, Rate]
     clock: Clock
     largest_result: int
     reference: str
@@ -135,6 +138,7 @@ class Engine:
             Results(parts.result_codec, parts.binding.result_out, parts.largest_result),
             Expiry(parts.clock),
             Retries(parts.retry_policy),
+            Limits(parts.queue_rates),
             Slots(pool_of),
             EarlyAck(),
             Timeouts(pool_of),

@@ -14,12 +14,12 @@ from camora.failures import describe
 from camora.interfaces.codec import Codec
 from camora.interfaces.pool import ProcessDied, TaskExit
 from camora.message import Delivery, Message
-from camora.outcome import ErrorInfo, Outcome, OutcomeKind
+from camora.outcome import ErrorInfo, Outcome, OutcomeKind, Settlement
 from camora.registry import TaskRegistry
 from camora.secrets import hide
 from camora.settings import WorkerSettings
 from camora.signals import Discard, Failure
-from camora.steering import Again, Expired, NotOurs, TimedOut, Unstorable
+from camora.steering import Again, Expired, NotOurs, NotYet, TimedOut, Unstorable
 from camora.task import AnyTask
 
 __all__ = ["Executor", "Run", "StopReason"]
@@ -39,7 +39,18 @@ class StopReason(enum.Enum):
 class Run:
     """One delivery on its way through this worker, from receipt to settlement."""
 
-    __slots__ = ("abandoned", "acknowledged", "context", "delivery", "message", "reason", "settling", "task")
+    __slots__ = (
+        "abandoned",
+        "acknowledged",
+        "context",
+        "delivery",
+        "ended",
+        "message",
+        "parked",
+        "reason",
+        "settling",
+        "task",
+    )
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -51,6 +62,10 @@ class Run:
         """True once it ignored its interruption and was settled without it."""
         self.settling = False
         """True once its settlement is on its way: from then on the broker's answer to that is the truth."""
+        self.parked = False
+        """True while it waits for a limit, and holds no slot of its lane."""
+        self.ended: tuple[Outcome, Settlement] | None = None
+        """How it ended, and what settles that."""
         self.acknowledged = False
         """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
 
@@ -190,6 +205,8 @@ class Executor:
                 return Outcome(kind=OutcomeKind.DISCARDED, error=told)
             case NotOurs():
                 return Outcome(kind=OutcomeKind.RELEASED)
+            case NotYet():
+                return Outcome(kind=OutcomeKind.RELEASED, delay=error.delay)
             case Expired():
                 return Outcome(kind=OutcomeKind.EXPIRED)
             case ProcessDied():

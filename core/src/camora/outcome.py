@@ -68,6 +68,12 @@ class ErrorInfo(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaul
     timeout: bool = False
     """True when the framework stopped the attempt for taking too long."""
 
+    @property
+    def line(self) -> str:
+        """Type and first line of the text, for logs."""
+        lines = self.text.splitlines()
+        return f"{self.type}: {lines[0][:300]}" if lines else self.type
+
 
 class Progress(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """What a running job last said of itself."""

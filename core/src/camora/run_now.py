@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ import msgspec
 from camora.context import Context
 from camora.engine import Engine, EngineParts
 from camora.job import Job
+from camora.limits import Limit
 from camora.message import Delivery, Message
 from camora.outcome import Progress
 from camora.steering import Again
@@ -34,6 +37,14 @@ class _Here:
 
     async def report(self, context: Context, progress: Progress) -> None:
         del context, progress
+
+    def holding(self, context: Context, limits: Sequence[Limit]) -> AbstractAsyncContextManager[None]:
+        del context, limits  # what is called here and now does not wait in a line with the workers' jobs
+        return nullcontext()
+
+    watched = False
+
+    def began(self, context: Context) -> None: ...
 
 
 async def run_now(parts: EngineParts, message: Message, task: AnyTask, app: DispatchPort) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Again", "Expired", "NotOurs", "TimedOut", "Unstorable"]
+__all__ = ["Again", "Expired", "NotOurs", "NotYet", "TimedOut", "Unstorable"]
 
 
 class Again(Exception):
@@ -19,6 +19,14 @@ class Expired(Exception):
 
 class NotOurs(Exception):
     """Another worker has the delivery by now; the function did not run here."""
+
+
+class NotYet(Exception):
+    """A limit leaves no room for the attempt: the message goes back, for `delay` seconds. No attempt, and no miss."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"a limit leaves no room for {delay:.1f} s")
+        self.delay = delay
 
 
 class TimedOut(TimeoutError):

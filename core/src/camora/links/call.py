@@ -52,8 +52,7 @@ class CallFunction(Middleware):
             task=task.name,
             timeout=context.timeout if pool.kills else None,
         )
-        context.started = self._clock.now_ms()
-        context.ran = True
+        context.begin(self._clock.now_ms())
         return pool.call(call) if pool.in_process and call.timeout is None else _killed_in_time(pool, call, context)
 
     def _elsewhere(
@@ -72,8 +71,7 @@ class CallFunction(Middleware):
             context=context,
             app=self._app,
         )
-        context.started = self._clock.now_ms()
-        context.ran = True
+        context.begin(self._clock.now_ms())
         return _killed_in_time(pool, call, context)
 
 

@@ -2,81 +2,85 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import logging
+import importlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 from camora.errors import CamoraError, ConfigurationError
 from camora.reference import import_object
-from camora.settings import WorkerSettings
-from camora.worker.supervisor import EXIT_CONFIGURATION, child_options
+from camora.worker.link import answer_until_alone
+from camora.worker.process import begin_anew, run_worker
+from camora.worker.process_health import ProcessHealth
+from camora.worker.supervisor import EXIT_CONFIGURATION, EXIT_DISMISSED, assignment, check_shared
+from camora.worker.worker import Ending
 
-__all__ = ["main", "run_worker"]
+__all__ = ["main"]
+
+_SKIPPED = (str(Path(__file__).parents[1]), str(Path(importlib.__file__).parent), "<frozen importlib")
+"""Where frames lie that are not the user's."""
 
 
 def main() -> None:
     """Run the worker that the supervisor asked for; ends the process."""
-    told = child_options()
+    told = assignment()
     if told is None:
         sys.exit("camora.worker.child is started by Camora's supervisor, not by hand: use  camora worker")
-    settings = WorkerSettings(**told["settings"]) if told["settings"] else None
-    if told["pipe"] is not None:
-        grace = (settings or WorkerSettings.from_environment(os.environ)).shutdown_timeout
-        threading.Thread(target=_end_with_parent, args=(told["pipe"], grace), daemon=True).start()
+    health = ProcessHealth()
+    link = socket.socket(fileno=told.link)
+    # It outlives this program when the process begins anew.
+    os.set_inheritable(told.link, True)
+    threading.Thread(
+        target=_serve_supervisor, args=(link, health, told.daemon), name="camora-link", daemon=True
+    ).start()
     try:
-        app = import_object(told["app"])
-        run_worker(app, queues=told["queues"], threads=told["threads"], settings=settings, burst=told["burst"])
+        app = _import_app(told.app)
+        if told.count > 1:
+            check_shared(app)
+        ending = run_worker(app, told.order, health=health)
     except ConfigurationError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201 -- the user's mistake, in one place, without a traceback
         sys.exit(EXIT_CONFIGURATION)
     except CamoraError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+    if ending is Ending.RECYCLED:
+        begin_anew()
+    if ending is Ending.DISMISSED:
+        sys.exit(EXIT_DISMISSED)
 
 
-def run_worker(app: Any, *, burst: bool, **options: Any) -> None:
-    """Run one worker in this process until it is stopped; on uvloop where that is installed."""
-    if not logging.getLogger().handlers:
-        logging.basicConfig(
-            level=os.environ.get("CAMORA_LOG_LEVEL", "INFO").upper(),
-            format="%(asctime)s %(levelname)-7s %(message)s",
-            datefmt="%H:%M:%S",
-        )
-    _tune_interpreter()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(app.start(burst=burst, **options))
-
-
-def _tune_interpreter() -> None:
-    """Settings for a process that is Camora's own; an embedded worker leaves its program's interpreter alone."""
-    # The collector is to pass over modules, and to look seldom: half of its time goes into what never goes away.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    # The loop and a broker's thread hand work to each other: 5 ms, the default, is a long wait for one's turn.
-    sys.setswitchinterval(0.001)
-
-
-def _loop_factory() -> Any:
+def _import_app(reference: str) -> Any:
     try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+        return import_object(reference)
+    except CamoraError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the user's module may raise anything
+        _show(error)
+        sys.exit(1)
 
 
-def _end_with_parent(pipe: int, grace: float) -> None:
-    """Stop as soon as the supervisor is gone: the pipe then has no writer left, and reading it ends."""
-    os.read(pipe, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace + 5.0)
-    os._exit(1)  # it did not stop; nothing that it holds is lost, because leases lapse
+def _show(error: Exception) -> None:
+    """The traceback as the user's own module would have shown it, without the frames that led there."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_SKIPPED):
+        trace = trace.tb_next
+    traceback.print_exception(error.with_traceback(trace))
+
+
+def _serve_supervisor(link: socket.socket, health: ProcessHealth, ends_with_it: bool) -> None:
+    """Answer the supervisor; stop as soon as it is gone."""
+    answer_until_alone(link, health.look)
+    if ends_with_it:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(health.longest_stop() + 5.0)
+        os._exit(1)  # it did not stop; nothing that it holds is lost, because leases lapse
 
 
 if __name__ == "__main__":

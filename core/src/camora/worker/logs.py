@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
 
+from camora.builtin.observers.json_lines import JsonFormatter
 from camora.errors import ConfigurationError
 
 __all__ = ["FORMAT", "FORMATS", "LEVEL", "LEVELS", "one_of", "set_up_logging"]
@@ -27,7 +26,9 @@ def set_up_logging(environ: Mapping[str, str]) -> None:
     if logging.getLogger().handlers:
         return
     logging.basicConfig(level=level.upper())
-    formatter = _JsonLines() if shape == "json" else _text()
+    formatter = (
+        JsonFormatter() if shape == "json" else _Text(colours=sys.stderr.isatty() and not environ.get("NO_COLOR"))
+    )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(formatter)
 
@@ -39,22 +40,22 @@ def one_of(words: tuple[str, ...], text: str, name: str) -> str:
     return text.lower()
 
 
-class _JsonLines(logging.Formatter):
-    """One JSON object a line."""
+_COLOURS = {
+    logging.DEBUG: "2",
+    logging.INFO: "32",
+    logging.WARNING: "33",
+    logging.ERROR: "31",
+    logging.CRITICAL: "1;31",
+}
+
+
+class _Text(logging.Formatter):
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__("%(asctime)s %(level)s %(message)s", datefmt="%H:%M:%S")
+        self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, text, and the traceback if there is one."""
-        said: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            "pid": record.process,
-        }
-        if record.exc_info:
-            said["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False)
-
-
-def _text() -> logging.Formatter:
-    return logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        level = f"{record.levelname:<7}"
+        colour = _COLOURS.get(record.levelno)
+        record.level = f"\x1b[{colour}m{level}\x1b[0m" if self._colours and colour else level
+        return super().format(record)

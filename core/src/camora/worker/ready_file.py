@@ -14,6 +14,7 @@ from camora.worker.health import Health
 __all__ = ["ReadyFile"]
 
 _BEAT = 2.0
+_IMPATIENCE = 0.5
 
 
 class ReadyFile:
@@ -47,9 +48,10 @@ class ReadyFile:
 
     def _keep(self) -> None:
         while not self._ended.is_set():
+            ready = self._look().ready
             with contextlib.suppress(OSError):  # a full disk or a lost folder is no reason to end a worker
-                if self._look().ready:
+                if ready:
                     self._path.touch()
                 else:
                     self._path.unlink(missing_ok=True)
-            self._ended.wait(_BEAT)
+            self._ended.wait(_BEAT if ready else _IMPATIENCE)

@@ -1,14 +1,13 @@
 """Several worker processes: started, watched, restarted, stopped.
 
 Each child is a fresh interpreter that imports the app by name; nothing is forked, so no connection, lock or thread is
-shared. A child holds the reading end of a pipe whose writing end only the supervisor has: when the supervisor is gone,
-however it went, the pipe ends and the child stops.
+shared. Supervisor and child hold the two ends of a line: when the supervisor is gone, however it went, the line ends
+and the child stops.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import random
@@ -18,29 +17,62 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 
 from camora.errors import ConfigurationError, UnsupportedCapability
 from camora.interfaces.broker import Broker
 from camora.reference import reference_of
 from camora.settings import WorkerSettings
+from camora.worker.health import Health, WorkerHealth
+from camora.worker.link import SupervisorEnd, new_link
+from camora.worker.order import WorkOrder
 
-__all__ = ["WorkerProcesses", "child_options", "run_processes", "start_processes"]
+__all__ = [
+    "EXIT_CONFIGURATION",
+    "EXIT_DISMISSED",
+    "Assignment",
+    "WorkerProcesses",
+    "assignment",
+    "check_shared",
+    "end_with",
+    "order_processes",
+    "run_processes",
+    "signals_to",
+    "start_processes",
+]
 
 CHILD = "CAMORA_CHILD"
 EXIT_CONFIGURATION = 2
+EXIT_DISMISSED = 86
+"""It was ordered to stop, through the directory of workers, and nobody is to come in its place."""
 _QUICK = 5.0
 """A process that lives shorter than this, in seconds, has failed to start."""
 _MOST_QUICK = 5
+_ANSWER = 2.5
+"""Seconds within which a process says how it is, its loop blocked or not."""
 
 
-def child_options() -> dict[str, Any] | None:
+@attrs.frozen(kw_only=True)
+class Assignment:
+    """What the supervisor tells a process. `link` is the file descriptor of its end of the line."""
+
+    app: str
+    slot: int
+    count: int
+    link: int
+    daemon: bool
+    order: WorkOrder
+
+
+def assignment() -> Assignment | None:
     """What the supervisor told this process to do; None in any other process."""
     text = os.environ.get(CHILD)
-    return None if text is None else json.loads(text)
+    return None if text is None else msgspec.json.decode(text, type=Assignment)
 
 
 class ProcessApp(Protocol):
@@ -50,20 +82,68 @@ class ProcessApp(Protocol):
     broker: Broker
 
 
+class _Child:
+    """A process that runs, and the line to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], link: SupervisorEnd) -> None:
+        self.process = process
+        self.link = link
+        self._killer: threading.Timer | None = None
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def replace_within(self, seconds: float) -> None:
+        """Let it drain; one that does not end is killed, and its leases lapse."""
+        if self._killer is None:
+            self._killer = threading.Timer(seconds, self.process.kill)
+            self._killer.daemon = True
+            self._killer.start()
+            self.signal(signal.SIGTERM)
+
+    def health(self) -> WorkerHealth:
+        """As it says, or what its silence says."""
+        answer = self.link.ask(_ANSWER)
+        if answer is None:
+            return WorkerHealth(live=False, ready=False, reasons=("it does not answer",), pid=self.process.pid)
+        return answer
+
+    def ended(self) -> None:
+        """Let go of what belongs to it."""
+        if self._killer is not None:
+            self._killer.cancel()
+        self.link.close()
+
+
 class WorkerProcesses:
-    """Running worker processes. `stop` and `join` may be called from any thread, and repeated."""
+    """Running worker processes. Every method may be called from any thread, and repeated.
+
+    With `reloads`, a process that fails is not started again before `restart` says that something has changed.
+    """
 
     def __init__(
-        self, reference: str, *, count: int, options: Mapping[str, Any], daemon: bool, logger: logging.Logger
+        self,
+        reference: str,
+        *,
+        count: int,
+        order: WorkOrder,
+        daemon: bool,
+        logger: logging.Logger,
+        reloads: bool = False,
     ) -> None:
         self._reference = reference
-        self._options = dict(options)
+        self._order = order
         self._daemon = daemon
+        self._reloads = reloads
         self._logger = logger
         self._lock = threading.Lock()
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[int, _Child] = {}
         self._stopping = threading.Event()
         self._stops = 0
+        self._generation = 0
+        """How often everything was to be restarted."""
+        self._changed = threading.Condition()
         self._failed: int | None = None
         self._threads = [
             threading.Thread(target=self._keep, args=(slot,), name=f"camora-process-{slot}", daemon=True)
@@ -83,15 +163,26 @@ class WorkerProcesses:
             # SIGTERM may reach the children from elsewhere as well, and counts once; SIGINT means it.
             number = signal.SIGTERM if self._stops == 1 else signal.SIGINT
             for child in self._children.values():
-                with contextlib.suppress(ProcessLookupError):
-                    child.send_signal(number)
+                child.signal(number)
+        with self._changed:
+            self._changed.notify_all()
 
     def kill(self) -> None:
         """End every process at once, as a power cut would; leases bring their jobs back."""
         self._stopping.set()
         with self._lock:
             for child in self._children.values():
-                child.kill()
+                child.process.kill()
+
+    def restart(self) -> None:
+        """Let every process drain, and start another one in its place."""
+        with self._changed:
+            self._generation += 1
+            self._changed.notify_all()
+        patience = (self._order.longest_stop or WorkerSettings().shutdown_timeout) + 5.0
+        with self._lock:
+            for child in self._children.values():
+                child.replace_within(patience)
 
     def join(self, timeout: float | None = None) -> int:
         """Wait until all have ended, at most `timeout` seconds; returns the exit code: 0, or the first failure's."""
@@ -109,28 +200,38 @@ class WorkerProcesses:
     def pids(self) -> list[int]:
         """The ids of the processes that live now."""
         with self._lock:
-            return [child.pid for child in self._children.values() if child.poll() is None]
+            return [child.process.pid for child in self._children.values() if child.process.poll() is None]
+
+    def look(self) -> Health:
+        """How they all are; waits a few seconds for those that do not answer."""
+        with self._lock:
+            children = [self._children.get(slot) for slot in range(len(self._threads))]
+        with ThreadPoolExecutor(len(children)) as threads:
+            return Health.of(*threads.map(_health_of, children))
 
     def _keep(self, slot: int) -> None:
         quick = 0
         while not self._stopping.is_set():
-            started = time.monotonic()
+            started, generation = time.monotonic(), self._generation
             try:
-                child, ours = self._spawn(slot)
+                child = self._spawn(slot)
             except OSError as error:
                 # Out of memory, processes or files: most likely for a moment, and no reason to run with fewer for ever.
                 self._logger.warning("worker process %d cannot be started (%s); trying again", slot, error)
                 self._stopping.wait(random.uniform(1.0, 3.0))  # noqa: S311 -- jitter
                 continue
-            code = child.wait()
-            with contextlib.suppress(OSError):
-                os.close(ours)
+            code = child.process.wait()
             with self._lock:
                 self._children.pop(slot, None)
-            if code == EXIT_CONFIGURATION:
-                self._give_up(code)
-            if self._stopping.is_set() or (code == 0 and self._options.get("burst")):
+            child.ended()
+            if self._is_over(slot, code, generation):
                 return
+            if generation != self._generation or self._stopping.is_set():
+                continue
+            if self._reloads and code > 0:
+                self._logger.error("worker process %d %s; it starts again when a file changes", slot, _ended(code))
+                self._wait_for_change(generation)
+                continue
             quick = quick + 1 if time.monotonic() - started < _QUICK else 0
             # Killed by a signal is a job's doing as often as not, and no reason to stop the others.
             if quick >= _MOST_QUICK and code > 0:
@@ -141,37 +242,75 @@ class WorkerProcesses:
                 return
             pause = random.uniform(0.1, 0.2) * 2 ** min(quick, 6)  # noqa: S311 -- jitter
             self._logger.warning(
-                "worker process %d (pid %d) %s; starting another in %.1f s", slot, child.pid, _ended(code), pause
+                "worker process %d (pid %d) %s; starting another in %.1f s",
+                slot,
+                child.process.pid,
+                _ended(code),
+                pause,
             )
             self._stopping.wait(pause)
+
+    def _is_over(self, slot: int, code: int, generation: int) -> bool:
+        """True when nobody is to come in its place."""
+        if code == EXIT_DISMISSED:
+            self._logger.info("worker process %d was ordered to stop, and is not replaced", slot)
+            return True
+        if code == 0 and self._order.burst and generation == self._generation:
+            return True
+        if code == EXIT_CONFIGURATION and not self._reloads:
+            self._give_up(code)
+            return True
+        return self._stopping.is_set()
+
+    def _wait_for_change(self, generation: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: generation != self._generation or self._stopping.is_set())
 
     def _give_up(self, code: int) -> None:
         self._failed = self._failed or (code if code > 0 else 1)
         self.stop()
 
-    def _spawn(self, slot: int) -> tuple[subprocess.Popen[bytes], int]:
-        theirs, ours = os.pipe()
-        told = {**self._options, "app": self._reference, "slot": slot, "pipe": theirs if self._daemon else None}
+    def _spawn(self, slot: int) -> _Child:
+        ours, theirs = new_link()
+        told = Assignment(
+            app=self._reference,
+            slot=slot,
+            count=len(self._threads),
+            link=theirs.fileno(),
+            daemon=self._daemon,
+            # One of them is enough to run the schedules; another's would find nothing left to do.
+            order=attrs.evolve(self._order, scheduler=self._order.scheduler and slot == 0),
+        )
         paths = [path for path in sys.path if path] + [str(Path.cwd())]
-        environment = {**os.environ, CHILD: json.dumps(told), "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+        environment = {
+            **os.environ,
+            CHILD: msgspec.json.encode(told).decode(),
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        }
         try:
             with self._lock:
-                child = subprocess.Popen(
+                process = subprocess.Popen(
                     [sys.executable, "-m", "camora.worker.child"],
                     env=environment,
-                    pass_fds=(theirs,),
+                    pass_fds=(theirs.fileno(),),
                     # Ctrl-C goes to the whole foreground group; the supervisor alone is to hear it, and passes it on.
                     process_group=0,
                 )
-                self._children[slot] = child
+                child = self._children[slot] = _Child(process, ours)
                 if self._stopping.is_set():
-                    child.send_signal(signal.SIGTERM)
+                    child.signal(signal.SIGTERM)
         except OSError:
-            os.close(ours)
+            ours.close()
             raise
         finally:
-            os.close(theirs)
-        return child, ours
+            theirs.close()
+        return child
+
+
+def _health_of(child: _Child | None) -> WorkerHealth:
+    if child is None:
+        return WorkerHealth(live=True, ready=False, reasons=("it is between two starts",))
+    return child.health()
 
 
 def _ended(code: int) -> str:
@@ -180,6 +319,16 @@ def _ended(code: int) -> str:
     with contextlib.suppress(ValueError):
         return f"was killed by {signal.Signals(-code).name}"
     return f"was killed by signal {-code}"
+
+
+def check_shared(app: ProcessApp) -> None:
+    """Raises `UnsupportedCapability` when other processes would not see what this app dispatches."""
+    if not app.broker.capabilities.shared:
+        raise UnsupportedCapability(
+            f"{app.broker!r} lives in one process, so other processes would see nothing. "
+            "Use Camora('sqlite:///camora.db') (pip install camora-sql), or one process: asyncio.run(app.start())",
+            capability="shared",
+        )
 
 
 def start_processes(
@@ -192,20 +341,32 @@ def start_processes(
     concurrency: int | None = None,
     settings: WorkerSettings | None = None,
     burst: bool = False,
+    scheduler: bool = False,
     reference: str | None = None,
 ) -> WorkerProcesses:
     """Start worker processes for an app that other processes can import. Raises `ConfigurationError`."""
-    if child_options() is not None:
+    if assignment() is not None:
         raise ConfigurationError(
             "a worker process would start worker processes of its own: the module of the app starts them when it is "
             'imported. Put that under  if __name__ == "__main__":'
         )
-    if not app.broker.capabilities.shared:
-        raise UnsupportedCapability(
-            f"{app.broker!r} lives in one process, so other processes would see nothing. "
-            "Use Camora('sqlite:///camora.db') (pip install camora-sql), or one process: asyncio.run(app.start())",
-            capability="shared",
-        )
+    given = {} if concurrency is None else {"concurrency": concurrency}
+    order = WorkOrder(
+        threads=dict(threads),
+        queues=None if queues is None else list(queues),
+        settings=None if settings is None else attrs.asdict(settings),
+        given=given,
+        burst=burst,
+        scheduler=scheduler,
+    )
+    return order_processes(app, order, processes=processes, daemon=daemon, reference=reference)
+
+
+def order_processes(
+    app: ProcessApp, order: WorkOrder, *, processes: int | str, daemon: bool = True, reference: str | None = None
+) -> WorkerProcesses:
+    """As `start_processes`, with all that they are to do in one."""
+    check_shared(app)
     reference = reference or reference_of(app)
     if not reference:
         raise ConfigurationError(
@@ -214,15 +375,8 @@ def start_processes(
     count = (os.cpu_count() or 1) if processes == "auto" else processes
     if not isinstance(count, int) or count < 1:
         raise ConfigurationError(f"processes={processes!r}: a whole number from 1, or 'auto' for one per core")
-    if settings is None and concurrency is not None:
-        settings = WorkerSettings.from_environment(os.environ, concurrency=concurrency)
-    told = {
-        "threads": dict(threads),
-        "queues": None if queues is None else list(queues),
-        "settings": None if settings is None else attrs.asdict(settings),
-        "burst": burst,
-    }
-    workers = WorkerProcesses(reference, count=count, options=told, daemon=daemon, logger=app.logger)
+    order.settings_for(app)  # a mistake is told here, and not by every child
+    workers = WorkerProcesses(reference, count=count, order=order, daemon=daemon, logger=app.logger)
     workers.start()
     return workers
 
@@ -230,18 +384,25 @@ def start_processes(
 def run_processes(app: ProcessApp, **options: Any) -> None:
     """Start worker processes, pass signals on, and block until they have ended; exits with their code when not 0."""
     workers = start_processes(app, **options)
-    with _signals_to(workers):
-        while True:
-            # In short waits: a signal handler runs only between them.
-            code = workers.join(0.5)
-            if not workers.alive:
-                break
+    with signals_to(workers):
+        end_with(workers)
+
+
+def end_with(workers: WorkerProcesses) -> None:
+    """Block until they have ended; exits with their code when that is not 0."""
+    while True:
+        # In short waits: a signal handler runs only between them.
+        code = workers.join(0.5)
+        if not workers.alive:
+            break
     if code:
         raise SystemExit(code)
 
 
 @contextlib.contextmanager
-def _signals_to(workers: WorkerProcesses) -> Iterator[None]:
+def signals_to(workers: WorkerProcesses) -> Iterator[None]:
+    """Inside the block, SIGTERM and SIGINT stop these processes."""
+
     def handle(number: int, frame: Any) -> None:
         del number, frame
         workers.stop()

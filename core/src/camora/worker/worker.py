@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import enum
 import inspect
 import itertools
 import logging
 import os
 import random
 import secrets
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -22,18 +21,37 @@ from camora.clock import Clock
 from camora.connections import Connection, Connections
 from camora.engine import Engine, EngineParts
 from camora.errors import BrokerUnavailable
+from camora.events import EventBus
 from camora.interfaces.broker import JobState
 from camora.interfaces.codec import Codec
+from camora.interfaces.observer import WorkerStarted, WorkerStopping
+from camora.interfaces.workers import Order, WorkerInfo
 from camora.lease import LoopWatch
+from camora.links.limits import limited
 from camora.settings import WorkerSettings
+from camora.worker.draining import Draining, bounded
 from camora.worker.lane import Lane, LaneParts
+from camora.worker.recycling import Recycling
+from camora.worker.reporting import BEAT, Activity, Reporter
+from camora.worker.stop_signals import StopSignals
 
-__all__ = ["LaneSettings", "Worker", "WorkerParts", "worker_name"]
+__all__ = ["Ending", "LaneSettings", "Worker", "WorkerParts", "worker_name"]
 
 _GROWTH = 1024
-_SAME = 1.0
 
 Hook = Callable[[], Awaitable[None] | None]
+
+
+class Ending(enum.Enum):
+    """Why a worker's run has ended."""
+
+    STOPPED = "stopped"
+    DISMISSED = "dismissed"
+    """Somebody ordered it to stop, through the directory of workers."""
+    EMPTY = "empty"
+    """A burst, and there was nothing left."""
+    RECYCLED = "recycled"
+    """Its process is to begin anew."""
 
 
 @attrs.frozen
@@ -57,6 +75,7 @@ class WorkerParts:
     largest: int
     result_ttl: float
     dispatch: Callable[..., Any]
+    events: EventBus
     on_start: Sequence[Hook]
     on_stop: Sequence[Hook]
     logger: logging.Logger
@@ -68,24 +87,41 @@ def worker_name() -> str:
 
 
 class Worker:
-    """Runs jobs in the event loop it was started in. Started once, stopped once."""
+    """Runs jobs in the event loop it was started in. Started once, stopped once.
+
+    `run` is for a process of the worker's own: there it also begins anew when `max_jobs` or `max_memory` say so. Inside
+    another program, which nobody could replace, `start`, `drain` and `close` leave those two alone.
+    """
 
     def __init__(self, parts: WorkerParts, *, name: str | None = None) -> None:
         self.name = name or worker_name()
+        self.settings = parts.settings
+        self.queues = tuple(queue for lane in parts.lanes for queue in lane.queues)
+        self.state = "starting"
+        """`starting`, `running`, `quiet` or `stopping`."""
         self._parts = parts
         self._engine = Engine(parts.engine)
         self._lanes: list[Lane] = []
+        self._ending: Ending | None = None
+        self._told = asyncio.Event()
         self._stop = asyncio.Event()
-        self._force = asyncio.Event()
+        self._stops = 0
+        self._own_process = False
+        self._dismissal: asyncio.Task[None] | None = None
+        self._draining = Draining(parts.logger)
         self._watch: LoopWatch | None = None
         self._connection: Connection | None = None
-        self._drained = False
-        self._signalled_at = -_SAME
+        self._recycling: Recycling | None = None
+        self._reporter: Reporter | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._had_no_room_at: dict[Lane, float] = {}
+
+    # Starting
 
     async def start(self) -> None:
         """Check, connect, and begin to take jobs. Waits for a broker that is away.
 
-        Raises `ConfigurationError`s before anything is taken.
+        Raises `ConfigurationError`s before anything is taken, and `BrokerUnavailable` when it is stopped meanwhile.
         """
         parts = self._parts
         await self._engine.open()
@@ -93,137 +129,277 @@ class Worker:
         for hook in parts.on_start:
             await _call(hook)
         for lane in parts.lanes:
-            made = Lane(
-                LaneParts(
-                    connection=connection,
-                    tasks=parts.engine.tasks,
-                    codec=parts.codec,
-                    chain=self._engine.run,
-                    settings=parts.settings,
-                    clock=parts.clock,
-                    worker=self.name,
-                    # A retry's few more digits must not make a message too large that was not when it was sent.
-                    largest=parts.largest + _GROWTH,
-                    result_ttl=parts.result_ttl,
-                    dispatch=parts.dispatch,
-                    logger=parts.logger,
-                ),
-                lane.queues,
-                lane.concurrency,
-            )
+            made = self._make_lane(lane, connection)
             await made.open()
             self._lanes.append(made)
         self._watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger)
         self._watch.start()
-        for made in self._lanes:
-            made.start()
-        queues = ", ".join(queue for lane in parts.lanes for queue in lane.queues)
-        parts.logger.info("worker %s takes jobs of %s from %s", self.name, queues, connection.broker)
+        self._begin()
+        self._reporter = self._make_reporter(connection)
+        self._start_beating()
+        parts.logger.info("worker %s takes jobs of %s from %s", self.name, ", ".join(self.queues), connection.broker)
+        if parts.events.active:
+            parts.events.emit(WorkerStarted(at=parts.clock.now_ms(), worker=self.name, queues=self.queues))
+
+    def _make_lane(self, lane: LaneSettings, connection: Connection) -> Lane:
+        parts = self._parts
+        run = self._engine.run
+        return Lane(
+            LaneParts(
+                connection=connection,
+                tasks=parts.engine.tasks,
+                codec=parts.codec,
+                chain=run if self._recycling is None else self._recycling.counting(run),
+                settings=parts.settings,
+                clock=parts.clock,
+                worker=self.name,
+                # A retry's few more digits must not make a message too large that was not when it was sent.
+                largest=parts.largest + _GROWTH,
+                result_ttl=parts.result_ttl,
+                dispatch=parts.dispatch,
+                events=parts.events,
+                limited=limited(parts.engine.tasks, parts.engine.queue_rates),
+                logger=parts.logger,
+            ),
+            lane.queues,
+            lane.concurrency,
+        )
+
+    def _make_reporter(self, connection: Connection) -> Reporter:
+        parts = self._parts
+        return Reporter(
+            connection,
+            WorkerInfo(
+                name=self.name,
+                app=parts.engine.reference,
+                queues=self.queues,
+                concurrency=sum(lane.concurrency for lane in parts.lanes),
+            ),
+            activity=self.activity,
+            obey=self.obey,
+            clock=parts.clock,
+            logger=parts.logger,
+        )
 
     async def _connect(self) -> Connection:
         for tries in itertools.count():
+            opening = asyncio.get_running_loop().create_task(self._parts.connections.get())
             try:
-                return await self._parts.connections.get()
+                await self._draining.unless(self._stop, opening)
+                if opening.done():
+                    return opening.result()
             except BrokerUnavailable as error:
-                if tries == 0:
-                    self._parts.logger.warning("broker away, connecting: %s", error)
                 if self._stop.is_set():
                     raise
-                await asyncio.sleep(random.uniform(0.05, min(5.0, 0.1 * 2 ** min(tries, 6))))  # noqa: S311 -- jitter
+                if tries == 0:
+                    self._parts.logger.warning("broker away, connecting: %s", error)
+                pause = random.uniform(0.05, min(5.0, 0.1 * 2 ** min(tries, 6)))  # noqa: S311 -- jitter
+                await bounded(self._stop.wait(), pause)
+            else:
+                opening.cancel()
+                raise BrokerUnavailable("the worker was stopped before it had connected")
         raise AssertionError  # the loop above has no end of its own
+
+    # Steering
+
+    def quiet(self) -> None:
+        """Take nothing more, until resumed; what runs goes on."""
+        if self.state == "running":
+            self.state = "quiet"
+            for lane in self._lanes:
+                lane.pause()
+            self._parts.logger.info("worker %s is quiet: it takes nothing more", self.name)
+
+    def resume(self) -> None:
+        """Take jobs again."""
+        if self.state == "quiet":
+            self._begin(again=True)
+            self._parts.logger.info("worker %s takes jobs again", self.name)
+
+    def _begin(self, *, again: bool = False) -> None:
+        self.state = "running"
+        now = time.monotonic()
+        for lane in self._lanes:
+            self._had_no_room_at[lane] = now
+            if again:
+                lane.resume()
+            else:
+                lane.start()
 
     def stop(self) -> None:
         """Stop taking, finish what runs, then end; a second call gives everything back at once."""
-        if self._stop.is_set():
-            self._force.set()
-        self._stop.set()
+        self._stops += 1
+        if self._stops > 1:
+            self._draining.hurry()
+        self._end(Ending.STOPPED)
 
-    def _signalled(self, number: int) -> None:
-        """Stop; SIGTERM twice within a second counts once.
+    @property
+    def hurried(self) -> asyncio.Event:
+        """Set once everything is to be given back at once."""
+        return self._draining.hurried
 
-        Service managers send it to every process of a group, and the supervisor passes its own on.
-        """
-        now = time.monotonic()
-        if self._stop.is_set() and number == signal.SIGTERM and now - self._signalled_at < _SAME:
-            return
-        self._signalled_at = now
-        self.stop()
+    def obey(self, order: Order) -> None:
+        """Do what the directory of workers says."""
+        match order:
+            case "quiet":
+                self.quiet()
+            case "resume":
+                self.resume()
+            case "stop":
+                self._parts.logger.info("worker %s was ordered to stop", self.name)
+                self._end(Ending.DISMISSED)
 
-    async def run(self, *, burst: bool = False) -> None:
-        """Start, work until stopped (with `burst`: until the queues hold nothing that is due), and drain."""
-        with self._signals():
+    def _end(self, ending: Ending) -> None:
+        if self._ending in (None, Ending.RECYCLED):
+            self._ending = ending
+        if ending is not Ending.RECYCLED:
+            self._stop.set()
+        self._told.set()
+        if ending is Ending.DISMISSED and not self._own_process and self._dismissal is None:
+            # Inside another program nobody waits for orders: it goes on without this worker.
+            self._dismissal = asyncio.get_running_loop().create_task(self.drain())
+
+    def _had_enough(self, reason: str) -> None:
+        self._parts.logger.info("worker %s finishes what it has begun, and begins anew: %s", self.name, reason)
+        self._end(Ending.RECYCLED)
+
+    # Running
+
+    async def run(self, *, burst: bool = False) -> Ending:
+        """Start, work until told to end (with `burst`: until the queues hold nothing that is due), and drain."""
+        self._own_process = True
+        self._recycling = Recycling(self.settings, enough=self._had_enough, clock=self._parts.clock)
+        with StopSignals(self.stop):
             try:
-                await self.start()
+                try:
+                    await self.start()
+                except BrokerUnavailable:
+                    if not self._stop.is_set():
+                        raise
+                    return Ending.STOPPED
                 if burst:
                     await self._until_empty()
                 else:
-                    await self._stop.wait()
+                    await self._told.wait()
+                if self._ending is Ending.RECYCLED:
+                    await self._finish_at_leisure()
+                if self._stop.is_set():
+                    self._tell_busy()
                 await self.drain()
+                return self._ending or Ending.EMPTY
             finally:
                 await self.close()
+
+    async def _until_empty(self) -> None:
+        assert self._connection is not None
+        queues = self._connection.broker.queues
+        while not self._told.is_set():
+            await self._draining.idle(self._lanes, unless=self._told)
+            try:
+                counts = await queues.counts()
+            except BrokerUnavailable:
+                await bounded(self._told.wait(), random.uniform(0.2, 1.0))  # noqa: S311 -- jitter
+                continue
+            ready = sum(counts.get(queue, {}).get(JobState.READY, 0) for queue in self.queues)
+            if not ready and not self.busy:
+                return
+            await asyncio.sleep(0.02)
+
+    async def _finish_at_leisure(self) -> None:
+        """Nobody is in a hurry to begin anew: what runs is never interrupted for it."""
+        self._stopping()
+        await self._draining.stop(self._lanes)
+        await self._draining.idle(self._lanes, unless=self._stop)
 
     async def drain(self) -> None:
         """Take nothing more; finish what runs within `shutdown_timeout`, give the rest back."""
         self._stop.set()
-        self._drained = True
-        await asyncio.gather(*(lane.stop() for lane in self._lanes))
-        busy = sum(lane.busy for lane in self._lanes)
-        if busy:
-            self._parts.logger.info("stopping: %d jobs are running; again to give them back at once", busy)
-        if not await self._idle_within(self._parts.settings.shutdown_timeout):
-            for lane in self._lanes:
-                lane.give_back()
-            if not await self._idle_within(1.0, forced=True):
-                for lane in self._lanes:
-                    await lane.release_rest()
+        self._stopping()
+        await self._draining.drain(self._lanes, self.settings.shutdown_timeout)
 
-    async def _idle_within(self, timeout: float, *, forced: bool = False) -> bool:
-        async def all_idle() -> None:
-            for lane in self._lanes:
-                await lane.idle()
+    def _stopping(self) -> None:
+        before, self.state = self.state, "stopping"
+        if before in ("running", "quiet"):
+            parts = self._parts
+            if parts.events.active:
+                parts.events.emit(WorkerStopping(at=parts.clock.now_ms(), worker=self.name, busy=self.busy))
 
-        loop = asyncio.get_running_loop()
-        idle, force = loop.create_task(all_idle()), loop.create_task(_forced(self._force))
-        waiting = {idle} if forced else {idle, force}
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        done = idle.done()
-        for task in (idle, force):
-            task.cancel()
-        await asyncio.gather(idle, force, return_exceptions=True)
-        return done
-
-    async def _until_empty(self) -> None:
-        queues = {queue for lane in self._parts.lanes for queue in lane.queues}
-        while not self._stop.is_set():
-            await asyncio.gather(*(lane.idle() for lane in self._lanes))
-            assert self._connection is not None
-            try:
-                counts = await self._connection.broker.queues.counts()
-            except BrokerUnavailable:
-                await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 -- jitter
-                continue
-            ready = sum(counts.get(queue, {}).get(JobState.READY, 0) for queue in queues)
-            if not ready and not any(lane.busy for lane in self._lanes):
-                return
-            await asyncio.sleep(0.02)
+    def _tell_busy(self) -> None:
+        if self.busy:
+            self._parts.logger.info("stopping: %d jobs are running; again to give them back at once", self.busy)
 
     async def close(self) -> None:
         """Let go of everything; the connection stays the app's. What was not drained before is given back at once."""
-        parts = self._parts
-        if not self._drained:
-            self._force.set()
-            await self.drain()
+        parts, hurried = self._parts, self._draining.hurried
+        if not self._draining.begun:
+            self._stopping()
+            await self._draining.drain(self._lanes, 0.0)
         if self._watch is not None:
             await self._watch.close()
-        for lane in self._lanes:
-            await lane.close()
+        await self._draining.close(self._lanes)
         for hook in parts.on_stop:
             try:
                 await _call(hook)
             except Exception:
                 parts.logger.exception("a hook for the worker's stop failed")
-        await self._engine.close(0.5 if self._force.is_set() else 2.0)
-        parts.logger.info("worker %s stopped; it settled %d jobs", self.name, sum(lane.settled for lane in self._lanes))
+        await self._stop_beating()
+        await self._engine.close(0.3 if hurried.is_set() else 2.0)
+        parts.logger.info("worker %s stopped; it settled %d jobs", self.name, self.settled)
+
+    # Looking in
+
+    def _start_beating(self) -> None:
+        assert self._reporter is not None
+        self._beating = asyncio.get_running_loop().create_task(self._beat(self._reporter), name="the worker's reports")
+        self._beating.add_done_callback(self._beat_again)
+
+    def _beat_again(self, ended: asyncio.Task[None]) -> None:
+        """A job that cancels every task it can find is no reason to fall silent."""
+        if ended is self._beating:
+            self._start_beating()
+
+    async def _beat(self, reporter: Reporter) -> None:
+        while True:
+            await reporter.report()
+            await asyncio.sleep(BEAT)
+            self._note_full_lanes()
+            if self._recycling is not None:
+                self._recycling.look(self._engine.pools.abandoned)
+
+    async def _stop_beating(self) -> None:
+        beating, self._beating = self._beating, None
+        if beating is not None and self._reporter is not None:
+            beating.cancel()
+            await asyncio.wait([beating])
+            await bounded(self._reporter.close(), 0.5 if self.hurried.is_set() else None)
+
+    def _note_full_lanes(self) -> None:
+        now = time.monotonic()
+        for lane in self._lanes:
+            if lane.busy >= lane.concurrency:
+                self._had_no_room_at[lane] = now
+
+    def unanswered(self) -> float | None:
+        """Seconds for which a lane that has room has had no answer from the broker; the longest, None for no lane.
+
+        May be asked for from any thread.
+        """
+        now = time.monotonic()
+        waits = [
+            0.0 if lane.busy >= lane.concurrency else now - max(lane.polled_at, self._had_no_room_at.get(lane, now))
+            for lane in list(self._lanes)
+        ]
+        return max(waits, default=None)
+
+    def activity(self) -> Activity:
+        """What it is at."""
+        return Activity(
+            state=self.state,
+            running=[job for lane in self._lanes for job in lane.running()],
+            busy=self.busy,
+            settled=self.settled,
+            polled_at=min((lane.polled_at for lane in self._lanes), default=0.0),
+        )
 
     @property
     def busy(self) -> int:
@@ -231,9 +407,18 @@ class Worker:
         return sum(lane.busy for lane in self._lanes)
 
     @property
+    def handled(self) -> int:
+        """Deliveries settled by this worker so far, whichever way: ended, to be tried again, or given back."""
+        return sum(lane.handled for lane in self._lanes)
+
+    @property
     def settled(self) -> int:
         """How many jobs this worker has settled."""
         return sum(lane.settled for lane in self._lanes)
+
+    def current(self, loop: asyncio.AbstractEventLoop) -> str:
+        """What runs in this loop right now, task and job by name; may be asked for from any thread."""
+        return self._label(asyncio.current_task(loop))
 
     def _label(self, task: asyncio.Task[Any] | None) -> str:
         for lane in self._lanes:
@@ -241,25 +426,6 @@ class Worker:
                 return label
         # An attempt with a timeout has a task of its own, which bears its name.
         return "something outside any job" if task is None else task.get_name()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT stop this worker, while it runs in the main thread."""
-        loop = asyncio.get_running_loop()
-        installed = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, self._signalled, number)
-                installed.append(number)
-        try:
-            yield
-        finally:
-            for number in installed:
-                loop.remove_signal_handler(number)
-
-
-async def _forced(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 async def _call(hook: Hook) -> None:

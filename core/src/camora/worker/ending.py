@@ -1,0 +1,138 @@
+"""Ending: from an outcome to a settled delivery, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from camora.clock import Clock
+from camora.errors import BrokerUnavailable
+from camora.events import EventBus
+from camora.executor import Run, StopReason
+from camora.failures import describe
+from camora.interfaces.broker import Consumer
+from camora.interfaces.results import ResultBackend
+from camora.lease import LeaseKeeper
+from camora.outcome import Action, JobRecord, Outcome, OutcomeKind
+from camora.settlement import Settler, Verdicts
+from camora.worker.hands import Hands
+from camora.worker.reports import Reports
+
+__all__ = ["Ender"]
+
+
+class Ender:
+    """Settles runs, and lets them go. `gone(run)` is called when one has left the lane's hands."""
+
+    def __init__(
+        self,
+        hands: Hands,
+        consumer: Consumer,
+        *,
+        results: ResultBackend | None,
+        atomic: bool,
+        verdicts: Verdicts,
+        keeper: LeaseKeeper,
+        events: EventBus,
+        clock: Clock,
+        worker: str,
+        gone: Callable[[Run], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._hands = hands
+        self._results = results
+        self._verdicts = verdicts
+        self._keeper = keeper
+        self._gone = gone
+        self._logger = logger
+        self._reports = Reports(events, clock, worker)
+        self._settler = Settler(consumer, results, atomic=atomic, settled=self._on_settled, logger=logger)
+        self._storing: set[asyncio.Task[None]] = set()
+        self.settled = 0
+        """Jobs ended by this lane so far; what was given back or is tried again is not counted."""
+        self.handled = 0
+        """Deliveries settled by this lane so far, whichever way."""
+        self.refused = 0
+        """Settlements refused because another worker had the delivery."""
+
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """Settle a run that has ended, one way or another. Called once for each."""
+        if run.reason is StopReason.LEASE_LOST:
+            self.refused += 1
+            self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, outcome.kind.value)
+            self._forget(run)
+            return
+        if outcome.error is not None:
+            self._tell(run, outcome)
+        try:
+            settlement = self._verdicts.settlement(run, outcome)
+        except Exception as error:
+            self._logger.exception("%s: its outcome cannot be settled; it becomes a dead letter", run.label)
+            outcome = Outcome(kind=OutcomeKind.FAILED, error=describe(error))
+            settlement = self._verdicts.buried(run, outcome)
+        run.settling = True
+        run.ended = (outcome, settlement)
+        if run.acknowledged:
+            self._record_only(run, settlement.record)
+        else:
+            self._settler.submit(run, settlement)
+
+    def _tell(self, run: Run, outcome: Outcome) -> None:
+        """Say in the log what went wrong; the traceback is with the job's record and its dead letter."""
+        error = outcome.error
+        assert error is not None
+        match outcome.kind:
+            case OutcomeKind.RETRY:
+                self._logger.info("%s: attempt failed, again in %.1f s: %s", run.label, outcome.delay, error.line)
+            case OutcomeKind.FAILED:
+                self._logger.warning("%s: failed for good: %s", run.label, error.line)
+            case OutcomeKind.RELEASED | OutcomeKind.CRASHED:
+                self._logger.warning("%s: given back, for %.1f s: %s", run.label, outcome.delay, error.line)
+
+    def _record_only(self, run: Run, record: JobRecord | None) -> None:
+        async def store() -> None:
+            try:
+                for pause in (0.1, 0.5, 2.0, 0.0):
+                    try:
+                        if self._results is not None and record is not None:
+                            await self._results.store([record])
+                    except BrokerUnavailable as error:
+                        self._logger.warning("%s: its result cannot be stored: %s", run.label, error)
+                        await asyncio.sleep(pause)
+                    else:
+                        break
+            finally:
+                self._on_settled(run, applied=True)
+
+        # Not the run's own task: an interruption of the attempt must not reach its record.
+        self._storing.add(task := asyncio.get_running_loop().create_task(store()))
+        task.add_done_callback(self._storing.discard)
+
+    def _on_settled(self, run: Run, applied: bool) -> None:
+        if applied:
+            assert run.ended is not None
+            outcome, settlement = run.ended
+            self.handled += 1
+            if settlement.action is Action.ACK or settlement.action is Action.REJECT:
+                self.settled += 1
+            if self._reports.wanted:
+                self._reports.settled(run, outcome, settlement)
+        elif run.reason is None:
+            self.refused += 1
+            self._logger.warning("%s: another worker has it by now; nothing was settled here", run.label)
+        self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        self._keeper.let_go(run.delivery)
+        self._hands.drop(run)
+        self._gone(run)
+
+    async def close(self) -> None:
+        """Settle what is left, for 5 seconds at most; the rest comes back to others when its lease lapses."""
+        try:
+            async with asyncio.timeout(5.0):
+                await self._settler.drain()
+        except TimeoutError:
+            self._logger.warning("the last settlements did not get through; their jobs come back")
+        self._settler.abandon()
