@@ -165,7 +165,7 @@ class Structuring:
     # What a source of settings may do in its own way
 
     def text(self, given: Any, path: KeyPath) -> Any:
-        """The text that is given where one is expected, or WRONG with nothing noted."""
+        """The text that is given where one is expected, or WRONG; what is noted here is not noted again."""
         del path
         return given if isinstance(given, str) else WRONG
 
@@ -182,6 +182,10 @@ class Structuring:
 
     def hide(self, path: KeyPath) -> None:
         """Called before a value is read that must never be shown."""
+
+    def annotations(self, cls: type[Any]) -> Mapping[str, Any]:
+        """The types of a class's fields, by name."""
+        return get_type_hints(cls, include_extras=True)
 
     def told(self, error: BaseException, path: KeyPath) -> str:
         """A foreign error's text."""
@@ -201,6 +205,8 @@ class Structuring:
 
     def read(self, kind: Any, given: Any, path: KeyPath) -> Any:
         """A value of this type, or WRONG."""
+        if given is WRONG:
+            return WRONG
         base, marks = base_and_marks(kind)
         if SECRET in marks:
             self.hide(path)
@@ -209,6 +215,9 @@ class Structuring:
             return self._unit(unit, given, path)
         if base is Any or base is object:
             return given
+        return self._of_kind(base, given, path)
+
+    def _of_kind(self, base: Any, given: Any, path: KeyPath) -> Any:
         if is_union(base):
             return self._union(base, given, path)
         origin = get_origin(base) or base
@@ -225,11 +234,12 @@ class Structuring:
         return self._other(base, given, path)
 
     def _scalar(self, kind: Any, given: Any, path: KeyPath) -> Any:
-        if kind is str:
+        if kind is str or isinstance(given, Mapping):
+            before = len(self.problems)
             found = self.text(given, path)
-            return self.wrong(kind, given, path) if found is WRONG else found
-        if isinstance(given, Mapping):
-            given = self._text_or(given, path)
+            if found is WRONG:
+                return WRONG if len(self.problems) > before else self.wrong(kind, given, path)
+            given = found
         if type(given) is kind:
             return given
         if kind is float and type(given) is int:
@@ -242,11 +252,15 @@ class Structuring:
         return self.wrong(kind, given, path)
 
     def _text_or(self, given: Any, path: KeyPath) -> Any:
+        """The text where one is given, else what is; WRONG where it should be one, and is noted."""
+        before = len(self.problems)
         found = self.text(given, path)
-        return given if found is WRONG else found
+        return given if found is WRONG and len(self.problems) == before else found
 
     def _unit(self, unit: Unit, given: Any, path: KeyPath) -> Any:
         value = self._text_or(given, path) if isinstance(given, Mapping) else given
+        if value is WRONG:
+            return WRONG
         try:
             return unit.parse(value)
         except (ValueError, TypeError):
@@ -255,6 +269,8 @@ class Structuring:
     def _literal(self, kind: Any, given: Any, path: KeyPath) -> Any:
         choices = get_args(kind)
         value = self._text_or(given, path)
+        if value is WRONG:
+            return WRONG
         for choice in choices:
             if type(choice) is type(value) and choice == value:
                 return choice
@@ -310,6 +326,8 @@ class Structuring:
 
     def _other(self, kind: Any, given: Any, path: KeyPath) -> Any:
         value = self._text_or(given, path)
+        if value is WRONG:
+            return WRONG
         if isinstance(kind, type) and isinstance(value, kind):
             return value
         if kind in (datetime, date, time) or kind is Path:
@@ -334,24 +352,23 @@ class Structuring:
         given: Any,
         path: KeyPath,
         *,
-        hints: Mapping[str, Any] | None = None,
-        also: abc.Iterable[str] = (),
+        also: abc.Iterable[str] | None = (),
         fixed: Mapping[str, Any] | None = None,
     ) -> Any:
         """An object of an attrs class, or WRONG.
 
-        `hints` replace annotations; `also` are keys that somebody else reads; `fixed` are values that are there
+        `also` are keys that somebody else reads (None: all that are not its own); `fixed` are values that are there
         already.
         """
         if not isinstance(given, Mapping):
             return self.note(path, f"expected a table, found {self.shown(given, path)}")
         before = len(self.problems)
         fields = settings_fields(cls)
-        others = set(also)
-        annotations = {**get_type_hints(cls, include_extras=True), **(hints or {})}
-        for key in given:
+        others = set(also or ())
+        annotations = self.annotations(cls)
+        for key in given if also is not None else ():
             if key not in others and (key not in fields or key in (fixed or ())):
-                self.problems.append(unknown_key((*path, key), [*fields, *others]))
+                self.problems.append(unknown_key((*path, key), {*fields, *others} - {*(fixed or ())}))
         values: dict[str, Any] = dict(fixed or {})
         missing = False
         for name, field in fields.items():
@@ -368,7 +385,7 @@ class Structuring:
                 values[name] = value
             else:
                 missing = missing or field.default is attrs.NOTHING
-        made = WRONG if missing else self._made(cls, values, given, path)
+        made = WRONG if missing else self.made(cls, values, given, path)
         return WRONG if len(self.problems) > before else made
 
     def _field(self, field: attrs.Attribute[Any], kind: Any, given: Any, path: KeyPath) -> Any:
@@ -378,14 +395,15 @@ class Structuring:
         if value is WRONG and converter is not None and not isinstance(given, Mapping):
             # The class may read more than its annotation says: what remains, the converter made of it.
             try:
-                converter(given)  # one that takes more than the value refuses here
+                taken = converter(given) is not given  # what comes back as it was, was not understood
             except Exception:  # noqa: BLE001 -- then the annotation's word holds
                 return WRONG
-            del self.problems[before:]
-            return given
+            if taken:
+                del self.problems[before:]
+                return given
         return value
 
-    def _made(self, cls: type[Any], values: Mapping[str, Any], given: Mapping[str, Any], path: KeyPath) -> Any:
+    def made(self, cls: type[Any], values: Mapping[str, Any], given: Mapping[str, Any], path: KeyPath) -> Any:
         """The object; where the class refuses, each value that it refuses by itself is a problem of its own."""
         try:
             return cls(**values)

@@ -1,0 +1,108 @@
+"""A configuration as the keyword arguments of `Camora`: here things are made, and users' modules imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from camora.config.choices import Choice, Reference, Signing
+from camora.config.configuration import Configuration
+from camora.config.files import folder_of
+from camora.errors import CamoraError, ConfigurationError, SettingsError
+from camora.interfaces.codec import Codec
+from camora.interfaces.middleware import Middleware
+from camora.interfaces.observer import Observer
+from camora.reference import import_object
+
+__all__ = ["app_arguments"]
+
+
+def app_arguments(configuration: Configuration) -> dict[str, Any]:
+    """The keyword arguments of `Camora(…)` that a configuration stands for.
+
+    Makes brokers, codecs and the like, without I/O, and imports what `[middleware]` and `[observers]` name. Raises
+    `SettingsError` holding every problem, each with its place.
+    """
+    return _Making(configuration).everything()
+
+
+class _Making:
+    def __init__(self, configuration: Configuration) -> None:
+        self._read = configuration
+        self._problems: list[str] = []
+
+    def everything(self) -> dict[str, Any]:
+        read = self._read
+        made = {
+            "name": read.name,
+            "broker": self._choice(read.broker),
+            "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
+            "codec": self._signed(self._choice(read.codec)),
+            "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
+            "retry_policy": self._choice(read.retry),
+            "middleware": self._all(read.middleware, Middleware),
+            "observers": self._all(read.observers, Observer),
+            "queues": self._queues(),
+            "pools": dict(read.pools),
+            "settings": read.settings,
+            "worker": read.worker,
+            "task_options": read.task_options,
+            "catalog": read.catalog,
+        }
+        if self._problems:
+            raise SettingsError("\n".join(self._problems), problems=self._problems)
+        return made
+
+    def _try(self, path: Any, make: Callable[[], Any]) -> Any:
+        source = self._read.source
+        try:
+            return make()
+        except CamoraError as error:
+            text = source.told(error, path)
+        except Exception as error:  # noqa: BLE001 -- strangers' and users' code
+            text = f"making it raised {type(error).__name__}: {source.told(error, path)}"
+        self._problems.append(source.line_of(path, text))
+        return None
+
+    def _choice(self, choice: Choice | None) -> Any:
+        return None if choice is None else self._try(choice.path, choice.make)
+
+    def _signed(self, codec: Codec | None) -> Codec | None:
+        signing = self._read.signing
+        if signing is None or codec is None:
+            return codec
+        signed: Codec | None = self._try(signing.path, lambda: _signed(codec, signing))
+        return signed
+
+    def _all(self, wanted: tuple[Choice | Reference, ...], kind: type[Any]) -> list[Any]:
+        return [
+            self._choice(one) if isinstance(one, Choice) else self._try(one.path, partial(self._own, one, kind))
+            for one in wanted
+        ]
+
+    def _own(self, reference: Reference, kind: type[Any]) -> Any:
+        folder = folder_of(self._read.path)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)  # the user's modules lie beside the file
+        what = kind.__name__.lower()
+        found = import_object(reference.name, kind=what)
+        made = found() if isinstance(found, type) else found
+        if not isinstance(made, kind):
+            raise ConfigurationError(f"{what} {reference.name!r}: is no {kind.__name__} and makes none")
+        return made
+
+    def _queues(self) -> list[Any]:
+        # Where the app itself is made; imported by name, because this package stands below it.
+        queue = import_object("camora.app:Queue", kind="class")
+        return [
+            self._try(("queues", name), partial(queue, name, given.concurrency, given.rate_limit))
+            for name, given in self._read.queues.items()
+        ]
+
+
+def _signed(codec: Codec, signing: Signing) -> Codec:
+    from camora.builtin.signing import SignedCodec
+
+    return SignedCodec(codec, signing.keys, accept_unsigned=signing.accept_unsigned, max_age=signing.max_age)

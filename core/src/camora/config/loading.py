@@ -1,0 +1,140 @@
+"""From a file and the environment to a `Configuration`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from camora import plugins
+from camora.config.configuration import Configuration
+from camora.config.files import find, folder_of, read_file, shown_path
+from camora.config.layers import Layer, over
+from camora.config.places import Place
+from camora.config.reading import read_sections
+from camora.config.sections import PluginsSection
+from camora.config.source import Source, whole_file
+from camora.config.variables import from_variables
+from camora.errors import ConfigurationError, SettingsError
+from camora.plugins import Catalog
+from camora.structuring import WRONG, unknown_key
+
+__all__ = ["profiles_of", "read"]
+
+_PROFILE = "CAMORA_PROFILE"
+
+
+def read(
+    path: str | Path | None = None,
+    *,
+    profile: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    catalog: Catalog | None = None,
+    ignore_missing: bool = False,
+) -> Configuration:
+    """Settings from the file `path` (default: the one that `find` finds), a profile, and the environment.
+
+    Later ones win: the file, `[profiles.NAME]` of `profile` (else of `CAMORA_PROFILE`), `CAMORA_…` variables of
+    `environ` (default: `os.environ`). `catalog` holds the plugins; by default those that are installed, `[plugins]`
+    considered. With `ignore_missing`, secrets and `${…}` that are not set are no mistake, and nothing is made of them.
+
+    Raises `SettingsError` with every mistake, in the order of their lines.
+    """
+    variables = os.environ if environ is None else environ
+    file = _file(path)
+    layer = read_file(file)
+    name = profile or variables.get(_PROFILE) or None
+    top = whole_file(shown_path(file))
+    problems: list[str] = []
+    if name is not None:
+        layer, problems = _with_profile(layer, name, place=_who_asked(profile, name))
+    layer = Layer({key: value for key, value in layer.data.items() if key != "profiles"}, layer.places)
+    overrides, wrong_names = from_variables(variables, layer.data)
+    problems += [f"{place}: {text}" for place, text in wrong_names]
+    source = Source(
+        over(layer, overrides),
+        file=top,
+        folder=Path(folder_of(file)),
+        environ=variables,
+        ignore_missing=ignore_missing,
+    )
+    found = catalog or _catalog(source, variables, file)
+    if catalog is not None:
+        _plugins(source)
+    sections = read_sections(source, found)
+    problems = [*source.lines(), *problems]
+    if problems:
+        raise SettingsError("\n".join(problems), problems=problems)
+    return Configuration(path=file, profile=name, catalog=found, source=source, **sections)
+
+
+def profiles_of(path: Path) -> list[str]:
+    """The names of the file's profiles."""
+    given = read_file(path).data.get("profiles", {})
+    return list(given) if isinstance(given, dict) else []
+
+
+def _file(path: str | Path | None) -> Path:
+    if path is None:
+        found = find()
+        if found is None:
+            raise SettingsError(
+                f"no camora.toml, nor pyproject.toml with [tool.camora], in {Path.cwd()} or above it: "
+                "camora init writes one"
+            )
+        return found
+    given = Path(path)
+    if not given.is_dir():
+        return given
+    inside = find(given)
+    if inside is None:
+        raise SettingsError(f"no camora.toml in {given} or above it: camora init writes one")
+    return inside
+
+
+def _who_asked(profile: str | None, name: str) -> str:
+    return f"profile {name!r}" if profile else f"{_PROFILE}: profile {name!r}"
+
+
+def _with_profile(layer: Layer, name: str, *, place: str) -> tuple[Layer, list[str]]:
+    profiles = layer.data.get("profiles", {})
+    known: list[str] = list(profiles) if isinstance(profiles, dict) else []
+    if name not in known:
+        text = unknown_key((name,), known, what="profile").text
+        hint = text.partition(": ")[2]
+        return layer, [f"{place}: is not in the file: {hint}"]
+    if not isinstance(profiles[name], dict):
+        at: Any = layer.places[("profiles", name)]
+        return layer, [f"{at}: profiles.{name}: expected a table, found {type(profiles[name]).__name__}"]
+    return over(layer, layer.below("profiles", name).of("profile")), []
+
+
+def _plugins(source: Source) -> PluginsSection:
+    given = source.data.get("plugins", {})
+    section = PluginsSection() if given is WRONG else source.table(PluginsSection, given, ("plugins",))
+    return PluginsSection() if section is WRONG else section
+
+
+def _catalog(source: Source, environ: Mapping[str, str], file: Path) -> Catalog:
+    section = _plugins(source)
+    if section.local:
+        folder = folder_of(file)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)  # the user's modules lie beside the file
+    sources = [*plugins.discover(environ), *map(plugins.local, section.local)]
+    disable = (*section.disable, *section.disabled)
+    try:
+        return plugins.load(sources, disable=disable)
+    except ConfigurationError as error:
+        source.note(("plugins",), source.told(error, ("plugins",)))
+        return plugins.load(sources, disable=disable, strict=False)
+
+
+def place_of_profile(place: Place, name: str | None) -> str:
+    """Where a value comes from, in words."""
+    if place.layer == "variable":
+        return place.name
+    where = f"{place.name}:{place.position.line}" if place.position else place.name
+    return f"{where} (profile {name})" if place.layer == "profile" else where

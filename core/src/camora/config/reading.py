@@ -1,0 +1,349 @@
+"""The merged layers, section by section, as a `Configuration`; mistakes are gathered, and none stops the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from camora.builtin.signing import SHORTEST_KEY
+from camora.config.choices import Choice, Reference, Signing
+from camora.config.locate import KeyPath
+from camora.config.scheduling import read_schedules
+from camora.config.sections import (
+    BrokerSection,
+    CodecSection,
+    LimitsSection,
+    QueueSection,
+    ResultsSection,
+    RetrySection,
+    SigningSection,
+    TopSection,
+    UseSection,
+)
+from camora.config.source import Source
+from camora.errors import CamoraError, ConfigurationError
+from camora.interfaces.pool import PoolSettings
+from camora.options import TaskOptions, check_name
+from camora.plugins import Catalog
+from camora.provider import Provider
+from camora.settings import AppSettings, WorkerSettings
+from camora.structuring import WRONG, settings_fields, unknown_key
+
+__all__ = ["SECTIONS", "own_tables", "read_sections"]
+
+SECTIONS = (
+    *("broker", "results", "codec", "signing", "retry", "limits", "worker", "queues", "pools", "middleware"),
+    *("observers", "tasks", "schedules", "plugins", "profiles"),
+)
+_OWN_TABLE = ("camora_middleware", "camora_observers")
+"""Hooks whose providers' settings stand in a table of the provider's name."""
+
+
+def own_tables(catalog: Catalog) -> dict[str, list[type[Any]]]:
+    """The tables that plugins add, with the classes that their settings are read into."""
+    found: dict[str, list[type[Any]]] = {}
+    for hook in _OWN_TABLE:
+        for provider in catalog.items[hook].values():
+            if provider.settings is not None and provider.name not in SECTIONS:
+                classes = found.setdefault(provider.name, [])
+                if provider.settings not in classes:
+                    classes.append(provider.settings)
+    return found
+
+
+def read_sections(source: Source, catalog: Catalog) -> dict[str, Any]:
+    """What the sections say, as keyword arguments of `Configuration`; problems are noted in the source."""
+    return _Reading(source, catalog).everything()
+
+
+class _Reading:
+    def __init__(self, source: Source, catalog: Catalog) -> None:
+        self._source = source
+        self._catalog = catalog
+        self._own: dict[str, dict[type[Any], Any]] = {}
+
+    def everything(self) -> dict[str, Any]:
+        top = self._top()
+        self._own = self._own_settings()
+        results = self._section(ResultsSection, "results", also=self._backend_keys("results"))
+        limits = self._section(LimitsSection, "limits")
+        codec, result_codec = self._codecs()
+        return {
+            "app": top.app,
+            "name": top.name,
+            "broker": self._broker(),
+            "results": self._results(results),
+            "codec": codec,
+            "result_codec": result_codec,
+            "signing": self._signing(),
+            "retry": self._retry(),
+            "settings": self._settings(limits, results),
+            "worker": self._section(WorkerSettings, "worker"),
+            "queues": self._queues(),
+            "pools": self._pools(),
+            "middleware": self._used("middleware"),
+            "observers": self._used("observers"),
+            "task_options": self._tasks(),
+            "schedules": tuple(read_schedules(self._source, self._catalog)),
+        }
+
+    # Helpers
+
+    def _given(self, *path: str) -> Any:
+        value: Any = self._source.data
+        for key in path:
+            value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        return value
+
+    def _section(self, cls: type[Any], name: str, *, also: Any = ()) -> Any:
+        """The section's object; one of defaults where it is wrong, so that reading can go on."""
+        given = self._given(name)
+        if given is WRONG:
+            return cls()
+        made = self._source.table(cls, given, (name,), also=also)
+        return cls() if made is WRONG else made
+
+    def _tables(self, name: str) -> dict[str, Any]:
+        """The tables inside a table of names."""
+        given = self._given(name)
+        if not isinstance(given, Mapping):
+            self._source.note((name,), f"expected a table, found {self._source.shown(given, (name,))}")
+            return {}
+        return dict(given)
+
+    def _name(self, kind: str, name: str, path: KeyPath) -> None:
+        try:
+            check_name(kind, name)
+        except ConfigurationError as error:
+            self._source.note(path, str(error))
+
+    def _provider(self, hook: str, name: Any, path: KeyPath) -> Provider[Any] | None:
+        if not isinstance(name, str):
+            return None  # noted while its section was read
+        try:
+            return self._catalog.provider(hook, name)
+        except CamoraError as error:
+            self._source.note(path, self._source.told(error, path))
+            return None
+
+    def _choice(self, provider: Provider[Any], given: Any, path: KeyPath, url: str | None = None) -> Choice | None:
+        """The provider with those of the section's keys that are its own. Unknown ones the section has noted."""
+        settings = None
+        if provider.settings is not None:
+            settings = self._source.table(provider.settings, given, path, also=None)
+            if settings is WRONG:
+                return None
+        return Choice(path=path, provider=provider, url=url, settings=settings)
+
+    # Sections
+
+    def _top(self) -> TopSection:
+        known = [*SECTIONS, *own_tables(self._catalog)]
+        given = {key: value for key, value in self._source.data.items() if not isinstance(value, (Mapping, list))}
+        for key, value in self._source.data.items():
+            if key not in known and (key not in settings_fields(TopSection) or key not in given):
+                what = "section" if isinstance(value, (Mapping, list)) else "setting"
+                names = {*known, *settings_fields(TopSection)} - {"profiles"}
+                problem = unknown_key((key,), names, what=what)
+                if "did you mean" not in problem.text:
+                    problem = attrs.evolve(problem, text=f"{problem.text}; did you forget a plugin?")
+                self._source.problems.append(problem)
+        made = self._source.table(TopSection, self._source.data, (), also=None)
+        return TopSection() if made is WRONG else made
+
+    def _own_settings(self) -> dict[str, dict[type[Any], Any]]:
+        found: dict[str, dict[type[Any], Any]] = {}
+        for name, classes in own_tables(self._catalog).items():
+            given = self._given(name)
+            if given is WRONG:
+                continue
+            fields = {key for cls in classes for key in settings_fields(cls)}
+            found[name] = {
+                cls: self._source.table(cls, given, (name,), also=fields if index == 0 else None)
+                for index, cls in enumerate(classes)
+                if name in self._source.data or not _needs(cls)
+            }
+        return found
+
+    def _backend_keys(self, section: str) -> set[str] | None:
+        """The keys that the plugin of the section's URL adds; None where that is not known."""
+        provider = self._backend(section)
+        if provider is None:
+            given = self._given(section)
+            return None if isinstance(given, Mapping) and "url" in given else set()
+        return set() if provider.settings is None else set(settings_fields(provider.settings))
+
+    def _backend(self, section: str) -> Provider[Any] | None:
+        url = self._url(section)
+        hook = "camora_brokers" if section == "broker" else "camora_result_backends"
+        try:
+            return None if url is None else self._catalog.for_url(hook, url)
+        except CamoraError as error:
+            self._source.note((section, "url"), self._source.told(error, (section, "url")))
+            return None
+
+    def _url(self, section: str) -> str | None:
+        given = self._given(section)
+        if not isinstance(given, Mapping) or "url" not in given or given["url"] is WRONG:
+            return None
+        before = len(self._source.problems)
+        url = self._source.text(given["url"], (section, "url"))
+        if url is WRONG:
+            del self._source.problems[before:]  # the section's own reading notes it
+            return None
+        if ":" not in url:
+            path = (section, "url")
+            shown = self._source.shown(url, path)
+            self._source.note(path, f"expected a URL such as 'sqlite:///camora.db', found {shown}")
+            return None
+        return str(url)
+
+    def _broker(self) -> Choice | None:
+        self._section(BrokerSection, "broker", also=self._backend_keys("broker"))
+        return self._with_url("broker")
+
+    def _with_url(self, section: str) -> Choice | None:
+        provider = self._backend(section)
+        if provider is None:
+            return None
+        return self._choice(provider, self._given(section), (section,), self._url(section))
+
+    def _results(self, section: ResultsSection) -> Choice | bool | None:
+        choice = self._with_url("results")
+        return choice if section.enabled else False
+
+    def _codecs(self) -> tuple[Choice | None, Choice | None]:
+        given = self._given("codec")
+        use = given.get("use", "json") if isinstance(given, Mapping) else "json"
+        provider = self._provider("camora_codecs", use, ("codec", "use"))
+        also: Any = None
+        if provider is not None:
+            also = settings_fields(provider.settings) if provider.settings is not None else ()
+        section = self._section(CodecSection, "codec", also=also)
+        chosen = None if provider is None else self._choice(provider, given, ("codec",))
+        other = self._provider("camora_codecs", section.result, ("codec", "result"))
+        return chosen, None if other is None else Choice(path=("codec", "result"), provider=other)
+
+    def _signing(self) -> Signing | None:
+        if "signing" not in self._source.data:
+            return None
+        path: KeyPath = ("signing",)
+        before = len(self._source.problems)
+        section = self._section(SigningSection, "signing")
+        if len(self._source.problems) > before:
+            return None
+        keys = (*([] if section.key is None else [section.key]), *section.keys)
+        if section.key is not None and section.keys:
+            self._source.note((*path, "key"), "give key or keys, not both")
+        if not keys and not any(name in self._given("signing") for name in ("key", "keys")):
+            self._source.note(path, "expected key, or keys: without one nothing can be signed")
+        if section.key is not None:
+            self._check_key(section.key, (*path, "key"))
+        for index, key in enumerate(section.keys):
+            self._check_key(key, (*path, "keys", index))
+        return Signing(path=path, keys=keys, accept_unsigned=section.accept_unsigned, max_age=section.max_age)
+
+    def _check_key(self, key: str, path: KeyPath) -> None:
+        length = len(key.encode())
+        if length < SHORTEST_KEY:
+            self._source.note(path, f"expected a key of at least {SHORTEST_KEY} bytes, found one of {length}")
+
+    def _retry(self) -> Choice | None:
+        if "retry" not in self._source.data:
+            return None
+        given = self._given("retry")
+        use = given.get("use", "durable") if isinstance(given, Mapping) else "durable"
+        provider = self._provider("camora_retry_policies", use, ("retry", "use"))
+        if provider is None:
+            self._section(RetrySection, "retry", also=None)
+            return None
+        fields = settings_fields(provider.settings) if provider.settings is not None else ()
+        self._section(RetrySection, "retry", also=fields)
+        return self._choice(provider, given, ("retry",)) if isinstance(given, Mapping) else None
+
+    def _settings(self, limits: LimitsSection, results: ResultsSection) -> AppSettings:
+        try:
+            AppSettings(result_ttl=results.ttl)
+        except ValueError:
+            self._source.note(("results", "ttl"), "must be more than 0")
+            return AppSettings()
+        given = {name: getattr(limits, name) for name in settings_fields(LimitsSection)}
+        made = self._source.made(AppSettings, given, given, ("limits",))
+        return AppSettings() if made is WRONG else attrs.evolve(made, result_ttl=results.ttl)
+
+    def _queues(self) -> dict[str, QueueSection]:
+        found = {}
+        for name, given in self._tables("queues").items():
+            path = ("queues", name)
+            self._name("queue", name, path)
+            section = self._source.table(QueueSection, given, path)
+            if section is not WRONG:
+                found[name] = section
+        return found
+
+    def _pools(self) -> dict[str, PoolSettings]:
+        found = {}
+        for name, given in self._tables("pools").items():
+            path = ("pools", name)
+            self._name("pool", name, path)
+            kind = given.get("kind") if isinstance(given, Mapping) else None
+            cls: type[Any] = PoolSettings
+            also: Any = ()
+            if isinstance(kind, str):
+                provider = self._provider("camora_pools", kind, (*path, "kind"))
+                cls = (provider.settings if provider else None) or PoolSettings
+                also = () if provider else None
+            settings = self._source.table(cls, given, path, also=also)
+            if settings is not WRONG:
+                found[name] = settings
+        return found
+
+    def _tasks(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for pattern, given in self._tables("tasks").items():
+            path = ("tasks", pattern)
+            # The table's own name says which tasks are meant.
+            options = self._source.table(TaskOptions, given, path, fixed={"name": None})
+            if options is not WRONG:
+                found[pattern] = {name: getattr(options, name) for name in given}
+        return found
+
+    # Middleware and observers
+
+    def _used(self, section: str) -> tuple[Choice | Reference, ...]:
+        hook = f"camora_{section}"
+        names = self._section(UseSection, section).use
+        found: list[Choice | Reference] = []
+        for index, name in enumerate(names):
+            path: KeyPath = (section, "use", index)
+            if name in names[:index]:
+                self._source.note(path, f"{name!r} is named twice")
+            elif name == "...":
+                rest = [other for other in sorted(self._catalog.items[hook]) if other not in names]
+                found += [choice for other in rest if (choice := self._named(hook, other, path))]
+            elif name in self._catalog.items[hook]:
+                choice = self._named(hook, name, path)
+                found += [choice] if choice else []
+            elif ":" in name:
+                found.append(Reference(path=path, name=name))
+            else:
+                what = hook.removeprefix("camora_").rstrip("s")
+                problem = unknown_key((section, name), self._catalog.items[hook], what=what)
+                self._source.note(path, f'{problem.text}; your own is written "module:attribute"')
+        return tuple(found)
+
+    def _named(self, hook: str, name: str, path: KeyPath) -> Choice | None:
+        provider = self._catalog.items[hook][name]
+        if provider.settings is None:
+            return Choice(path=path, provider=provider)
+        settings = self._own.get(name, {}).get(provider.settings)
+        if settings is None:
+            settings = self._source.table(provider.settings, self._given(name), (name,), also=None)
+        return None if settings is WRONG else Choice(path=path, provider=provider, settings=settings)
+
+
+def _needs(cls: type[Any]) -> bool:
+    """True when nothing can be made of it without being told something."""
+    return any(field.default is attrs.NOTHING for field in settings_fields(cls).values())
