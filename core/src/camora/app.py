@@ -50,7 +50,7 @@ from camora.retry import classify
 from camora.schedules import DeclaredSchedules, Schedules
 from camora.settings import AppSettings, WorkerSettings
 from camora.signature import Signature
-from camora.task import AnyTask, AsyncTask, BaseTask, SyncTask, Task, check_task_function, default_name
+from camora.task import AnyTask, AsyncTask, BaseTask, SyncTask, Task, check_format, check_task_function, default_name
 from camora.units import Rate
 
 if TYPE_CHECKING:
@@ -274,6 +274,10 @@ class Camora:
         is_async = check_task_function(function)
         label = options.get("name") or default_name(function)
         config = TaskOptions.build(self._task_options.over(label, options), f"task {label!r}")
+        for option in ("key", "limit_by"):
+            check_format(f"task {label!r}: {option}", getattr(config, option), function)
+        if config.timeout is None and config.pool in self._pools:
+            config = attrs.evolve(config, timeout=self._pools[config.pool].timeout)
         kind = AsyncTask if is_async else SyncTask
         task: AnyTask = kind(
             function,
@@ -473,7 +477,10 @@ class Camora:
             lanes=lanes(
                 queues,
                 known=(*self.tasks.queues(), *(queue.name for queue in self.queues)),
-                own={q.name: q.concurrency for q in self.queues if q.concurrency},
+                # A queue with a rate has a lane of its own, which waits without holding back the others.
+                own={
+                    q.name: q.concurrency or settings.concurrency for q in self.queues if q.concurrency or q.rate_limit
+                },
                 threads=threads or {},
                 concurrency=settings.concurrency,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from functools import cached_property
@@ -19,7 +20,18 @@ from camora.signature import Signature
 if TYPE_CHECKING:
     from typing import Unpack
 
-__all__ = ["AnyTask", "AsyncTask", "BaseTask", "Configured", "DispatchPort", "SyncTask", "Task", "default_name"]
+__all__ = [
+    "AnyTask",
+    "AsyncTask",
+    "BaseTask",
+    "Configured",
+    "DispatchPort",
+    "SyncTask",
+    "Task",
+    "check_format",
+    "check_task_function",
+    "default_name",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -219,3 +231,31 @@ def check_task_function(function: Any) -> bool:
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise ConfigurationError(f"{function!r} is no task: give a function or a BaseTask class")
     return inspect.iscoroutinefunction(function)
+
+
+def check_format(where: str, template: object, function: Any) -> None:
+    """Whether a format string names only parameters of the function, or fields of the task class.
+
+    What is no text passes: a callable is asked when a job is dispatched. Raises `ConfigurationError`.
+    """
+    import difflib
+    import inspect
+    import string
+
+    if not isinstance(template, str):
+        return
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ConfigurationError(f"{where} = {template!r}: {error}") from None
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for field in fields:
+        name = re.split(r"[.\[]", field, maxsplit=1)[0]
+        if name.isdigit() or not name or name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
+        raise ConfigurationError(f"{where} = {template!r}: no parameter is called {name!r}: {hint}")

@@ -11,6 +11,7 @@ import msgspec
 
 from camora.context import Context
 from camora.failures import describe
+from camora.settings import Duration
 
 __all__ = ["Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskExit"]
 
@@ -19,11 +20,13 @@ __all__ = ["Call", "Pool", "PoolSettings", "ProcessDied", "RemoteError", "TaskEx
 class PoolSettings:
     """Settings of one pool. `kind` is what the pool is offered as.
 
-    `workers` bounds how many calls run at once (None: the worker's own concurrency).
+    `workers` bounds how many calls run at once (None: the worker's own concurrency). `timeout` (seconds, or a text such
+    as "5m") is that of each task in this pool that has none of its own.
     """
 
     kind: str
     workers: int | None = None
+    timeout: Duration | None = None
     max_calls: int | None = None
     """Replace a process after this many calls (process pools)."""
 

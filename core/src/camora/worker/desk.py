@@ -10,7 +10,7 @@ import asyncio
 import collections
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from camora.clock import Clock, MovableClock
@@ -40,11 +40,13 @@ class LimitsDesk:
         worker: str,
         concurrency: int,
         lease: float,
+        hold: Callable[[float], None],
         clock: Clock,
         logger: logging.Logger,
     ) -> None:
         self._limits = limits
         self._runner = runner
+        self._hold = hold
         self._worker = worker
         self._concurrency = concurrency
         self._lease = lease
@@ -83,6 +85,8 @@ class LimitsDesk:
             wait = await self._ask(ask)
             if not wait:
                 return
+            if len(names) == 1 and names[0] == f"queue:{run.delivery.queue}":
+                self._hold(wait)  # the queue has a lane of its own: what it took now would only go back
         else:
             wait = 0.0  # whoever is in front asks; how long it takes is for it to find out
         if wait > _SHORT or self._patience == 0.0 or self._runner.parked >= self._concurrency:

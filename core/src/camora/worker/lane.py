@@ -157,6 +157,7 @@ class Lane:
             worker=parts.worker,
             concurrency=self.concurrency,
             lease=parts.settings.lease,
+            hold=lambda seconds: self._taker.hold(seconds),
             clock=parts.clock,
             logger=self._logger,
         )
