@@ -374,8 +374,9 @@ class Worker:
             await bounded(self._reporter.close(), 0.5 if self.hurried.is_set() else None)
 
     def _note_full_lanes(self) -> None:
+        """A lane that is full asks for nothing, and hears nothing."""
         now = time.monotonic()
-        for lane in self._lanes:
+        for lane in list(self._lanes):
             if lane.busy >= lane.concurrency:
                 self._had_no_room_at[lane] = now
 
@@ -384,11 +385,9 @@ class Worker:
 
         May be asked for from any thread.
         """
+        self._note_full_lanes()
         now = time.monotonic()
-        waits = [
-            0.0 if lane.busy >= lane.concurrency else now - max(lane.polled_at, self._had_no_room_at.get(lane, now))
-            for lane in list(self._lanes)
-        ]
+        waits = [max(0.0, now - max(lane.polled_at, self._had_no_room_at.get(lane, now))) for lane in list(self._lanes)]
         return max(waits, default=None)
 
     def activity(self) -> Activity:
