@@ -18,7 +18,7 @@ APPS = Path(__file__).parent / "apps"
 class WorkerProcess:
     """`camora worker shop:app` in a process of its own; its log is kept line by line."""
 
-    def __init__(self, folder: Path, broker: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, broker: str, *arguments: str, app: str = "shop:app", **environment: str) -> None:
         self.folder = folder
         self.lines: list[str] = []
         self._changed = threading.Condition()
@@ -30,7 +30,7 @@ class WorkerProcess:
             "PYTHONUNBUFFERED": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "camora", "worker", "shop:app", *arguments],
+            [sys.executable, "-m", "camora", "worker", app, *arguments],
             cwd=APPS,
             env={**os.environ, **settings, **environment},
             stdout=subprocess.PIPE,

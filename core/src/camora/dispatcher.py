@@ -21,7 +21,6 @@ from camora.errors import (
     UnsupportedCapability,
 )
 from camora.events import EventBus
-from camora.ids import IdSource
 from camora.interfaces.broker import Broker
 from camora.interfaces.capabilities import Capabilities
 from camora.interfaces.codec import Codec
@@ -57,7 +56,7 @@ class Dispatcher:
         connections: Connections,
         codec: Codec,
         clock: Clock,
-        ids: IdSource,
+        ids: Callable[[], str],
         parameters_of: Callable[[AnyTask], Parameters],
         jobs: JobsPort,
         events: EventBus,

@@ -18,6 +18,7 @@ from camora.errors import BrokerUnavailable
 from camora.executor import Run
 from camora.interfaces.limits import Ask, Limit, Limits
 from camora.steering import NotYet
+from camora.worker.pacing import Pacing
 from camora.worker.running import Runner
 from camora.worker.slot_keeper import SlotKeeper
 
@@ -54,23 +55,27 @@ class LimitsDesk:
         self._logger = logger
         # Nobody can wait, in real time, for a clock that somebody moves.
         self._patience = 0.0 if isinstance(clock, MovableClock) else _PATIENCE
+        self._pacing = Pacing(clock)
         self._keeper = SlotKeeper(limits, lease=lease, logger=logger)
         self._asking: list[tuple[Ask, asyncio.Future[float]]] = []
         self._returning: list[str] = []
         self._flusher: asyncio.Task[None] | None = None
         self._lines: dict[tuple[str, ...], collections.deque[asyncio.Event]] = {}
-        self._next_free: dict[str, float] = {}
         self._away = False
+        self._stopping = False
 
     @asynccontextmanager
     async def holding(self, run: Run, limits: Sequence[Limit]) -> AsyncIterator[None]:
         """Inside the block all of these limits are kept. Raises `NotYet` when it would be a long wait."""
         holder = f"{run.delivery.id}:{self._worker}"
         await self._acquire(run, Ask(holder=holder, limits=tuple(limits)))
+        self._pacing.granted(limits)
         slots = any(not limit.per for limit in limits)
         if slots:
             self._keeper.hold(holder)
         try:
+            if run.parked:
+                await self._runner.unpark(run)
             yield
         finally:
             if slots:
@@ -79,6 +84,7 @@ class LimitsDesk:
                 self._flush_soon()
 
     async def _acquire(self, run: Run, ask: Ask) -> None:
+        """Returns when everything is granted; the run may be parked then."""
         names = tuple(limit.name for limit in ask.limits)
         line = self._lines.get(names)
         if not line:
@@ -89,18 +95,24 @@ class LimitsDesk:
                 self._hold(wait)  # the queue has a lane of its own: what it took now would only go back
         else:
             wait = 0.0  # whoever is in front asks; how long it takes is for it to find out
-        if wait > _SHORT or self._patience == 0.0 or self._runner.parked >= self._concurrency:
-            raise NotYet(self._later(ask.limits, wait))
+        if wait > _SHORT or self._patience == 0.0 or self._stopping or self._runner.parked >= self._concurrency:
+            raise NotYet(self._pacing.delay(ask.limits, wait))
         self._runner.park(run)
-        await self._wait_in_line(names, ask, wait)
-        await self._runner.unpark(run)
+        await self._wait_in_line(names, ask, wait, self._patience_for(run))
 
-    async def _wait_in_line(self, names: tuple[str, ...], ask: Ask, wait: float) -> None:
+    def _patience_for(self, run: Run) -> float:
+        """A job that expires while it waits shall not run: it goes back, and is found to have expired."""
+        expires = None if run.message is None else run.message.expires
+        if expires is None:
+            return self._patience
+        return min(self._patience, max(0.0, (expires - self._clock.now_ms()) / 1000))
+
+    async def _wait_in_line(self, names: tuple[str, ...], ask: Ask, wait: float, patience: float) -> None:
         line = self._lines.setdefault(names, collections.deque())
         turn = asyncio.Event()
         line.append(turn)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
+        deadline = loop.time() + patience
         try:
             while True:
                 first = line[0] is turn
@@ -111,33 +123,20 @@ class LimitsDesk:
                     async with asyncio.timeout(max(0.0, pause)):
                         await turn.wait()
                 turn.clear()
+                if self._stopping:
+                    raise NotYet(0.0)
                 if line[0] is turn:
                     wait = await self._ask(ask)
                     if not wait:
                         return
                 if loop.time() >= deadline:
-                    raise NotYet(self._later(ask.limits, wait))
+                    raise NotYet(self._pacing.delay(ask.limits, wait))
         finally:
             line.remove(turn)
             if line:
                 line[0].set()
             elif self._lines.get(names) is line:
                 del self._lines[names]
-
-    def _later(self, limits: Sequence[Limit], wait: float) -> float:
-        """When to come again: those who were refused a rate come one after the other, not all at once."""
-        delay = wait
-        now = self._clock.monotonic()
-        for limit in limits:
-            if limit.per and wait > 0:
-                at = max(self._next_free.get(limit.name, 0.0), now + wait)
-                self._next_free[limit.name] = at + limit.per / limit.most
-                delay = max(delay, at - now)
-        if len(self._next_free) > 1000:
-            self._next_free = {name: at for name, at in self._next_free.items() if at > now}
-        if any(limit.per for limit in limits):
-            return max(delay, 0.01)
-        return max(delay, random.uniform(0.5, 2.0))  # noqa: S311 -- jitter
 
     async def _ask(self, ask: Ask) -> float:
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -194,6 +193,13 @@ class LimitsDesk:
             self._away = True
             exc_info = None if isinstance(error, BrokerUnavailable) else error
             self._logger.warning("limits cannot be asked for; jobs that have some wait: %s", error, exc_info=exc_info)
+
+    def stop(self) -> None:
+        """Send away those who wait: they have not begun, and others may have room sooner."""
+        self._stopping = True
+        for line in self._lines.values():
+            for turn in line:
+                turn.set()
 
     async def close(self) -> None:
         """Give back what is held, for 2 seconds at most, and end the keeper."""

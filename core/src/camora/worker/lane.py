@@ -90,6 +90,7 @@ class Lane:
             prefetch=parts.settings.prefetch,
             isolate_after=parts.settings.isolate_after,
             finish=lambda run, outcome: self._ender.finish(run, outcome),
+            left=lambda: self._taker.look_again(),
             logger=parts.logger,
         )
         self._desk: LimitsDesk | None = None
@@ -326,6 +327,8 @@ class Lane:
             return
         self._stopping = True
         self._runner.stop()
+        if self._desk is not None:
+            self._desk.stop()
         await self._taker.stop()
         self._runner.stop()  # what came with the last answer
 

@@ -25,7 +25,10 @@ _PATIENCE = 0.5
 
 
 class Runner:
-    """Gives the slots of a lane to its runs. `finish(run, outcome)` is called once for each of them."""
+    """Gives the slots of a lane to its runs.
+
+    `finish(run, outcome)` is called once for each of them; `left()` when one left its slot without having ended.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Runner:
         prefetch: int | None,
         isolate_after: int,
         finish: Callable[[Run, Outcome], None],
+        left: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self._hands = hands
@@ -44,6 +48,7 @@ class Runner:
         self._prefetch = prefetch
         self._isolate_after = isolate_after
         self._finish = finish
+        self._left = left
         self._logger = logger
         self._running = 0
         self._ahead: collections.deque[Run] = collections.deque()
@@ -178,6 +183,7 @@ class Runner:
         run.parked = True
         self.parked += 1
         self._slot_is_free()
+        self._left()
 
     async def unpark(self, run: Run) -> None:
         """Come back to a slot; waits for one."""
