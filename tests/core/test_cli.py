@@ -51,7 +51,7 @@ def camora(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["worker", "broken:app"], "broken imports 'no_such_library', which is not installed"),
         (["worker", "scheme:app"], "pip install camora-redis"),
         (["worker", "shop:app", "--processes", "many"], "--processes 'many': a whole number from 1, or auto"),
-        (["worker", "shop:app", "--concurrency", "0"], "concurrency = 0: must be more than 0"),
+        (["worker", "shop:app", "--concurrency", "0"], "worker: concurrency: must be more than 0, found 0"),
         (["worker", "shop:app", "--queues", "a b"], "queue name 'a b'"),
         (["worker", "shop:app", "--log-level", "loud"], "one of debug, info, warning, error"),
         (["worker", "lonely:app", "--processes", "2"], "lives in one process"),
