@@ -10,6 +10,7 @@ from camora.builtin.triggers import Calendar, Cron, EverySettings, Once
 from camora.hookspecs import hookimpl
 from camora.interfaces import (
     Broker,
+    Check,
     Codec,
     Injector,
     Observer,
@@ -156,3 +157,11 @@ def camora_injectors() -> Sequence[Provider[Injector]]:
 def camora_observers() -> Sequence[Provider[Observer]]:
     """Events as log lines."""
     return [Provider("logging", _logging, settings=LoggingSettings, help="each event as a log line, with its fields")]
+
+
+@hookimpl
+def camora_checks() -> Sequence[Check]:
+    """What `camora doctor` looks at."""
+    from camora.builtin.checks import checks
+
+    return checks()

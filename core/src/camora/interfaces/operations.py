@@ -21,7 +21,7 @@ class Command:
 
 @attrs.frozen(kw_only=True)
 class CheckResult:
-    """How a check ended. `fix` says what to do when it did not pass."""
+    """How a check ended. `fix` says what to do; with `ok` it is advice, without it is what mends the failure."""
 
     ok: bool
     text: str
@@ -30,8 +30,13 @@ class CheckResult:
 
 @attrs.frozen(kw_only=True)
 class Check:
-    """A doctor check; `order` sorts them, smaller first. `run` gets the app and must not change anything."""
+    """A doctor check; `order` sorts them, smaller first.
+
+    `run` gets the app, opened, and leaves nothing behind in its stores; what it raises counts as a failure. It may be
+    called in any event loop, and is given up after `timeout` seconds.
+    """
 
     name: str
     run: Callable[[Any], Awaitable[CheckResult]]
     order: int = 100
+    timeout: float = 10.0
