@@ -13,8 +13,9 @@ __all__ = ["Draining", "bounded"]
 
 _INTERRUPTION = 1.0
 """Seconds that interrupted jobs get to end."""
-_RELEASE = 0.5
-_CLOSE = 0.5
+_HURRIED_INTERRUPTION = 0.4
+_HURRIED_RELEASE = 0.7
+_HURRIED_CLOSE = 0.2
 
 
 async def bounded(work: Coroutine[Any, Any, Any], timeout: float | None) -> bool:
@@ -69,10 +70,11 @@ class Draining:
             return
         for lane in lanes:
             lane.give_back()
-        if await self.idle(lanes, unless=asyncio.Event(), timeout=_INTERRUPTION):
+        interruption = _HURRIED_INTERRUPTION if self.hurried.is_set() else _INTERRUPTION
+        if await self.idle(lanes, unless=asyncio.Event(), timeout=interruption):
             return
         releases = [lane.release_rest() for lane in lanes]
-        if not await bounded(_all(releases), _RELEASE if self.hurried.is_set() else None):
+        if not await bounded(_all(releases), _HURRIED_RELEASE if self.hurried.is_set() else None):
             self._logger.warning("the broker did not take everything back in time; the leases lapse by themselves")
 
     async def close(self, lanes: Sequence[Lane]) -> None:
@@ -80,7 +82,7 @@ class Draining:
         if self._stops is not None and not self._stops.done():
             self._stops.cancel()
             await asyncio.wait([self._stops])
-        await bounded(_all([lane.close() for lane in lanes]), _CLOSE if self.hurried.is_set() else None)
+        await bounded(_all([lane.close() for lane in lanes]), _HURRIED_CLOSE if self.hurried.is_set() else None)
 
     async def unless(self, event: asyncio.Event, task: asyncio.Task[Any], timeout: float | None = None) -> bool:
         """Wait for a task; False when the event, or the end of the time, came first. The task goes on then."""

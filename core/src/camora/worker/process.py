@@ -8,13 +8,13 @@ import gc
 import logging
 import os
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn
 
 from camora.errors import UnsupportedCapability
 from camora.settings import WorkerSettings
 from camora.worker.draining import bounded
+from camora.worker.last_resort import LastResort
 from camora.worker.logs import set_up_logging
 from camora.worker.order import WorkOrder
 from camora.worker.process_health import ProcessHealth
@@ -22,42 +22,74 @@ from camora.worker.worker import Ending, Worker
 
 __all__ = ["begin_anew", "run_worker"]
 
-_HURRY = 4.0
-"""Seconds after a second signal for which the process waits for whatever does not end."""
+_SCHEDULER_STOP = 5.0
+"""Seconds for what the scheduler is just sending."""
+_LAST_STEPS = 0.1
+"""Seconds for the same, and for closing the app, after a second signal."""
 
 
 def run_worker(app: Any, order: WorkOrder, *, health: ProcessHealth | None = None) -> Ending:
-    """Run one worker in this process until it ends; on uvloop where that is installed."""
+    """Run one worker in this process until it ends; on uvloop where that is installed.
+
+    After a second signal the process ends within two seconds, whatever it is that does not.
+    """
     set_up_logging(os.environ)
     _tune_interpreter()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_work(app, order, health or ProcessHealth()))
+    last_resort = LastResort()
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    hurried = False
+    try:
+        ending, hurried = runner.run(_work(app, order, health or ProcessHealth(), last_resort))
+    finally:
+        if not hurried:  # it waits for threads
+            runner.close()
+        last_resort.cancel()
+    last_resort.code = 0
+    return ending
 
 
-async def _work(app: Any, order: WorkOrder, health: ProcessHealth) -> Ending:
+async def _work(app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort) -> tuple[Ending, bool]:
+    """How it ended, and whether in a hurry."""
     settings = order.settings_for(app)
     _check_recycling(app, settings)
     _hint_at_queues(app, order.queues)
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
-    guard = asyncio.get_running_loop().create_task(_end_in_any_case(worker))
+    working = worker.run(burst=order.burst, insisted=last_resort.call)
     try:
-        if order.scheduler:
-            return await _with_scheduler(app, worker, burst=order.burst)
-        return await worker.run(burst=order.burst)
+        ending = await (_with_scheduler(app, worker, working) if order.scheduler else working)
     finally:
-        await bounded(app.close(), 0.5 if worker.hurried.is_set() else None)
-        guard.cancel()
+        await bounded(app.close(), _LAST_STEPS if worker.hurried.is_set() else None)
+    return ending, worker.hurried.is_set()
 
 
-async def _with_scheduler(app: Any, worker: Worker, *, burst: bool) -> Ending:
+async def _with_scheduler(app: Any, worker: Worker, run: Coroutine[Any, Any, Ending]) -> Ending:
+    """Run both until the worker ends. A scheduler that cannot start ends the worker, and its error is raised."""
     scheduler = app.make_scheduler()
-    scheduling = asyncio.get_running_loop().create_task(scheduler.run(), name="the scheduler")
+    # Not its `run`: the signals are the worker's.
+    starting = asyncio.get_running_loop().create_task(_start(scheduler, app), name="the scheduler's start")
+    working = asyncio.get_running_loop().create_task(run, name="the worker")
     try:
-        return await worker.run(burst=burst)
+        await asyncio.wait([starting, working], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and starting.exception() is not None:
+            worker.stop()
+        return await working
     finally:
         scheduler.stop()
-        await asyncio.wait([scheduling], timeout=2.0)
+        patience = _LAST_STEPS if worker.hurried.is_set() else _SCHEDULER_STOP
+        await asyncio.wait([starting], timeout=patience)
+        await bounded(scheduler.close(), patience)
+        if starting.done():
+            starting.result()
+
+
+async def _start(scheduler: Any, app: Any) -> None:
+    try:
+        await scheduler.start()
+    except UnsupportedCapability as error:
+        if app.schedules.declared.by_key:
+            raise
+        app.logger.warning("no schedules are run: %s", error)
 
 
 def _check_recycling(app: Any, settings: WorkerSettings) -> None:
@@ -77,14 +109,6 @@ def _hint_at_queues(app: Any, asked: Sequence[str] | None) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it names {', '.join(known) or 'none'}"
             app.logger.warning("no task of this app is in queue %r; %s", name, hint)
-
-
-async def _end_in_any_case(worker: Worker) -> None:
-    """Who signals twice does not wait for a broker that is away, a hook or a thread: leases bring back what is held."""
-    await worker.hurried.wait()
-    timer = threading.Timer(_HURRY, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
 
 
 def begin_anew() -> NoReturn:

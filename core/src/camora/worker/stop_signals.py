@@ -7,38 +7,49 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 __all__ = ["StopSignals"]
 
-_SAME = 1.0
+_SAME = {signal.SIGTERM: 1.0, signal.SIGINT: 0.0}
+"""Seconds within which the same signal counts once. Service managers send SIGTERM to every process of a group, and the
+supervisor passes its own on."""
 
 
 class StopSignals:
-    """Inside the block, both signals call `stop`; SIGTERM twice within a second counts once.
+    """Inside the block, both signals call `stop` in the loop that runs now.
 
-    Service managers send it to every process of a group, and the supervisor passes its own on.
+    The second one also calls `insisted` at once, though the loop be blocked: from a signal handler, so that it may only
+    do what is safe there.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], insisted: Callable[[], None] | None = None) -> None:
         self._stop = stop
-        self._last: float | None = None
-        self._installed: list[int] = []
-
-    def _signalled(self, number: int) -> None:
-        now = time.monotonic()
-        if number == signal.SIGTERM and self._last is not None and now - self._last < _SAME:
-            return
-        self._last = now
-        self._stop()
+        self._insisted = insisted
+        self._count = 0
+        self._last: dict[int, float] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, self._signalled, number)
-                self._installed.append(number)
+
+        # A plain handler, not the loop's: it is called while a job blocks the loop, too.
+        def signalled(number: int, frame: FrameType | None) -> None:
+            del frame
+            now, before = time.monotonic(), self._last.get(number)
+            if before is not None and now - before < _SAME[signal.Signals(number)]:
+                return
+            self._last[number] = now
+            self._count += 1
+            loop.call_soon_threadsafe(self._stop)
+            if self._count == 2 and self._insisted is not None:
+                self._insisted()
+
+        for number in _SAME:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                self._before[number] = signal.signal(number, signalled)
 
     def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._installed:
-            loop.remove_signal_handler(number)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -265,11 +265,14 @@ class Worker:
 
     # Running
 
-    async def run(self, *, burst: bool = False) -> Ending:
-        """Start, work until told to end (with `burst`: until the queues hold nothing that is due), and drain."""
+    async def run(self, *, burst: bool = False, insisted: Callable[[], None] | None = None) -> Ending:
+        """Start, work until told to end (with `burst`: until the queues hold nothing that is due), and drain.
+
+        `insisted` is called by a second signal, from its handler, even while a job blocks the loop.
+        """
         self._own_process = True
         self._recycling = Recycling(self.settings, enough=self._had_enough, clock=self._parts.clock)
-        with StopSignals(self.stop):
+        with StopSignals(self.stop, insisted):
             try:
                 try:
                     await self.start()
@@ -343,7 +346,7 @@ class Worker:
             except Exception:
                 parts.logger.exception("a hook for the worker's stop failed")
         await self._stop_beating()
-        await self._engine.close(0.3 if hurried.is_set() else 2.0)
+        await self._engine.close(0.1 if hurried.is_set() else 2.0)
         parts.logger.info("worker %s stopped; it settled %d jobs", self.name, self.settled)
 
     # Looking in
@@ -371,7 +374,7 @@ class Worker:
         if beating is not None and self._reporter is not None:
             beating.cancel()
             await asyncio.wait([beating])
-            await bounded(self._reporter.close(), 0.5 if self.hurried.is_set() else None)
+            await bounded(self._reporter.close(), 0.1 if self.hurried.is_set() else None)
 
     def _note_full_lanes(self) -> None:
         """A lane that is full asks for nothing, and hears nothing."""

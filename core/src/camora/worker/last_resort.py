@@ -1,0 +1,39 @@
+"""The end of a process that does not end by itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+__all__ = ["LastResort"]
+
+_PATIENCE = 1.8
+
+
+class LastResort:
+    """Ends this process 1.8 seconds after it was called for, whatever still holds it: leases bring back what it had.
+
+    A blocked event loop, a broker that never answers, threads that nobody can interrupt: none of them is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.code = 1
+        """The exit code."""
+        self._reading, self._writing = os.pipe()
+        threading.Thread(target=self._wait, name="camora-last-resort", daemon=True).start()
+
+    def call(self) -> None:
+        """Begin to count. May be called from a signal handler."""
+        os.write(self._writing, b"!")
+
+    def cancel(self) -> None:
+        """It is not needed, unless it was called already."""
+        os.close(self._writing)
+
+    def _wait(self) -> None:
+        called = os.read(self._reading, 1)
+        os.close(self._reading)
+        if called:
+            time.sleep(_PATIENCE)
+            os._exit(self.code)
