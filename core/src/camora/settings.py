@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import attrs
@@ -68,21 +69,42 @@ class _Masked(Structuring):
         return "not accepted" if path in self._hidden else mask_url(super().told(error, path))
 
 
-def _positive(_: Any, attribute: Any, value: Any) -> None:
-    if not value > 0 or math.isinf(value):
-        raise ValueError(f"{attribute.name} = {value!r}: must be more than 0")
+def _number(words: str, kind: type[int] | type[float], *, zero: bool = False) -> Callable[[Any, Any, Any], None]:
+    """A validator: a number of this kind, more than 0; also 0 itself where `zero`."""
+    bound = "0 or more" if zero else "more than 0"
+
+    def check(_: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise SettingsError(f"{attribute.name} = {value!r}: expected {words}")
+        if not (value >= 0 if zero else value > 0) or math.isinf(value):
+            raise SettingsError(f"{attribute.name} = {value!r}: must be {bound}")
+
+    return check
 
 
-def _seconds(value: float | str) -> float:
-    return duration(value)
+# What is no duration or size stays as it is, for the validator to name.
 
 
-def _bytes(value: int | str) -> int:
-    return size(value)
+def _as_seconds(value: float | str | timedelta) -> float:
+    try:
+        return duration(value)
+    except ValueError:
+        return value  # type: ignore[return-value]
 
 
-def _bytes_or_none(value: int | str | None) -> int | None:
-    return None if value is None else size(value)
+def _as_bytes(value: int | str) -> int:
+    try:
+        return size(value)
+    except ValueError:
+        return value  # type: ignore[return-value]
+
+
+def _as_bytes_or_none(value: int | str | None) -> int | None:
+    return None if value is None else _as_bytes(value)
+
+
+_or_none = attrs.validators.optional
+_whole, _seconds, _bytes = _number("a whole number", int), _number(SECONDS.words, float), _number(BYTES.words, int)
 
 
 @attrs.frozen(kw_only=True)
@@ -90,13 +112,14 @@ class AppSettings:
     """Limits of an app. Sizes are bytes, durations seconds, or texts with units such as "10MB" and "30s".
 
     `max_message_size` holds for what is dispatched and for what is decoded. `dispatch_timeout` is how long a dispatch
-    tries to reach the broker. `result_ttl` is how long a finished job is remembered.
+    tries to reach the broker. `result_ttl` is how long a finished job is remembered. Raises `SettingsError` that names
+    the field.
     """
 
-    max_message_size: Size = attrs.field(default=1024 * 1024, converter=_bytes, validator=_positive)
-    max_result_size: Size = attrs.field(default=16 * 1024 * 1024, converter=_bytes, validator=_positive)
-    dispatch_timeout: Duration = attrs.field(default=10.0, converter=_seconds, validator=_positive)
-    result_ttl: Duration = attrs.field(default=24 * 3600.0, converter=_seconds, validator=_positive)
+    max_message_size: Size = attrs.field(default=1024 * 1024, converter=_as_bytes, validator=_bytes)
+    max_result_size: Size = attrs.field(default=16 * 1024 * 1024, converter=_as_bytes, validator=_bytes)
+    dispatch_timeout: Duration = attrs.field(default=10.0, converter=_as_seconds, validator=_seconds)
+    result_ttl: Duration = attrs.field(default=24 * 3600.0, converter=_as_seconds, validator=_seconds)
 
 
 @attrs.frozen(kw_only=True)
@@ -112,22 +135,22 @@ class WorkerSettings:
     stand still before a warning names the task. `unknown_task_limit` is how long a message may wait for a worker that
     knows its task. A worker process begins anew after `max_jobs` attempts, or when it holds more than `max_memory`
     bytes; None: never.
+
+    Raises `SettingsError` that names the field.
     """
 
-    processes: int = attrs.field(default=1, validator=_positive)
-    concurrency: int = attrs.field(default=100, validator=_positive)
-    prefetch: int | None = None
-    lease: Duration = attrs.field(default=30.0, converter=_seconds, validator=_positive)
-    shutdown_timeout: Duration = attrs.field(default=30.0, converter=_seconds, validator=_positive)
-    poll_interval: Duration = attrs.field(default=5.0, converter=_seconds, validator=_positive)
-    max_deliveries: int = attrs.field(default=5, validator=_positive)
-    isolate_after: int = attrs.field(default=2, validator=_positive)
-    blocked_after: Duration = attrs.field(default=1.0, converter=_seconds, validator=_positive)
-    unknown_task_limit: Duration = attrs.field(default=24 * 3600.0, converter=_seconds, validator=_positive)
-    max_jobs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
-    max_memory: Size | None = attrs.field(
-        default=None, converter=_bytes_or_none, validator=attrs.validators.optional(_positive)
-    )
+    processes: int = attrs.field(default=1, validator=_whole)
+    concurrency: int = attrs.field(default=100, validator=_whole)
+    prefetch: int | None = attrs.field(default=None, validator=_or_none(_number("a whole number", int, zero=True)))
+    lease: Duration = attrs.field(default=30.0, converter=_as_seconds, validator=_seconds)
+    shutdown_timeout: Duration = attrs.field(default=30.0, converter=_as_seconds, validator=_seconds)
+    poll_interval: Duration = attrs.field(default=5.0, converter=_as_seconds, validator=_seconds)
+    max_deliveries: int = attrs.field(default=5, validator=_whole)
+    isolate_after: int = attrs.field(default=2, validator=_whole)
+    blocked_after: Duration = attrs.field(default=1.0, converter=_as_seconds, validator=_seconds)
+    unknown_task_limit: Duration = attrs.field(default=24 * 3600.0, converter=_as_seconds, validator=_seconds)
+    max_jobs: int | None = attrs.field(default=None, validator=_or_none(_whole))
+    max_memory: Size | None = attrs.field(default=None, converter=_as_bytes_or_none, validator=_or_none(_bytes))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **given: Any) -> WorkerSettings:

@@ -412,7 +412,7 @@ class Structuring:
         fields = settings_fields(cls)
         needed = {name: value for name, value in values.items() if fields[name].default is attrs.NOTHING}
         culprits: dict[str, Exception] = {}
-        for name in values.keys() - needed.keys():
+        for name in (name for name in values if name not in needed):
             try:
                 cls(**needed, **{name: values[name]})
             except Exception as refusal:  # noqa: BLE001

@@ -23,7 +23,7 @@ from camora.config.sections import (
     UseSection,
 )
 from camora.config.source import Source
-from camora.errors import CamoraError, ConfigurationError
+from camora.errors import CamoraError, ConfigurationError, SettingsError
 from camora.interfaces.pool import PoolSettings
 from camora.options import TaskOptions, check_name
 from camora.plugins import Catalog
@@ -118,6 +118,9 @@ class _Reading:
             check_name(kind, name)
         except ConfigurationError as error:
             self._source.note(path, str(error))
+
+    def _shown(self, section: str, name: str) -> str:
+        return self._source.shown(self._given(section, name), (section, name))
 
     def _provider(self, hook: str, name: Any, path: KeyPath) -> Provider[Any] | None:
         if not isinstance(name, str):
@@ -266,8 +269,8 @@ class _Reading:
     def _settings(self, limits: LimitsSection, results: ResultsSection) -> AppSettings:
         try:
             AppSettings(result_ttl=results.ttl)
-        except ValueError:
-            self._source.note(("results", "ttl"), "must be more than 0")
+        except SettingsError:
+            self._source.note(("results", "ttl"), f"must be more than 0, found {self._shown('results', 'ttl')}")
             return AppSettings()
         given = {name: getattr(limits, name) for name in settings_fields(LimitsSection)}
         made = self._source.made(AppSettings, given, given, ("limits",))
