@@ -69,7 +69,7 @@ class _Masked(Structuring):
         return "not accepted" if path in self._hidden else mask_url(super().told(error, path))
 
 
-def _number(words: str, kind: type[int] | type[float], *, zero: bool = False) -> Callable[[Any, Any, Any], None]:
+def _number(words: str, kind: type[int | float], *, zero: bool = False) -> Callable[[Any, Any, Any], None]:
     """A validator: a number of this kind, more than 0; also 0 itself where `zero`."""
     bound = "0 or more" if zero else "more than 0"
 
