@@ -93,7 +93,9 @@ def settler(consumer: Consumer) -> tuple[Settler, dict[str, bool]]:
         consumer,
         None,
         atomic=False,
-        settled=lambda run, applied: ended.__setitem__(run.delivery.id, applied),
+        settled=lambda batch, answers: ended.update(
+            (run.delivery.id, applied) for (run, _), applied in zip(batch, answers, strict=True)
+        ),
         logger=logging.getLogger("camora.test"),
     )
     return made, ended

@@ -14,7 +14,7 @@ from camora.failures import describe
 from camora.interfaces.codec import Codec
 from camora.interfaces.pool import ProcessDied, TaskExit
 from camora.message import Delivery, Message
-from camora.outcome import ErrorInfo, Outcome, OutcomeKind, Settlement
+from camora.outcome import ErrorInfo, Outcome, OutcomeKind
 from camora.registry import TaskRegistry
 from camora.secrets import hide
 from camora.settings import WorkerSettings
@@ -44,8 +44,8 @@ class Run:
         "acknowledged",
         "context",
         "delivery",
-        "ended",
         "message",
+        "outcome",
         "parked",
         "reason",
         "settling",
@@ -64,8 +64,8 @@ class Run:
         """True once its settlement is on its way: from then on the broker's answer to that is the truth."""
         self.parked = False
         """True while it waits for a limit, and holds no slot of its lane."""
-        self.ended: tuple[Outcome, Settlement] | None = None
-        """How it ended, and what settles that."""
+        self.outcome: Outcome | None = None
+        """How it ended."""
         self.acknowledged = False
         """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
 
@@ -150,7 +150,7 @@ class Executor:
             text = f"the message has {len(delivery.body)} bytes; at most {self._largest} are decoded"
             return _dead("too_large", "camora.errors.MessageTooLarge", text), None
         try:
-            message = run.message = self._codec.decode(delivery.body)
+            message = run.message = self._codec.admit(delivery.body)
         except DecodeError as error:
             return _dead(error.reason, "camora.errors.DecodeError", str(error)), None
         if self._codec.authenticated and (elsewhere := self._misplaced(message, delivery)):

@@ -164,6 +164,10 @@ def _misses(run: Run) -> int:
     return run.message.misses if run.message else 0
 
 
+Batch = list[tuple[Run, Settlement]]
+"""Runs that have ended, and what settles each of them."""
+
+
 class Settler:
     """Gathers the settlements of the same moment, and has the broker apply them together.
 
@@ -177,7 +181,7 @@ class Settler:
         results: ResultBackend | None,
         *,
         atomic: bool,
-        settled: Callable[[Run, bool], None],
+        settled: Callable[[Batch, Sequence[bool]], None],
         logger: logging.Logger,
     ) -> None:
         self._consumer = consumer
@@ -185,12 +189,12 @@ class Settler:
         self._atomic = atomic
         self._settled = settled
         self._logger = logger
-        self._waiting: list[tuple[Run, Settlement]] = []
+        self._waiting: Batch = []
         self._flusher: asyncio.Task[None] | None = None
         self._abandoned = False
 
     def submit(self, run: Run, settlement: Settlement) -> None:
-        """Settle this run with the next batch; `settled(run, applied)` is called when that is done."""
+        """Settle this run with the next batch; `settled(batch, applied)` is called when that is done."""
         self._waiting.append((run, settlement))
         self._start()
 
@@ -225,8 +229,7 @@ class Settler:
                 except asyncio.CancelledError:
                     self._waiting[:0] = batch
                     raise
-                for (run, _), applied in zip(batch, answers, strict=True):
-                    self._settled(run, applied)
+                self._settled(batch, answers)
         finally:
             self._flusher = None
             if self._waiting and not self._abandoned:
@@ -234,7 +237,7 @@ class Settler:
                 # to end: a program that is ending for good cancels once, and waits.
                 asyncio.get_running_loop().call_soon(self._start)
 
-    async def _apply(self, batch: Sequence[tuple[Run, Settlement]]) -> Sequence[bool]:
+    async def _apply(self, batch: Batch) -> Sequence[bool]:
         tries = 0
         while True:
             try:

@@ -39,6 +39,10 @@ class Codec(ABC):
         The error's `reason` becomes the dead letter's.
         """
 
+    def admit(self, body: bytes) -> Message:
+        """As `decode`, for a message that is about to be run: one that is too old for that may be refused."""
+        return self.decode(body)
+
     @abstractmethod
     def evolve(self, body: bytes, changes: dict[str, Any]) -> bytes:
         """The same message with these fields changed, and every other one kept, known to this version or not."""

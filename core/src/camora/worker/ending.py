@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from camora.clock import Clock
 from camora.errors import BrokerUnavailable
@@ -14,8 +14,8 @@ from camora.failures import describe
 from camora.interfaces.broker import Consumer
 from camora.interfaces.results import ResultBackend
 from camora.lease import LeaseKeeper
-from camora.outcome import Action, JobRecord, Outcome, OutcomeKind
-from camora.settlement import Settler, Verdicts
+from camora.outcome import Action, Outcome, OutcomeKind, Settlement
+from camora.settlement import Batch, Settler, Verdicts
 from camora.worker.hands import Hands
 from camora.worker.reports import Reports
 
@@ -23,7 +23,7 @@ __all__ = ["Ender"]
 
 
 class Ender:
-    """Settles runs, and lets them go. `gone(run)` is called when one has left the lane's hands."""
+    """Settles runs, and lets them go. `gone()` is called when some have left the lane's hands."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Ender:
         events: EventBus,
         clock: Clock,
         worker: str,
-        gone: Callable[[Run], None],
+        gone: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self._hands = hands
@@ -62,6 +62,7 @@ class Ender:
             self.refused += 1
             self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, outcome.kind.value)
             self._forget(run)
+            self._gone()
             return
         if outcome.error is not None:
             self._tell(run, outcome)
@@ -72,9 +73,9 @@ class Ender:
             outcome = Outcome(kind=OutcomeKind.FAILED, error=describe(error))
             settlement = self._verdicts.buried(run, outcome)
         run.settling = True
-        run.ended = (outcome, settlement)
+        run.outcome = outcome
         if run.acknowledged:
-            self._record_only(run, settlement.record)
+            self._record_only(run, settlement)
         else:
             self._settler.submit(run, settlement)
 
@@ -90,7 +91,9 @@ class Ender:
             case OutcomeKind.RELEASED | OutcomeKind.CRASHED:
                 self._logger.warning("%s: given back, for %.1f s: %s", run.label, outcome.delay, error.line)
 
-    def _record_only(self, run: Run, record: JobRecord | None) -> None:
+    def _record_only(self, run: Run, settlement: Settlement) -> None:
+        record = settlement.record
+
         async def store() -> None:
             try:
                 for pause in (0.1, 0.5, 2.0, 0.0):
@@ -103,30 +106,30 @@ class Ender:
                     else:
                         break
             finally:
-                self._on_settled(run, applied=True)
+                self._on_settled([(run, settlement)], [True])
 
         # Not the run's own task: an interruption of the attempt must not reach its record.
         self._storing.add(task := asyncio.get_running_loop().create_task(store()))
         task.add_done_callback(self._storing.discard)
 
-    def _on_settled(self, run: Run, applied: bool) -> None:
-        if applied:
-            assert run.ended is not None
-            outcome, settlement = run.ended
-            self.handled += 1
-            if settlement.action is Action.ACK or settlement.action is Action.REJECT:
-                self.settled += 1
-            if self._reports.wanted:
-                self._reports.settled(run, outcome, settlement)
-        elif run.reason is None:
-            self.refused += 1
-            self._logger.warning("%s: another worker has it by now; nothing was settled here", run.label)
-        self._forget(run)
+    def _on_settled(self, batch: Batch, answers: Sequence[bool]) -> None:
+        for (run, settlement), applied in zip(batch, answers, strict=True):
+            if applied:
+                self.handled += 1
+                if settlement.action is Action.ACK or settlement.action is Action.REJECT:
+                    self.settled += 1
+                if self._reports.wanted:
+                    assert run.outcome is not None
+                    self._reports.settled(run, run.outcome, settlement)
+            elif run.reason is None:
+                self.refused += 1
+                self._logger.warning("%s: another worker has it by now; nothing was settled here", run.label)
+            self._forget(run)
+        self._gone()
 
     def _forget(self, run: Run) -> None:
         self._keeper.let_go(run.delivery)
         self._hands.drop(run)
-        self._gone(run)
 
     async def close(self) -> None:
         """Settle what is left, for 5 seconds at most; the rest comes back to others when its lease lapses."""

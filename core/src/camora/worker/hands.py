@@ -23,7 +23,8 @@ class Hands:
 
     def add(self, delivery: Delivery) -> Run:
         """Take a delivery in."""
-        self._empty.clear()
+        if not self._runs:
+            self._empty.clear()
         run = self._runs[delivery] = Run(delivery)
         return run
 

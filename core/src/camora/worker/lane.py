@@ -193,8 +193,8 @@ class Lane:
             self._reports.received(deliveries)
         self._runner.take(deliveries)
 
-    def _on_gone(self, run: Run) -> None:
-        self._runner.forget(run)
+    def _on_gone(self) -> None:
+        self._runner.look_at_suspect()
         self._taker.look_again()
 
     # What happens to a run from outside

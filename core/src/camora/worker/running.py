@@ -171,9 +171,9 @@ class Runner:
         while self._ahead and self._running < self._concurrency and not self._stopping:
             self._start(self._ahead.popleft())
 
-    def forget(self, run: Run) -> None:
-        """It is settled: another suspect may run."""
-        if self._suspect is run.delivery:
+    def look_at_suspect(self) -> None:
+        """Some runs have left: where the suspect is one of them, another may run."""
+        if self._suspect is not None and self._suspect not in self._hands:
             self._suspect = None
 
     # Parking: a run that waits for a limit leaves its slot to others.
