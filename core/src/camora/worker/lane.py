@@ -17,7 +17,7 @@ from camora.connections import Connection
 from camora.context import Context
 from camora.errors import BrokerUnavailable, ResultsDisabled, UnsupportedCapability
 from camora.events import EventBus
-from camora.executor import Executor, Run, StopReason
+from camora.executor import Executor, StopReason
 from camora.interfaces.broker import ConsumerSettings
 from camora.interfaces.codec import Codec
 from camora.interfaces.workers import RunningJob
