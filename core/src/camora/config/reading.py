@@ -235,17 +235,18 @@ class _Reading:
         path: KeyPath = ("signing",)
         before = len(self._source.problems)
         section = self._section(SigningSection, "signing")
+        given = self._given("signing")
+        if not isinstance(given, Mapping):
+            return None
+        if "key" in given and "keys" in given:
+            self._source.note((*path, "key"), "give key or keys, not both")
+        elif "key" not in given and not given.get("keys"):
+            self._source.note(path, "expected key, or keys: without one nothing can be signed")
         if len(self._source.problems) > before:
             return None
         keys = (*([] if section.key is None else [section.key]), *section.keys)
-        if section.key is not None and section.keys:
-            self._source.note((*path, "key"), "give key or keys, not both")
-        if not keys and not any(name in self._given("signing") for name in ("key", "keys")):
-            self._source.note(path, "expected key, or keys: without one nothing can be signed")
-        if section.key is not None:
-            self._check_key(section.key, (*path, "key"))
-        for index, key in enumerate(section.keys):
-            self._check_key(key, (*path, "keys", index))
+        for index, key in enumerate(keys):
+            self._check_key(key, (*path, "key") if section.key is not None else (*path, "keys", index))
         return Signing(path=path, keys=keys, accept_unsigned=section.accept_unsigned, max_age=section.max_age)
 
     def _check_key(self, key: str, path: KeyPath) -> None:
@@ -291,17 +292,29 @@ class _Reading:
         for name, given in self._tables("pools").items():
             path = ("pools", name)
             self._name("pool", name, path)
-            kind = given.get("kind") if isinstance(given, Mapping) else None
-            cls: type[Any] = PoolSettings
-            also: Any = ()
-            if isinstance(kind, str):
-                provider = self._provider("camora_pools", kind, (*path, "kind"))
-                cls = (provider.settings if provider else None) or PoolSettings
-                also = () if provider else None
-            settings = self._source.table(cls, given, path, also=also)
+            settings = self._pool(given, path)
             if settings is not WRONG:
                 found[name] = settings
         return found
+
+    def _pool(self, given: Any, path: KeyPath) -> Any:
+        kind = given.get("kind") if isinstance(given, Mapping) else None
+        if not isinstance(kind, str):
+            return self._source.table(PoolSettings, given, path)
+        provider = self._provider("camora_pools", kind, (*path, "kind"))
+        if provider is None:
+            return self._source.table(PoolSettings, given, path, also=None)
+        settings = self._source.table(provider.settings or PoolSettings, given, path)
+        if settings is WRONG:
+            return WRONG
+        if settings.timeout is not None and settings.timeout <= 0:
+            shown = self._source.shown(given["timeout"], (*path, "timeout"))
+            return self._source.note((*path, "timeout"), f"must be more than 0, found {shown}")
+        try:
+            provider.make(settings=settings)  # a worker makes it once more; here it says what it refuses
+        except Exception as error:  # noqa: BLE001 -- a stranger's pool
+            return self._source.note(path, self._source.told(error, path))
+        return settings
 
     def _tasks(self) -> dict[str, dict[str, Any]]:
         found = {}

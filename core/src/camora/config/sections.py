@@ -10,7 +10,7 @@ import attrs
 
 from camora.interfaces.pool import PoolSettings
 from camora.interfaces.schedule import CatchUp, Overlap
-from camora.options import TaskOptions
+from camora.options import TaskOptions, whole
 from camora.retry import RetryPolicy
 from camora.settings import Duration, Secret, Size
 from camora.units import Rate
@@ -45,8 +45,8 @@ class TopSection:
 class BrokerSection:
     """`[broker]`; the other keys are those of the broker whose scheme the URL has."""
 
-    url: str | None = None
-    """The broker's URL; its scheme picks the plugin. Without one it is `memory://`."""
+    url: str = "memory://"
+    """The broker's URL; its scheme picks the plugin."""
 
 
 @attrs.frozen(kw_only=True)
@@ -109,7 +109,7 @@ class LimitsSection:
 class QueueSection:
     """`[queues.NAME]`: settings of one queue."""
 
-    concurrency: int | None = None
+    concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
     """How many of its jobs one worker process runs at once."""
     rate_limit: Rate | None = None
     """How many of its jobs may start in a time, over all workers, such as "100/m"."""
