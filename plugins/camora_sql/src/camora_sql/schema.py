@@ -1,7 +1,8 @@
 """The tables. What they look like in a database is decided here, and brought there by `migrations`.
 
-Moments are milliseconds since the epoch, but for `lease_until`, which is on the lease clock of the dialect: a clock
-that nobody sets. `camora_jobs` holds what is to run, and nothing that has finished: its size is the backlog.
+Moments are milliseconds since the epoch, but for `lease_until`, and all moments of workers and limits, which are on the
+lease clock of the dialect: a clock that nobody sets. `camora_jobs` holds what is to run, and nothing that has finished:
+its size is the backlog.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ __all__ = [
     "jobs",
     "keys",
     "metadata",
+    "orders",
     "queues",
+    "rates",
     "results",
+    "schedules",
+    "slots",
     "version",
+    "workers",
 ]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`."""
 VERSION_TABLE = "camora_alembic_version"
 
@@ -166,6 +172,72 @@ queues = Table(
     Column("name", String(255), primary_key=True),
     Column("paused", Integer, nullable=False),
 )
+
+# Schedules, and their loans: `receipt` is the fencing token of the one under way, 0 while there is none.
+schedules = Table(
+    "camora_schedules",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("family", String(255), nullable=False),
+    # What makes the trigger again, as JSON.
+    Column("planned", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("queue", String(255), nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Column("origin", String(16), nullable=False),
+    Column("app", Text, nullable=False),
+    Column("catch_up", String(16), nullable=False),
+    Column("overlap", String(16), nullable=False),
+    Column("paused", Integer, nullable=False),
+    Column("last", _Big),
+    Column("last_job", String(255), nullable=False),
+    Column("next", _Big),
+    Column("version", Integer, nullable=False),
+    Column("receipt", _Big, nullable=False, server_default=text("0")),
+    Column("lent_until", _Big, nullable=False, server_default=text("0")),
+)
+Index("camora_schedules_next", schedules.c.next)
+
+# The windows of rates: pairs of a bucket and its grants, as JSON. Nothing is in them any more at `until`.
+rates = Table(
+    "camora_rates",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("per", Float, nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("until", _Big, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("camora_rates_until", rates.c.until)
+
+# Who holds a slot of a limit, and until when.
+slots = Table(
+    "camora_slots",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("holder", String(255), primary_key=True),
+    Column("until", _Big, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("camora_slots_holder", slots.c.holder)
+Index("camora_slots_until", slots.c.until)
+
+# Workers as they last reported, as JSON, each until its time is over; and what they are to be told.
+workers = Table(
+    "camora_workers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("info", Text, nullable=False),
+    Column("until", _Big, nullable=False),
+)
+orders = Table(
+    "camora_orders",
+    metadata,
+    Column("seq", _Big, primary_key=True, autoincrement=True),
+    Column("worker", String(255), nullable=False),
+    Column("what", String(16), nullable=False),
+)
+Index("camora_orders_worker", orders.c.worker)
 
 # Alembic's own, of a name of ours: the tables may stand in a database that others migrate, too.
 version = Table(
