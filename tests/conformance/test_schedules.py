@@ -11,10 +11,8 @@ from camora.testing.conformance import ScheduleStoreConformance
 
 from tests.conformance.backends import BACKENDS, Backend
 
-KEEPERS = [backend for backend in BACKENDS if backend.name == "memory"]
 
-
-@pytest.fixture(params=KEEPERS, ids=[backend.name for backend in KEEPERS])
+@pytest.fixture(params=BACKENDS, ids=[backend.name for backend in BACKENDS])
 def backend(request: pytest.FixtureRequest) -> Backend:
     found: Backend = request.param
     if reason := found.missing():

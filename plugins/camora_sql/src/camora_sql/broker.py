@@ -12,6 +12,7 @@ from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
 from camora.message import Envelope
 
 from camora_sql.consumer import SqlConsumer
@@ -21,6 +22,7 @@ from camora_sql.link import Link
 from camora_sql.publishing import publish
 from camora_sql.queues import SqlQueues
 from camora_sql.results import SqlResultBackend
+from camora_sql.schedules import SqlScheduleStore
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
 
@@ -110,6 +112,10 @@ class SqlBroker(Broker):
     def own_results(self) -> ResultBackend:
         """Results in the same database: settlements write them in the same transaction."""
         return SqlResultBackend.on(self._store)
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules in the same database."""
+        return SqlScheduleStore(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same database."""

@@ -9,11 +9,13 @@ from typing import Self
 
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
 from camora.outcome import JobRecord
 
 from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.records import put_records, record_from
+from camora_sql.schedules import SqlScheduleStore
 from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
@@ -153,6 +155,10 @@ class SqlResultBackend(ResultBackend):
             return 0
         ids, now = list(dict.fromkeys(job_ids)), self._store.now()
         return await self._link.write(lambda session: session.change_in(statements.delete_records, ids, (now,)))
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules in the same database."""
+        return SqlScheduleStore(self._store)
 
     def twin(self) -> Self:
         """Another backend on the same database, with a connection of its own."""
