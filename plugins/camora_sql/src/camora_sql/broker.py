@@ -13,6 +13,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
+from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 
 from camora_sql.consumer import SqlConsumer
@@ -25,6 +26,7 @@ from camora_sql.results import SqlResultBackend
 from camora_sql.schedules import SqlScheduleStore
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
+from camora_sql.workers import SqlWorkerDirectory
 
 __all__ = ["SqlBroker"]
 
@@ -116,6 +118,10 @@ class SqlBroker(Broker):
     def own_schedules(self) -> ScheduleStore:
         """Schedules in the same database."""
         return SqlScheduleStore(self._store)
+
+    def own_workers(self) -> WorkerDirectory:
+        """The directory of workers in the same database."""
+        return SqlWorkerDirectory(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same database."""

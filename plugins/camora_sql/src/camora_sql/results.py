@@ -10,6 +10,7 @@ from typing import Self
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
+from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
 from camora_sql import statements
@@ -19,6 +20,7 @@ from camora_sql.schedules import SqlScheduleStore
 from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
+from camora_sql.workers import SqlWorkerDirectory
 
 __all__ = ["SqlResultBackend"]
 
@@ -159,6 +161,10 @@ class SqlResultBackend(ResultBackend):
     def own_schedules(self) -> ScheduleStore:
         """Schedules in the same database."""
         return SqlScheduleStore(self._store)
+
+    def own_workers(self) -> WorkerDirectory:
+        """The directory of workers in the same database."""
+        return SqlWorkerDirectory(self._store)
 
     def twin(self) -> Self:
         """Another backend on the same database, with a connection of its own."""
