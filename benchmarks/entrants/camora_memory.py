@@ -13,7 +13,7 @@ from benchmarks.jobs import JOBS
 
 class CamoraMemory(InProcessEntrant):
     distribution = "camora"
-    package = "camora"
+    package = "camora:Camora"  # names are imported when they are first used: `import camora` alone loads nothing
     lacks: ClassVar = {"w3": "one process"}
 
     async def open(self) -> None:

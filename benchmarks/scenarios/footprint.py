@@ -15,7 +15,8 @@ _PROGRAM = """
 import json, sys, time
 before = set(sys.modules)
 started, cpu = time.perf_counter(), time.process_time()
-__import__(sys.argv[1])
+package, _, name = sys.argv[1].partition(":")
+getattr(__import__(package), name or "__doc__")
 seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
 rss = next((int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmRSS:")), 0.0)
 tops = {name.partition(".")[0] for name in sys.modules}
