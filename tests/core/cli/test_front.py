@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from camora.cli.codes import MEANINGS
 from camora.cli.table import COMMANDS
 
 from .conftest import Run
@@ -29,6 +30,7 @@ def test_help_fits_a_narrow_terminal(camora: Run) -> None:
         (["wroker"], "there is no command 'wroker': did you mean 'worker'?"),
         (["nonsense"], "camora --help lists all commands"),
         (["--verison"], "there is no option '--verison': did you mean '--version'?"),
+        (["--app", "tasks:app", "queues"], "--app goes behind the command: camora COMMAND --app"),
         (["queues", "puase", "mail"], "there is no 'puase'. Did you mean 'pause'?"),
         (["queues", "--jsn"], "camora queues: Unknown option: --jsn. Did you mean --json?"),
         (["queues", "pause"], "requires an argument"),
@@ -78,3 +80,27 @@ def test_head_may_close_the_pipe(camora: Run, folder: Path) -> None:
     command = f"{sys.executable} -m camora queues --app tasks:app --json | head -c 1"
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
+
+
+def test_the_front_page_says_what_exit_codes_mean(camora: Run) -> None:
+    page = camora("--help").stdout
+    for code, text in MEANINGS:
+        assert f"\n  {code} " in page
+        assert text.split(":")[0] in page.replace("\n               ", " ")
+
+
+def test_help_takes_a_command(camora: Run) -> None:
+    assert camora("help", "why").stdout == camora("why", "--help").stdout
+
+
+def test_what_no_one_expected_is_told_masked_and_with_its_own_code(camora: Run, folder: Path) -> None:
+    (folder / "strange.py").write_text(
+        "from camora import hookimpl\nfrom camora.interfaces import Command\n"
+        "def odd():\n    raise LookupError('redis://me:hunter2@host')\n"
+        "@hookimpl\ndef camora_commands():\n    return [Command(name='odd', help='Odd.', load=lambda: odd)]\n"
+    )
+    done = camora("odd", CAMORA_PLUGINS="strange")
+    assert done.returncode == 70
+    assert "LookupError: redis://me:***@host" in done.stderr
+    assert "strange.py" in done.stderr
+    assert "hunter2" not in done.stderr

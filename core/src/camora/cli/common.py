@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from camora.cli.codes import FAILED, INTERRUPTED, MISTAKE, NOT_FOUND, OK
+from camora.cli.codes import DEFECT, FAILED, INTERRUPTED, MISTAKE, NOT_FOUND, OK
 from camora.cli.finding import find_app, import_app
 from camora.cli.masking import masked, masked_data
 from camora.cli.options import AppOption, ConfigOption, JsonOption, ProfileOption, Where, YesOption
-from camora.cli.output import confirm, note, print_json, progress, say, stderr, stdout, table
+from camora.cli.output import confirm, note, print_json, progress, say, stderr, stdout, table, waiting
 
 if TYPE_CHECKING:
     from camora.app import Camora
     from camora.connections import Connection
 
 __all__ = [
+    "DEFECT",
     "FAILED",
     "INTERRUPTED",
     "MISTAKE",
@@ -42,6 +43,7 @@ __all__ = [
     "stderr",
     "stdout",
     "table",
+    "waiting",
 ]
 
 T = TypeVar("T")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 from cyclopts import Parameter
 
 from camora.cli.codes import FAILED, OK
-from camora.cli.common import JsonOption, Where, print_json, say
+from camora.cli.common import JsonOption, Where, print_json, say, waiting
 from camora.cli.examining import Examiner
 from camora.errors import CamoraError, ConfigurationError
 
 if TYPE_CHECKING:
     from camora.app import Camora
     from camora.interfaces.operations import Check
+    from camora.plugins import Catalog
 
 __all__ = ["doctor"]
 
 _SIGNS = {"ok": ("✓", "green"), "advice": ("!", "yellow"), "failed": ("✗", "red"), "skipped": ("·", "dim")}
+_GATE = "broker"
+"""The check without which only those that are `offline` make sense."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +59,17 @@ def doctor(
     well = all(finding.state != "failed" for finding in found)
     if as_json:
         print_json({"ok": well, "checks": [attrs.asdict(finding) for finding in found]})
+    else:
+        say(_summary(found), style="bold")
     return OK if well else FAILED
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    counts = Counter(finding.state for finding in found)
+    if not counts["failed"] and not counts["advice"]:
+        return "all is well"
+    parts = [(counts["failed"], "failed"), (counts["skipped"], "not looked at"), (counts["advice"], "could be better")]
+    return ", ".join(f"{count} {text}" for count, text in parts if count)
 
 
 def _show(finding: Finding) -> None:
@@ -69,46 +86,73 @@ def _findings(where: Where, timeout: float | None) -> Iterator[Finding]:
     from camora import plugins
 
     yield Finding(name="python", state="ok", text=f"{platform.python_version()}, {platform.platform()}")
+    yield _libraries()
     try:
         yield _of_plugins(plugins.load())
     except CamoraError as error:
-        yield Finding(name="plugins", state="failed", text=str(error), fix="camora plugins")
+        yield Finding(name="plugins", state="failed", text=str(error), fix="camora plugins lists them all")
         return
     try:
         app = where.find()
     except ConfigurationError as error:
         yield Finding(name="app", state="failed", text=str(error), fix="everything else is looked at when this works")
         return
+    yield Finding(name="settings", state="ok", text=_settings(where))
     yield Finding(name="app", state="ok", text=f"{app!r}")
-    yield from _examined(
-        app, sorted(app.catalog.items["camora_checks"].values(), key=lambda check: check.order), timeout
-    )
+    checks = sorted(app.catalog.items["camora_checks"].values(), key=lambda check: check.order)
+    yield from _examined(app, checks, timeout)
 
 
-def _of_plugins(catalog: Any) -> Finding:
+def _libraries() -> Finding:
+    """What camora requires of this machine, as it stands in its own distribution."""
+    versions, missing = [], []
+    for line in requires("camora") or ():
+        requirement, _, marker = line.partition(";")
+        name = re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0]
+        if marker:
+            continue  # of an extra, or of another platform
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(requirement.strip())
+    if missing:
+        text = f"not installed: {', '.join(missing)}"
+        return Finding(name="libraries", state="failed", text=text, fix="pip install --force-reinstall camora")
+    return Finding(name="libraries", state="ok", text=", ".join(versions))
+
+
+def _settings(where: Where) -> str:
+    from camora import config
+
+    path = where.config or config.find()
+    if path is None:
+        return "no camora.toml: all comes from code and CAMORA_… variables"
+    profile = where.profile or os.environ.get("CAMORA_PROFILE")
+    return f"{path}{f', profile {profile}' if profile else ''}"
+
+
+def _of_plugins(catalog: Catalog) -> Finding:
     broken = [
         f"{info.name} ({info.distribution} {info.version}): {info.why}"
         for info in catalog.plugins
         if info.state == "broken"
     ]
     if broken:
-        return Finding(
-            name="plugins", state="failed", text="\n".join(broken), fix="reinstall, or uninstall, each of these"
-        )
-    names = ", ".join(
-        f"{info.name} ({info.state})" if info.state != "active" else info.name for info in catalog.plugins
-    )
-    return Finding(name="plugins", state="ok", text=names)
+        fix = "reinstall, or uninstall, each of these"
+        return Finding(name="plugins", state="failed", text="\n".join(broken), fix=fix)
+    names = (info.name if info.state == "active" else f"{info.name} ({info.state})" for info in catalog.plugins)
+    return Finding(name="plugins", state="ok", text=", ".join(names))
 
 
 def _examined(app: Camora, checks: Sequence[Check], timeout: float | None) -> Iterator[Finding]:
     with Examiner(app) as examiner:
         reached = True
         for check in checks:
-            if not reached and check.order > 12:
+            if not reached and not check.offline:
                 yield Finding(name=check.name, state="skipped", text="not looked at: the broker does not answer")
                 continue
-            result = examiner.run(check, timeout or check.timeout)
+            with waiting(f"{check.name} …"):
+                result = examiner.run(check, timeout or check.timeout)
             state = "failed" if not result.ok else "advice" if result.fix else "ok"
             yield Finding(name=check.name, state=state, text=result.text, fix=result.fix)
-            reached = reached and (result.ok or check.name != "broker")
+            reached = reached and (result.ok or check.name != _GATE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
@@ -32,13 +33,18 @@ class Examiner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._wait(self._app.close(), _GRACE)
+        with contextlib.suppress(TimeoutError):
+            self._wait(self._app.close(), _GRACE)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_GRACE)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()
         # A daemon: what hangs in it must not keep the process from ending.
-        threading.Thread(target=self._loop.run_forever, name="camora-doctor", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="camora-doctor", daemon=True)
+        self._thread.start()
 
     def run(self, check: Check, timeout: float) -> CheckResult:
         """The check's result; a failure when it raises, or is not done after `timeout` seconds."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from camora.cli.codes import FAILED, MISTAKE
+import traceback
+
+from camora.cli.codes import DEFECT, FAILED, MISTAKE
 from camora.cli.masking import masked
 from camora.errors import CamoraError, ConfigurationError, EncodeError, MessageTooLarge, PayloadError
 
 __all__ = ["explained"]
 
 
-def explained(error: Exception) -> tuple[str, int] | None:
-    """The text and the exit code for an error that is somebody's mistake or misfortune; None for a defect of ours."""
+def explained(error: Exception) -> tuple[str, int]:
+    """The text and the exit code: short for somebody's mistake or misfortune, a traceback for a defect."""
     if isinstance(error, (ConfigurationError, EncodeError, MessageTooLarge, PayloadError)):
         return masked(f"camora: {error}"), MISTAKE
     if isinstance(error, CamoraError):
         return masked(f"camora: {error}"), FAILED
     if type(error).__module__.partition(".")[0] == "cyclopts":
         return masked(_of_arguments(error)), MISTAKE
-    return None
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return masked(
+        f"{trace}\ncamora: this is a defect, of camora or of a plugin; please report it with the above"
+    ), DEFECT
 
 
 def _of_arguments(error: Exception) -> str:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
+from camora.cli.codes import MEANINGS
 from camora.cli.table import Listed
 
 __all__ = ["front_page"]
@@ -26,9 +27,10 @@ def front_page(commands: Iterable[Listed], *, version: str) -> str:
     for command in commands:
         sections.setdefault(command.section, []).append((command.name, command.help))
     sections["Options"] = list(_OPTIONS)
+    sections["Exit codes"] = [(str(code), text) for code, text in MEANINGS]
     lines = [f"{_bold('camora')} {version}: background tasks", "", f"{_bold('Usage:')} camora COMMAND …"]
     for title, rows in sections.items():
-        column = 13 if title != "Options" else max(len(name) for name, _ in rows) + 2
+        column = max(13, *(len(name) + 2 for name, _ in rows)) if title == "Options" else 13
         lines += ["", _bold(title)]
         for name, text in rows:
             lines += _row(name, text, column, width)

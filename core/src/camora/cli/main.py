@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_AFTER = ("--app", "-a", "--config", "--profile", "--json")
+"""What people try first, and is understood behind a command only."""
 _COMPLETION = ("--install-completion", "__complete")
 
 
@@ -29,19 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read the output (`| head`) has seen enough; Python would complain once more while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- it is told with its traceback, masked
         from camora.cli.failing import explained
 
-        found = explained(error)
-        if found is None:
-            raise
-        text, code = found
+        text, code = explained(error)
         print(text, file=sys.stderr)  # noqa: T201
     if code:
         sys.exit(code)
 
 
 def _run(given: Sequence[str]) -> int:
+    if len(given) > 1 and given[0] == "help":
+        given = [*given[1:], "--help"]
     first = given[0] if given else "--help"
     if first in ("--help", "-h", "help"):
         from camora.cli.front import front_page
@@ -85,10 +86,12 @@ def _unknown(name: str, known: Sequence[str]) -> Exception:
 
     from camora.errors import ConfigurationError
 
+    option = name.startswith("-")
+    if option and name.partition("=")[0] in _AFTER:
+        return ConfigurationError(f"{name} goes behind the command: camora COMMAND {name} …")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "camora --help lists all commands"
-    kind = "option" if name.startswith("-") else "command"
-    return ConfigurationError(f"there is no {kind} {name!r}: {hint}")
+    return ConfigurationError(f"there is no {'option' if option else 'command'} {name!r}: {hint}")
 
 
 def _tree(commands: Iterable[Listed]) -> cyclopts.App:

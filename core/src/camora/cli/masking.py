@@ -10,12 +10,17 @@ from camora.settings import mask_url
 
 __all__ = ["masked", "masked_data"]
 
-_URL = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>|]+""")
+# Up to the next blank all may be part of a URL, quotes too: rather too much is hidden than too little.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+# A password with blanks in it goes on to the last `@` of the line. What looks like a port is none.
+_BLANKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/@:?#\s]*:)(?!\*\*\*@|\d{1,5}(?:[/?,;:)'\"\s]|$))[^\n]*@")
 
 
 def masked(text: str) -> str:
     """The text, with the secrets of every URL in it replaced by `***`."""
-    return _URL.sub(lambda found: mask_url(found.group()), text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _BLANKS.sub(r"\1***@", _URL.sub(lambda found: mask_url(found.group()), text))
 
 
 def masked_data(value: Any) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["confirm", "note", "print_json", "progress", "say", "stderr", "stdout", "table"]
+__all__ = ["confirm", "note", "print_json", "progress", "say", "stderr", "stdout", "table", "waiting"]
 
 
 def stdout() -> Console:
@@ -88,7 +88,21 @@ def progress(text: str, *, total: int | None) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar: Progress = Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty())
+    bar: Progress = Progress(
+        *columns, console=stderr(), transient=True, disable=not sys.stderr.isatty(), redirect_stdout=False
+    )
     with bar:
         task = bar.add_task(masked(text), total=total)
         yield lambda steps=1: bar.advance(task, steps)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on stderr while the block runs, where it is a terminal. Print nothing to stdout inside."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.text import Text
+
+    with stderr().status(Text(masked(text))):
+        yield

@@ -33,10 +33,12 @@ class Check:
     """A doctor check; `order` sorts them, smaller first.
 
     `run` gets the app, opened, and leaves nothing behind in its stores; what it raises counts as a failure. It may be
-    called in any event loop, and is given up after `timeout` seconds.
+    called in any event loop, and is given up after `timeout` seconds. With `offline` it does without the broker, and
+    is looked at even when that is away.
     """
 
     name: str
     run: Callable[[Any], Awaitable[CheckResult]]
     order: int = 100
     timeout: float = 10.0
+    offline: bool = False

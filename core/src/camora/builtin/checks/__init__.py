@@ -13,6 +13,11 @@ __all__ = ["checks"]
 _CHECKS = (
     ("tasks", "tasks", "tasks_complete"),
     ("chain", "tasks", "chain_composes"),
+    ("clock", "machine", "clock_sane"),
+    ("time zones", "machine", "zones_known"),
+    ("disk", "machine", "disk_free"),
+    ("open files", "machine", "files_enough"),
+    ("event loop", "machine", "loop_fast"),
     ("broker", "broker", "broker_answers"),
     ("broker writes", "broker", "broker_writes"),
     ("durability", "broker", "broker_durable"),
@@ -22,15 +27,15 @@ _CHECKS = (
     ("workers", "companions", "workers_seen"),
     ("queues", "queues", "queues_served"),
     ("dead letters", "queues", "letters_few"),
-    ("clock", "machine", "clock_sane"),
-    ("event loop", "machine", "loop_fast"),
 )
+_OFFLINE = ("tasks", "machine")
+"""The modules whose checks do without the broker."""
 
 
 def checks() -> Sequence[Check]:
-    """All of them."""
+    """All of them, ordered from 10 on."""
     return [
-        Check(name=name, run=_late(module, function), order=10 + number)
+        Check(name=name, run=_late(module, function), order=10 + number, offline=module in _OFFLINE)
         for number, (name, module, function) in enumerate(_CHECKS)
     ]
 

@@ -24,7 +24,7 @@ async def tasks_complete(app: Any) -> CheckResult:
         return failed("\n".join(problems), "see each line; workers refuse to start like this")
     if not tasks:
         return fine("the app has no tasks", "import the modules that register them where the app is made")
-    return fine(f"{len(tasks)} tasks, all of their parameters are provided")
+    return fine(f"{len(tasks)} known; all their parameters are provided")
 
 
 async def chain_composes(app: Any) -> CheckResult:
