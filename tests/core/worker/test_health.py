@@ -19,7 +19,7 @@ from camora import Camora, WorkerSettings
 from camora.errors import ConfigurationError
 from camora.worker.health import Health, WorkerHealth
 from camora.worker.health_server import HealthServer, parse_address
-from camora.worker.link import answer_until_alone, new_link
+from camora.worker.link import ProcessEnd, SupervisorEnd, new_link
 from camora.worker.process_health import ProcessHealth
 from camora.worker.ready_file import ReadyFile
 
@@ -155,8 +155,23 @@ def test_the_ready_file_comes_and_goes(tmp_path: Path) -> None:
 # The line between supervisor and process
 
 
-def test_the_supervisor_asks_and_a_late_answer_is_not_taken_for_the_next() -> None:
+def heard(ours: SupervisorEnd) -> threading.Event:
+    """Listen; set when the process says that it leaves."""
+    leaving = threading.Event()
+    ours.listen(leaving.set)
+    return leaving
+
+
+def answering(theirs: socket.socket, look: Callable[[], WorkerHealth]) -> tuple[ProcessEnd, threading.Thread]:
+    end = ProcessEnd(theirs)
+    thread = threading.Thread(target=end.answer_until_alone, args=(look,), daemon=True)
+    thread.start()
+    return end, thread
+
+
+def test_the_supervisor_asks_once_until_it_is_answered() -> None:
     ours, theirs = new_link()
+    heard(ours)
     gate, numbers = threading.Event(), iter(range(1, 10))
 
     def look() -> WorkerHealth:
@@ -165,13 +180,14 @@ def test_the_supervisor_asks_and_a_late_answer_is_not_taken_for_the_next() -> No
             gate.wait(30)
         return WorkerHealth(live=True, ready=True, pid=number)
 
-    thread = threading.Thread(target=answer_until_alone, args=(theirs, look), daemon=True)
-    thread.start()
-    assert ours.ask(0.05) is None
+    _, thread = answering(theirs, look)
+    for _ in range(3):
+        assert ours.ask(0.05) is None
     gate.set()
-    answer = ours.ask(30)
-    assert answer is not None
-    assert answer.pid == 2
+    for number in (1, 2, 3):  # the questions that nobody waited for were not put
+        answer = ours.ask(30)
+        assert answer is not None
+        assert answer.pid == number
     ours.close()
     ours.close()
     thread.join(30)
@@ -180,10 +196,26 @@ def test_the_supervisor_asks_and_a_late_answer_is_not_taken_for_the_next() -> No
     theirs.close()
 
 
+def test_a_process_says_that_it_leaves_and_still_answers() -> None:
+    ours, theirs = new_link()
+    leaving = heard(ours)
+    end, _ = answering(theirs, lambda: WELL.processes[0])
+    assert ours.ask(30) == WELL.processes[0]
+    assert not leaving.is_set()
+    assert end.leave()
+    assert leaving.wait(30)
+    assert ours.ask(30) == WELL.processes[0]
+    ours.close()
+    theirs.close()
+    assert not end.leave()
+
+
 def test_a_process_that_is_gone_gives_no_answer() -> None:
     ours, theirs = new_link()
+    heard(ours)
     theirs.close()
     assert ours.ask(30) is None
+    ours.heard_all(30)
     ours.close()
 
 

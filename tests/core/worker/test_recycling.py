@@ -90,7 +90,7 @@ def test_too_little_memory_to_begin_with_is_a_mistake() -> None:
         recycling([], Held(), VirtualClock(), max_memory=99)
 
 
-async def test_a_run_ends_to_begin_anew_and_interrupts_nothing(
+async def test_a_run_ends_to_be_replaced_and_interrupts_nothing(
     broker_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -109,7 +109,8 @@ async def test_a_run_ends_to_begin_anew_and_interrupts_nothing(
             ran.append(number)
 
         worker = app.make_worker(settings=WorkerSettings(max_jobs=4, concurrency=2, shutdown_timeout=0.001))
-        ended = asyncio.create_task(worker.run())
+        left = asyncio.Event()
+        ended = asyncio.create_task(worker.run(leaving=left.set))
         slow = await long.dispatch()
         await long_runs.wait()
         jobs = [await short.dispatch(number) for number in range(10)]
@@ -117,11 +118,12 @@ async def test_a_run_ends_to_begin_anew_and_interrupts_nothing(
             await job.result(20)
         # Longer than the shutdown timeout: nobody is in a hurry here.
         await asyncio.sleep(0.05)
+        assert left.is_set()
         assert not ended.done()
         release.set()
         assert await ended is Ending.RECYCLED
         assert await slow.result(10) == "whole"
-        assert "begins anew" in caplog.text
+        assert "is replaced: 4 jobs begun" in caplog.text
         # Those that were not begun are others'.
         assert len(ran) < 10
         async with app.worker():
@@ -141,3 +143,19 @@ async def test_inside_another_program_limits_are_left_alone(broker_url: str) -> 
             for number in range(5):
                 assert await (await add.dispatch(number, 1)).result(20) == number + 1
             assert worker.state == "running"
+
+
+async def test_a_run_that_nobody_would_replace_goes_on(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Camora(broker_url) as app:
+
+        @app.task
+        async def add(x: int, y: int) -> int:
+            return x + y
+
+        worker = app.make_worker(settings=WorkerSettings(max_jobs=1))
+        ended = asyncio.create_task(worker.run())
+        for number in range(5):
+            assert await (await add.dispatch(number, 1)).result(20) == number + 1
+        assert "max_jobs and max_memory are for processes that Camora starts" in caplog.text
+        worker.stop()
+        assert await ended is Ending.STOPPED

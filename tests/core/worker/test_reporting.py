@@ -86,7 +86,7 @@ async def test_a_worker_says_what_it_is_and_does(broker: WatchedBroker) -> None:
             [running] = info.running
             assert (running.id, running.task, running.queue) == (job.id, "hold", "mail")
             assert info.started <= running.since <= info.seen
-            assert info.started <= info.polled <= info.seen
+            assert 0 <= info.seen - info.polled < 60_000
             assert info.memory > 1_000_000
             assert info.cpu >= 0
             assert info.version

@@ -114,6 +114,22 @@ def hold_thread(name: str) -> str:
     return str(os.getpid())
 
 
+@app.task(name="block", execution="sync")
+def block(name: str) -> str:
+    """Let the event loop stand still until it is released."""
+    return hold_thread(name)
+
+
+_hoard: list[bytearray] = []
+
+
+@app.task(name="hoard")
+async def hoard(megabytes: int) -> str:
+    """Keep memory for good."""
+    _hoard.append(bytearray(os.urandom(1_000_000)) * megabytes)
+    return str(os.getpid())
+
+
 @app.task(name="kill_worker")
 async def kill_worker(ctx: Context) -> None:
     """A poison message: whatever process runs it dies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from camora.cli.common import Where
 from camora.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from camora.settings import WorkerSettings
     from camora.worker.order import WorkOrder
     from camora.worker.supervisor import WorkerProcesses
 
@@ -31,7 +33,6 @@ def run_reloading(
 
     The app is imported by its processes only: what is wrong with its files today may be mended in a moment.
     """
-    from camora.settings import WorkerSettings
     from camora.worker.endpoints import endpoints
     from camora.worker.logs import set_up_logging
     from camora.worker.supervisor import WorkerProcesses, end_with, signals_to
@@ -39,10 +40,10 @@ def run_reloading(
     set_up_logging(os.environ)
     logger = logging.getLogger("camora")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
-    reference, configuration = _reference(where)
+    reference, configuration, settings = _reference(where)
     workers = WorkerProcesses(
         reference,
-        count=processes or WorkerSettings.from_environment(os.environ).processes,
+        count=processes or settings.processes,
         order=attrs.evolve(order, longest_stop=_LONGEST_STOP),
         daemon=True,
         logger=logger,
@@ -54,23 +55,25 @@ def run_reloading(
             end_with(workers)
 
 
-def _reference(where: Where) -> tuple[str, Path | None]:
-    """Which app, without importing it, and the camora.toml in use."""
+def _reference(where: Where) -> tuple[str, Path | None, WorkerSettings]:
+    """Which app, without importing it; the camora.toml in use, and what it says of workers."""
     from camora import config
+    from camora.settings import WorkerSettings
 
     if where.profile is not None:
         os.environ["CAMORA_PROFILE"] = where.profile
-    path = where.config or getattr(config, "find", lambda: None)()
+    path = where.config or config.find()
     if where.app is not None:
-        return where.app, path
+        return where.app, path, WorkerSettings.from_environment(os.environ)
     if path is None:
         raise ConfigurationError(
             f"which app? There is no camora.toml in {Path.cwd()} or above: say  camora worker module:attribute"
         )
-    reference = config.read(path, profile=where.profile).app
-    if not reference:
+    read = config.read(path, profile=where.profile)
+    if not read.app:
         raise ConfigurationError(f'{path} names no app to reload: write  app = "tasks:app"  into it')
-    return reference, path
+    sys.path.insert(0, str(path.resolve().parent))  # where the app lies, for the processes too
+    return read.app, path, read.worker
 
 
 @contextmanager

@@ -89,8 +89,10 @@ def worker(
         run_reloading(where, order, processes=count, health=health, ready_file=ready_file)
         return
     found = where.find()
-    count = count or order.settings_for(found).processes
-    if count == 1:
+    settings = order.settings_for(found)
+    count = count or settings.processes
+    # One that is to be replaced needs somebody to replace it while it still runs.
+    if count == 1 and settings.max_jobs is None and settings.max_memory is None:
         _run_here(found, order, health, ready_file)
     else:
         _run_processes(found, order, count, where.app, health, ready_file)

@@ -15,7 +15,7 @@ from typing import Any
 
 from camora.errors import CamoraError, ConfigurationError
 from camora.reference import import_object
-from camora.worker.link import answer_until_alone
+from camora.worker.link import ProcessEnd
 from camora.worker.process import begin_anew, run_worker
 from camora.worker.process_health import ProcessHealth
 from camora.worker.supervisor import EXIT_CONFIGURATION, EXIT_DISMISSED, assignment, check_shared
@@ -33,9 +33,13 @@ def main() -> None:
     if told is None:
         sys.exit("camora.worker.child is started by Camora's supervisor, not by hand: use  camora worker")
     health = ProcessHealth()
-    link = socket.socket(fileno=told.link)
-    # It outlives this program when the process begins anew.
-    os.set_inheritable(told.link, True)
+    link = ProcessEnd(socket.socket(fileno=told.link))
+    replaced = False
+
+    def leave() -> None:
+        nonlocal replaced
+        replaced = link.leave()
+
     threading.Thread(
         target=_serve_supervisor, args=(link, health, told.daemon), name="camora-link", daemon=True
     ).start()
@@ -43,14 +47,15 @@ def main() -> None:
         app = _import_app(told.app)
         if told.count > 1:
             check_shared(app)
-        ending = run_worker(app, told.order, health=health)
+        ending = run_worker(app, told.order, health=health, leaving=leave)
     except ConfigurationError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201 -- the user's mistake, in one place, without a traceback
         sys.exit(EXIT_CONFIGURATION)
     except CamoraError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    if ending is Ending.RECYCLED:
+    if ending is Ending.RECYCLED and not replaced:  # the supervisor has gone, and left this process to itself
+        os.set_inheritable(told.link, True)
         begin_anew()
     if ending is Ending.DISMISSED:
         sys.exit(EXIT_DISMISSED)
@@ -74,9 +79,9 @@ def _show(error: Exception) -> None:
     traceback.print_exception(error.with_traceback(trace))
 
 
-def _serve_supervisor(link: socket.socket, health: ProcessHealth, ends_with_it: bool) -> None:
+def _serve_supervisor(link: ProcessEnd, health: ProcessHealth, ends_with_it: bool) -> None:
     """Answer the supervisor; stop as soon as it is gone."""
-    answer_until_alone(link, health.look)
+    link.answer_until_alone(health.look)
     if ends_with_it:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(health.longest_stop() + 5.0)

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
 from camora.errors import UnsupportedCapability
@@ -28,9 +28,12 @@ _LAST_STEPS = 0.1
 """Seconds for the same, and for closing the app, after a second signal."""
 
 
-def run_worker(app: Any, order: WorkOrder, *, health: ProcessHealth | None = None) -> Ending:
+def run_worker(
+    app: Any, order: WorkOrder, *, health: ProcessHealth | None = None, leaving: Callable[[], None] | None = None
+) -> Ending:
     """Run one worker in this process until it ends; on uvloop where that is installed.
 
+    `leaving` is called when it takes nothing more because the process is to be replaced: somebody may take its place.
     After a second signal the process ends within two seconds, whatever it is that does not.
     """
     set_up_logging(os.environ)
@@ -39,7 +42,7 @@ def run_worker(app: Any, order: WorkOrder, *, health: ProcessHealth | None = Non
     runner = asyncio.Runner(loop_factory=_loop_factory())
     hurried = False
     try:
-        ending, hurried = runner.run(_work(app, order, health or ProcessHealth(), last_resort))
+        ending, hurried = runner.run(_work(app, order, health or ProcessHealth(), last_resort, leaving or _nobody))
     finally:
         if not hurried:  # it waits for threads
             runner.close()
@@ -48,14 +51,17 @@ def run_worker(app: Any, order: WorkOrder, *, health: ProcessHealth | None = Non
     return ending
 
 
-async def _work(app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort) -> tuple[Ending, bool]:
+async def _work(
+    app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort, leaving: Callable[[], None]
+) -> tuple[Ending, bool]:
     """How it ended, and whether in a hurry."""
     settings = order.settings_for(app)
     _check_recycling(app, settings)
     _hint_at_queues(app, order.queues)
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
-    working = worker.run(burst=order.burst, insisted=last_resort.call)
+    replaceable = app.broker.capabilities.shared  # what lives in this process would end with it
+    working = worker.run(burst=order.burst, leaving=leaving if replaceable else None, insisted=last_resort.call)
     try:
         ending = await (_with_scheduler(app, worker, working) if order.scheduler else working)
     finally:
@@ -90,6 +96,10 @@ async def _start(scheduler: Any, app: Any) -> None:
         if app.schedules.declared.by_key:
             raise
         app.logger.warning("no schedules are run: %s", error)
+
+
+def _nobody() -> None:
+    """Nobody takes its place: it begins anew itself."""
 
 
 def _check_recycling(app: Any, settings: WorkerSettings) -> None:

@@ -53,6 +53,8 @@ EXIT_DISMISSED = 86
 _QUICK = 5.0
 """A process that lives shorter than this, in seconds, has failed to start."""
 _MOST_QUICK = 5
+_LAST_WORDS = 1.0
+"""Seconds for what a process said right before its end; its line may be held open by children of its own."""
 _ANSWER = 2.5
 """Seconds within which a process says how it is, its loop blocked or not."""
 
@@ -85,10 +87,18 @@ class ProcessApp(Protocol):
 class _Child:
     """A process that runs, and the line to it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], link: SupervisorEnd) -> None:
+    def __init__(self, slot: int, process: subprocess.Popen[bytes], link: SupervisorEnd) -> None:
+        self.slot = slot
         self.process = process
         self.link = link
+        self.keeper = threading.current_thread()
+        """The thread that waits for its end."""
+        self.leaving = False
+        """It finishes what it has begun; another one has its place."""
         self._killer: threading.Timer | None = None
+
+    def __str__(self) -> str:
+        return f"worker process {self.slot} (pid {self.process.pid})"
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -108,6 +118,12 @@ class _Child:
         if answer is None:
             return WorkerHealth(live=False, ready=False, reasons=("it does not answer",), pid=self.process.pid)
         return answer
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self.process.wait()
+        self.link.heard_all(_LAST_WORDS)
+        return code
 
     def ended(self) -> None:
         """Let go of what belongs to it."""
@@ -138,22 +154,27 @@ class WorkerProcesses:
         self._reloads = reloads
         self._logger = logger
         self._lock = threading.Lock()
-        self._children: dict[int, _Child] = {}
+        self._count = count
+        self._children: list[_Child] = []
         self._stopping = threading.Event()
         self._stops = 0
         self._generation = 0
         """How often everything was to be restarted."""
         self._changed = threading.Condition()
         self._failed: int | None = None
-        self._threads = [
-            threading.Thread(target=self._keep, args=(slot,), name=f"camora-process-{slot}", daemon=True)
-            for slot in range(count)
-        ]
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start them all."""
-        for thread in self._threads:
-            thread.start()
+        with self._lock:
+            for slot in range(self._count):
+                self._start_keeper(slot)
+
+    def _start_keeper(self, slot: int, *, after: threading.Thread | None = None) -> None:
+        name = f"camora-process-{slot}"
+        thread = threading.Thread(target=self._keep, args=(slot, after), name=name, daemon=True)
+        self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+        thread.start()
 
     def stop(self) -> None:
         """Let every process finish what runs and end; a second call makes them give everything back at once."""
@@ -162,7 +183,7 @@ class WorkerProcesses:
             self._stops += 1
             # SIGTERM may reach the children from elsewhere as well, and counts once; SIGINT means it.
             number = signal.SIGTERM if self._stops == 1 else signal.SIGINT
-            for child in self._children.values():
+            for child in self._children:
                 child.signal(number)
         with self._changed:
             self._changed.notify_all()
@@ -171,7 +192,7 @@ class WorkerProcesses:
         """End every process at once, as a power cut would; leases bring their jobs back."""
         self._stopping.set()
         with self._lock:
-            for child in self._children.values():
+            for child in self._children:
                 child.process.kill()
 
     def restart(self) -> None:
@@ -181,50 +202,50 @@ class WorkerProcesses:
             self._changed.notify_all()
         patience = (self._order.longest_stop or WorkerSettings().shutdown_timeout) + 5.0
         with self._lock:
-            for child in self._children.values():
+            for child in self._children:
                 child.replace_within(patience)
 
     def join(self, timeout: float | None = None) -> int:
         """Wait until all have ended, at most `timeout` seconds; returns the exit code: 0, or the first failure's."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
+        while (thread := self._living()) is not None and (deadline is None or time.monotonic() < deadline):
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return self._failed or 0
 
     @property
     def alive(self) -> bool:
         """True while any process runs or is about to be restarted."""
-        return any(thread.is_alive() for thread in self._threads)
+        return self._living() is not None
+
+    def _living(self) -> threading.Thread | None:
+        with self._lock:
+            return next((thread for thread in self._threads if thread.is_alive()), None)
 
     @property
     def pids(self) -> list[int]:
         """The ids of the processes that live now."""
         with self._lock:
-            return [child.process.pid for child in self._children.values() if child.process.poll() is None]
+            return [child.process.pid for child in self._children if child.process.poll() is None]
 
     def look(self) -> Health:
-        """How they all are; waits a few seconds for those that do not answer."""
+        """How they all are, but for those that leave; waits a few seconds for those that do not answer."""
         with self._lock:
-            children = [self._children.get(slot) for slot in range(len(self._threads))]
-        with ThreadPoolExecutor(len(children)) as threads:
-            return Health.of(*threads.map(_health_of, children))
+            by_slot = {child.slot: child for child in self._children if not child.leaving}
+        with ThreadPoolExecutor(self._count) as threads:
+            return Health.of(*threads.map(_health_of, map(by_slot.get, range(self._count))))
 
-    def _keep(self, slot: int) -> None:
+    def _keep(self, slot: int, after: threading.Thread | None) -> None:
+        """Keep a place filled, from when `after` has ended, until all is over or its process leaves it to another."""
+        if after is not None:
+            after.join()
         quick = 0
         while not self._stopping.is_set():
             started, generation = time.monotonic(), self._generation
-            try:
-                child = self._spawn(slot)
-            except OSError as error:
-                # Out of memory, processes or files: most likely for a moment, and no reason to run with fewer for ever.
-                self._logger.warning("worker process %d cannot be started (%s); trying again", slot, error)
-                self._stopping.wait(random.uniform(1.0, 3.0))  # noqa: S311 -- jitter
+            child = self._spawn_or_rest(slot)
+            if child is None:
                 continue
-            code = child.process.wait()
-            with self._lock:
-                self._children.pop(slot, None)
-            child.ended()
-            if self._is_over(slot, code, generation):
+            code = self._outlive(child)
+            if child.leaving or self._is_over(slot, code, generation):
                 return
             if generation != self._generation or self._stopping.is_set():
                 continue
@@ -241,14 +262,36 @@ class WorkerProcesses:
                 self._give_up(code)
                 return
             pause = random.uniform(0.1, 0.2) * 2 ** min(quick, 6)  # noqa: S311 -- jitter
-            self._logger.warning(
-                "worker process %d (pid %d) %s; starting another in %.1f s",
-                slot,
-                child.process.pid,
-                _ended(code),
-                pause,
-            )
+            self._logger.warning("%s %s; starting another in %.1f s", child, _ended(code), pause)
             self._stopping.wait(pause)
+
+    def _spawn_or_rest(self, slot: int) -> _Child | None:
+        try:
+            return self._spawn(slot)
+        except OSError as error:
+            # Out of memory, processes or files: most likely for a moment, and no reason to run with fewer for ever.
+            self._logger.warning("worker process %d cannot be started (%s); trying again", slot, error)
+            self._stopping.wait(random.uniform(1.0, 3.0))  # noqa: S311 -- jitter
+            return None
+
+    def _outlive(self, child: _Child) -> int:
+        """Wait for its end; the exit code."""
+        code = child.wait()
+        with self._lock:
+            self._children.remove(child)
+        child.ended()
+        if child.leaving and code:
+            self._logger.warning("%s, which was to be replaced, %s", child, _ended(code))
+        return code
+
+    def _let_leave(self, child: _Child) -> None:
+        """Another process takes its place now; there is never more than one that leaves it."""
+        with self._lock:
+            if child not in self._children:
+                return
+            earlier = next((other for other in self._children if other.leaving and other.slot == child.slot), None)
+            child.leaving = True
+            self._start_keeper(child.slot, after=None if earlier is None else earlier.keeper)
 
     def _is_over(self, slot: int, code: int, generation: int) -> bool:
         """True when nobody is to come in its place."""
@@ -275,7 +318,7 @@ class WorkerProcesses:
         told = Assignment(
             app=self._reference,
             slot=slot,
-            count=len(self._threads),
+            count=self._count,
             link=theirs.fileno(),
             daemon=self._daemon,
             # One of them is enough to run the schedules; another's would find nothing left to do.
@@ -296,9 +339,11 @@ class WorkerProcesses:
                     # Ctrl-C goes to the whole foreground group; the supervisor alone is to hear it, and passes it on.
                     process_group=0,
                 )
-                child = self._children[slot] = _Child(process, ours)
+                child = _Child(slot, process, ours)
+                self._children.append(child)
                 if self._stopping.is_set():
                     child.signal(signal.SIGTERM)
+            ours.listen(lambda: self._let_leave(child))
         except OSError:
             ours.close()
             raise

@@ -89,8 +89,8 @@ def worker_name() -> str:
 class Worker:
     """Runs jobs in the event loop it was started in. Started once, stopped once.
 
-    `run` is for a process of the worker's own: there it also begins anew when `max_jobs` or `max_memory` say so. Inside
-    another program, which nobody could replace, `start`, `drain` and `close` leave those two alone.
+    `max_jobs` and `max_memory` end a process, so they hold where somebody replaces it: for a `run` with `leaving`, and
+    not inside another program.
     """
 
     def __init__(self, parts: WorkerParts, *, name: str | None = None) -> None:
@@ -111,6 +111,7 @@ class Worker:
         self._draining = Draining(parts.logger)
         self._watch: LoopWatch | None = None
         self._connection: Connection | None = None
+        self._leaving: Callable[[], None] | None = None
         self._recycling: Recycling | None = None
         self._reporter: Reporter | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -260,18 +261,29 @@ class Worker:
             self._dismissal = asyncio.get_running_loop().create_task(self.drain())
 
     def _had_enough(self, reason: str) -> None:
-        self._parts.logger.info("worker %s finishes what it has begun, and begins anew: %s", self.name, reason)
+        self._parts.logger.info("worker %s finishes what it has begun, and is replaced: %s", self.name, reason)
         self._end(Ending.RECYCLED)
+        if self._leaving is not None:
+            self._leaving()
 
     # Running
 
-    async def run(self, *, burst: bool = False, insisted: Callable[[], None] | None = None) -> Ending:
+    async def run(
+        self,
+        *,
+        burst: bool = False,
+        leaving: Callable[[], None] | None = None,
+        insisted: Callable[[], None] | None = None,
+    ) -> Ending:
         """Start, work until told to end (with `burst`: until the queues hold nothing that is due), and drain.
 
-        `insisted` is called by a second signal, from its handler, even while a job blocks the loop.
+        `leaving` is called when the process has done enough: the worker takes nothing more, and ends as `RECYCLED`
+        once it has finished what it has begun. `insisted` is called by a second signal, from its handler, even while
+        a job blocks the loop.
         """
         self._own_process = True
-        self._recycling = Recycling(self.settings, enough=self._had_enough, clock=self._parts.clock)
+        self._leaving = leaving
+        self._recycling = self._make_recycling()
         with StopSignals(self.stop, insisted):
             try:
                 try:
@@ -292,6 +304,15 @@ class Worker:
                 return self._ending or Ending.EMPTY
             finally:
                 await self.close()
+
+    def _make_recycling(self) -> Recycling | None:
+        if self._leaving is not None:
+            return Recycling(self.settings, enough=self._had_enough, clock=self._parts.clock)
+        if self.settings.max_jobs or self.settings.max_memory:
+            self._parts.logger.warning(
+                "max_jobs and max_memory are for processes that Camora starts (camora worker, app.run()), not for this"
+            )
+        return None
 
     async def _until_empty(self) -> None:
         assert self._connection is not None

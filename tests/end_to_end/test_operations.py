@@ -1,0 +1,164 @@
+"""Operating real worker processes: replaced, reloaded, watched, ordered about. Nothing is lost by any of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from camora import Camora
+from camora.testing.ledger import audit
+from processes import WorkerProcess, pid_of, started, until, workers
+
+Start = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/camora.db"
+
+
+@pytest.fixture
+def start(tmp_path: Path, url: str) -> Iterator[Start]:
+    with workers() as make:
+        yield lambda *arguments, **environment: make(tmp_path, url, *arguments, **environment)
+
+
+@pytest.fixture
+async def app(url: str) -> AsyncIterator[Camora]:
+    async with Camora(url) as made:
+        yield made
+
+
+async def balance(app: Camora, folder: Path, jobs: list[Any], *, duplicates: int = 0) -> None:
+    """Wait for every job, then let the ledger check them all."""
+    for job in jobs:
+        await job.result(60)
+    dead = [letter.id async for letter in app.dead_letters()]
+    audit(folder / "ledger", dispatched=[job.id for job in jobs], dead=dead).check(duplicates=duplicates)
+
+
+# Recycling
+
+
+async def test_a_process_that_did_its_jobs_is_replaced_and_nothing_is_lost(
+    start: Start, app: Camora, tmp_path: Path
+) -> None:
+    supervisor = start("--processes", "2", "--concurrency", "5", "--max-jobs", "20").ready(2)
+    jobs = [await app.dispatch("work", number=number) for number in range(200)]
+    await balance(app, tmp_path, jobs)
+    supervisor.wait_for("20 jobs begun, max_jobs is 20", 4)
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.end() == 0
+    assert "was killed" not in supervisor.text()
+    assert "ended with code" not in supervisor.text()
+
+
+async def test_the_next_process_works_while_the_last_one_finishes_a_long_job(
+    start: Start, app: Camora, tmp_path: Path
+) -> None:
+    # One process is enough to be replaced in time.
+    supervisor = start("--concurrency", "3", "--max-jobs", "2", CAMORA_WORKER__SHUTDOWN_TIMEOUT="0.1").ready()
+    long = await app.dispatch("hold", name="long")
+    await asyncio.to_thread(until, started(tmp_path, "long"), "the job's start")
+    first = pid_of(tmp_path, "long")
+    await (await app.dispatch("work", number=1)).result(30)
+    supervisor.wait_for("2 jobs begun, max_jobs is 2")
+    # The second process gets a long job as well: a third one waits until the first has ended.
+    other = await app.dispatch("hold", name="other")
+    await asyncio.to_thread(until, started(tmp_path, "other"), "the other job's start")
+    assert pid_of(tmp_path, "other") != first
+    await (await app.dispatch("work", number=2)).result(30)
+    supervisor.wait_for("2 jobs begun, max_jobs is 2", 2)
+    late = await app.dispatch("work", number=3)
+    assert len(psutil.Process(supervisor.process.pid).children()) == 2
+    (tmp_path / "release-long").touch()
+    assert await long.result(30) == str(first)
+    assert await late.result(30) == 3
+    (tmp_path / "release-other").touch()
+    await other.result(30)
+
+
+async def test_signals_reach_a_process_that_is_being_replaced(start: Start, app: Camora, tmp_path: Path) -> None:
+    supervisor = start("--concurrency", "3", "--max-jobs", "1").ready()
+    long = await app.dispatch("hold", name="long")
+    await asyncio.to_thread(until, started(tmp_path, "long"), "the job's start")
+    supervisor.ready(2)
+    supervisor.signal(signal.SIGTERM)
+    supervisor.wait_for("stopping: 1 jobs are running")
+    (tmp_path / "release-long").touch()
+    assert await long.result(30) == str(pid_of(tmp_path, "long"))
+    assert supervisor.end() == 0
+
+
+async def test_a_process_that_holds_too_much_memory_is_replaced(start: Start, app: Camora, tmp_path: Path) -> None:
+    supervisor = start("--max-memory", "400MB").ready()
+    greedy = int(await (await app.dispatch("hoard", megabytes=500)).result(30))
+    supervisor.wait_for("max_memory is 400000000")
+    jobs = [await app.dispatch("work", number=number) for number in range(20)]
+    await balance(app, tmp_path, jobs)
+    supervisor.ready(2)
+    await asyncio.to_thread(until, lambda: not psutil.pid_exists(greedy), "the old process's end")
+
+
+async def test_too_little_memory_to_begin_with_is_told_once(start: Start) -> None:
+    supervisor = start("--processes", "2", "--max-memory", "1MB")
+    assert supervisor.end() == 2
+    assert "before its first job, and would begin anew for ever; allow it more" in supervisor.text()
+    assert "Traceback" not in supervisor.text()
+
+
+# Signals
+
+
+@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "two"])
+@pytest.mark.parametrize("task", ["hold", "hold_thread"])
+async def test_a_second_signal_ends_it_while_the_broker_is_away(
+    start: Start, app: Camora, tmp_path: Path, url: str, task: str, arguments: tuple[str, ...]
+) -> None:
+    worker = start(*arguments).ready(2 if arguments else 1)
+    job = await app.dispatch(task, name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    with away(url):
+        worker.signal(signal.SIGINT)
+        worker.wait_for("stopping")
+        worker.signal(signal.SIGINT)
+        # While the broker is still away, and long before the timeouts of SQLite and of the shutdown.
+        assert worker.end(timeout=12) == 0
+    (tmp_path / "release-a").touch()
+    other = start().ready()
+    assert await job.result(20) == str(other.process.pid)
+
+
+async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start, app: Camora, tmp_path: Path) -> None:
+    worker = start().ready()
+    job = await app.dispatch("block", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+
+    def insist() -> bool:
+        """Nothing tells that one signal has arrived, and two that wait to arrive are one."""
+        worker.signal(signal.SIGINT)
+        return worker.process.poll() is not None
+
+    await asyncio.to_thread(until, insist, "its end")
+    assert worker.end() == 1
+    (tmp_path / "release-a").touch()
+    other = start().ready()
+    assert await job.result(20) == str(other.process.pid)
+
+
+@contextlib.contextmanager
+def away(url: str) -> Iterator[None]:
+    """SQLite answers nobody."""
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=20)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.close()
