@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from camora.cli.codes import DEFECT, FAILED, INTERRUPTED, MISTAKE, NOT_FOUND, OK
 from camora.cli.finding import find_app, import_app
-from camora.cli.masking import masked, masked_data
 from camora.cli.options import AppOption, ConfigOption, JsonOption, ProfileOption, Where, YesOption
 from camora.cli.output import confirm, note, print_json, progress, say, stderr, stdout, table, waiting
+from camora.masking import masked, masked_data
 
 if TYPE_CHECKING:
     from camora.app import Camora

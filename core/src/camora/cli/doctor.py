@@ -17,6 +17,7 @@ from camora.cli.codes import FAILED, OK
 from camora.cli.common import JsonOption, Where, print_json, say, waiting
 from camora.cli.examining import Examiner
 from camora.errors import CamoraError, ConfigurationError
+from camora.masking import masked_error
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -53,9 +54,9 @@ def doctor(
     """
     found = []
     for finding in _findings(where, timeout):
-        found.append(finding)
+        found.append(attrs.evolve(finding, text=masked_error(finding.text)))
         if not as_json:
-            _show(finding)
+            _show(found[-1])
     well = all(finding.state != "failed" for finding in found)
     if as_json:
         print_json({"ok": well, "checks": [attrs.asdict(finding) for finding in found]})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 
 from camora.cli.codes import DEFECT, FAILED, MISTAKE
-from camora.cli.masking import masked
 from camora.errors import CamoraError, ConfigurationError, EncodeError, MessageTooLarge, PayloadError
+from camora.masking import masked, masked_error
 
 __all__ = ["explained"]
 
@@ -14,11 +14,11 @@ __all__ = ["explained"]
 def explained(error: Exception) -> tuple[str, int]:
     """The text and the exit code: short for somebody's mistake or misfortune, a traceback for a defect."""
     if isinstance(error, (ConfigurationError, EncodeError, MessageTooLarge, PayloadError)):
-        return masked(f"camora: {error}"), MISTAKE
+        return masked_error(f"camora: {error}"), MISTAKE
     if isinstance(error, CamoraError):
-        return masked(f"camora: {error}"), FAILED
+        return masked_error(f"camora: {error}"), FAILED
     if type(error).__module__.partition(".")[0] == "cyclopts":
-        return masked(_of_arguments(error)), MISTAKE
+        return masked_error(_of_arguments(error)), MISTAKE
     trace = "".join(traceback.format_exception(error)).rstrip()
     return masked(
         f"{trace}\ncamora: this is a defect, of camora or of a plugin; please report it with the above"

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from camora.cli.masking import masked, masked_data
 from camora.errors import ConfigurationError
+from camora.masking import masked, masked_data
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from camora.cli.masking import masked, masked_data
+from camora.masking import masked, masked_data, masked_error
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,17 @@ def test_secrets_of_urls_are_replaced(text: str, shown: str) -> None:
 def test_data_is_masked_all_the_way_down() -> None:
     data = {"url": "redis://me:pw@host", "more": [("redis://me:pw@host", 1)], "none": None}
     assert masked_data(data) == {"url": "redis://me:***@host", "more": [["redis://me:***@host", 1]], "none": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("url: 'redis:/me:pw@host' is none", "url: 'redis:***@host' is none"),
+        ("'redis//me:pw@host' is none", "'redis//me:***@host' is none"),
+        ("'me:pw@host' is none", "'me:***@host' is none"),
+        ("redis://me:pw@host", "redis://me:***@host"),
+        ("camora.toml:3:1: ask ada@example.org", "camora.toml:3:1: ask ada@example.org"),
+    ],
+)
+def test_a_mistyped_url_is_masked_in_errors(text: str, shown: str) -> None:
+    assert masked_error(text) == shown
