@@ -14,9 +14,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import attrs
 
-from camora.units import Rate, duration, rate, size
+from camora.units import Rate, duration, duration_text, rate, size, size_text
 
 __all__ = [
+    "BYTES",
+    "COLLECTIONS",
+    "MAPPINGS",
+    "SECONDS",
     "SECRET",
     "WRONG",
     "KeyPath",
@@ -25,6 +29,7 @@ __all__ = [
     "Unit",
     "base_and_marks",
     "expected",
+    "is_table",
     "is_union",
     "members",
     "settings_fields",
@@ -42,10 +47,14 @@ SECRET = type("_Secret", (), {"__repr__": lambda _: "SECRET"})()
 
 @attrs.frozen
 class Unit:
-    """In `Annotated[…]`: read by `parse`, which raises `ValueError`; `words` say in errors what is expected."""
+    """In `Annotated[…]`: read by `parse`, which raises `ValueError`; `words` say in errors what is expected.
+
+    `write` makes of a value the text that people would write.
+    """
 
     parse: Callable[[object], Any]
     words: str
+    write: Callable[[Any], str] = str
 
 
 @attrs.frozen
@@ -66,7 +75,7 @@ def unknown_key(path: KeyPath, known: abc.Iterable[str], *, what: str = "setting
     return Problem(path, f"unknown {what} {name!r}: {hint}", unknown=True)
 
 
-_COLLECTIONS: dict[Any, type] = {
+COLLECTIONS: dict[Any, type] = {
     list: list,
     tuple: tuple,
     set: set,
@@ -78,7 +87,7 @@ _COLLECTIONS: dict[Any, type] = {
     abc.MutableSequence: list,
     abc.MutableSet: set,
 }
-_MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _PARSED: dict[Any, Unit] = {
     timedelta: Unit(lambda value: timedelta(seconds=duration(value)), 'a duration such as "30s"'),
@@ -138,17 +147,18 @@ def expected(kind: Any) -> str:
     origin = get_origin(base) or base
     if origin is Literal:
         return f"one of {', '.join(repr(value) for value in get_args(base))}"
-    if origin in _COLLECTIONS:
+    if origin in COLLECTIONS:
         inner = [item for item in get_args(base) if item is not Ellipsis]
         return f"an array of {expected(inner[0]).removeprefix('a ')}" if inner and inner[0] is not Any else "an array"
-    if origin in _MAPPINGS or _is_table(base):
+    if origin in MAPPINGS or is_table(base):
         return "a table"
     if isinstance(base, type) and issubclass(base, enum.Enum):
         return f"one of {', '.join(repr(member.value) for member in base)}"
     return getattr(base, "__name__", str(base))
 
 
-def _is_table(kind: Any) -> bool:
+def is_table(kind: Any) -> bool:
+    """True for an attrs class, whose objects are tables in a file."""
     return isinstance(kind, type) and attrs.has(kind) and kind is not Rate
 
 
@@ -225,11 +235,11 @@ class Structuring:
             return self._literal(base, given, path)
         if base in (str, int, float, bool):
             return self._scalar(base, given, path)
-        if origin in _COLLECTIONS:
+        if origin in COLLECTIONS:
             return self._collection(base, origin, given, path)
-        if origin in _MAPPINGS:
+        if origin in MAPPINGS:
             return self._mapping(base, given, path)
-        if _is_table(base):
+        if is_table(base):
             return self.table(base, given, path)
         return self._other(base, given, path)
 
@@ -283,7 +293,7 @@ class Structuring:
             return None
         choices = members(kind)
         if isinstance(given, Mapping):
-            choices = [choice for choice in choices if _is_table(base_and_marks(choice)[0])] or choices
+            choices = [choice for choice in choices if is_table(base_and_marks(choice)[0])] or choices
         if len(choices) == 1:
             return self.read(choices[0], given, path)
         before = len(self.problems)
@@ -312,7 +322,7 @@ class Structuring:
         if any(item is WRONG for item in items):
             return WRONG
         try:
-            return _COLLECTIONS[origin](items)
+            return COLLECTIONS[origin](items)
         except TypeError:  # a set of what cannot be in one
             return self.wrong(kind, given, path)
 
@@ -446,5 +456,5 @@ def _parsed(kind: Any, text: str) -> Any:
         return WRONG
 
 
-SECONDS = Unit(duration, 'a duration such as "30s"')
-BYTES = Unit(size, 'a size such as "10MB"')
+SECONDS = Unit(duration, 'a duration such as "30s"', duration_text)
+BYTES = Unit(size, 'a size such as "10MB"', size_text)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import attrs
 
-__all__ = ["Rate", "duration", "rate", "size"]
+__all__ = ["Rate", "duration", "duration_text", "rate", "size", "size_text"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _BYTES = {
@@ -57,6 +57,14 @@ def duration(value: object) -> float:
     raise ValueError(f'{value!r} is no duration: expected seconds, or a text such as "30s", "5m", "1h30m", "1d"')
 
 
+def duration_text(seconds: float) -> str:
+    """Seconds in the largest unit that gives a whole number: `90s`, `2m`, `1d`; `duration` reads it again."""
+    unit = next((name for name in ("w", "d", "h", "m", "s") if seconds and seconds % _SECONDS[name] == 0), None)
+    if unit is not None:
+        return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.0f}ms" if seconds * 1000 == round(seconds * 1000) else f"{seconds:f}s"
+
+
 def size(value: object) -> int:
     """Bytes, from a number or a text such as `512KB` (1000s) or `1MiB` (1024s). Raises `ValueError`."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -68,6 +76,14 @@ def size(value: object) -> int:
         if found and found.group(2).lower() in _BYTES:
             return round(float(found.group(1)) * _BYTES[found.group(2).lower()])
     raise ValueError(f'{value!r} is no size: expected bytes, or a text such as "512KB", "10MB", "1GiB"')
+
+
+def size_text(count: int) -> str:
+    """Bytes in the largest unit that gives a whole number: `1MiB`, `500KB`, `100B`; `size` reads it again."""
+    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "KB"):
+        if count and count % _BYTES[unit.lower()] == 0:
+            return f"{count // _BYTES[unit.lower()]}{unit}"
+    return f"{count}B"
 
 
 def rate(value: object) -> Rate:

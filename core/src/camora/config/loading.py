@@ -12,7 +12,6 @@ from camora import plugins
 from camora.config.configuration import Configuration
 from camora.config.files import find, folder_of, read_file, shown_path
 from camora.config.layers import Layer, over
-from camora.config.places import Place
 from camora.config.reading import read_sections
 from camora.config.sections import PluginsSection
 from camora.config.source import Source, whole_file
@@ -21,7 +20,7 @@ from camora.errors import ConfigurationError, SettingsError
 from camora.plugins import Catalog
 from camora.structuring import WRONG, unknown_key
 
-__all__ = ["profiles_of", "read"]
+__all__ = ["catalog_near", "file_of", "profiles_of", "read"]
 
 _PROFILE = "CAMORA_PROFILE"
 
@@ -43,7 +42,7 @@ def read(
     Raises `SettingsError` with every mistake, in the order of their lines.
     """
     variables = os.environ if environ is None else environ
-    file = _file(path)
+    file = file_of(path)
     layer = read_file(file)
     name = profile or variables.get(_PROFILE) or None
     top = whole_file(shown_path(file))
@@ -76,7 +75,8 @@ def profiles_of(path: Path) -> list[str]:
     return list(given) if isinstance(given, dict) else []
 
 
-def _file(path: str | Path | None) -> Path:
+def file_of(path: str | Path | None) -> Path:
+    """The file that is meant: this one, or the nearest one in or above this folder. Raises `SettingsError`."""
     if path is None:
         found = find()
         if found is None:
@@ -119,22 +119,39 @@ def _plugins(source: Source) -> PluginsSection:
 
 def _catalog(source: Source, environ: Mapping[str, str], file: Path) -> Catalog:
     section = _plugins(source)
+    try:
+        return _loaded(section, environ, file)
+    except ConfigurationError as error:
+        source.note(("plugins",), source.told(error, ("plugins",)))
+        return _loaded(section, environ, file, strict=False)
+
+
+def _loaded(section: PluginsSection, environ: Mapping[str, str], file: Path, *, strict: bool = True) -> Catalog:
     if section.local:
         folder = folder_of(file)
         if folder not in sys.path:
             sys.path.insert(0, folder)  # the user's modules lie beside the file
     sources = [*plugins.discover(environ), *map(plugins.local, section.local)]
-    disable = (*section.disable, *section.disabled)
+    return plugins.load(sources, disable=(*section.disable, *section.disabled), strict=strict)
+
+
+def catalog_near(path: str | Path | None = None) -> Catalog:
+    """The plugins that are installed, and those that `[plugins]` of the file (see `read`) names, if there is one.
+
+    Mistakes are passed over: whoever asks may want to mend them.
+    """
     try:
-        return plugins.load(sources, disable=disable)
-    except ConfigurationError as error:
-        source.note(("plugins",), source.told(error, ("plugins",)))
-        return plugins.load(sources, disable=disable, strict=False)
-
-
-def place_of_profile(place: Place, name: str | None) -> str:
-    """Where a value comes from, in words."""
-    if place.layer == "variable":
-        return place.name
-    where = f"{place.name}:{place.position.line}" if place.position else place.name
-    return f"{where} (profile {name})" if place.layer == "profile" else where
+        file = file_of(path)
+        layer = read_file(file)
+    except SettingsError:
+        if path is not None:
+            raise
+        return plugins.load(strict=False)
+    source = Source(
+        Layer({"plugins": layer.data.get("plugins", {})}),
+        file=whole_file(shown_path(file)),
+        folder=Path(folder_of(file)),
+        environ=os.environ,
+        ignore_missing=True,
+    )
+    return _loaded(_plugins(source), os.environ, file, strict=False)

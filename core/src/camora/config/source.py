@@ -12,7 +12,7 @@ from camora.config.locate import KeyPath, Position
 from camora.config.places import Place, dotted, nearest
 from camora.config.secrets import MASK, is_secret_key, scrubbed
 from camora.config.sections import types_in_a_file
-from camora.config.variables import substituted
+from camora.config.variables import names_in, substituted
 from camora.settings import mask_url
 from camora.structuring import WRONG, Problem, Structuring
 
@@ -38,6 +38,8 @@ class Source(Structuring):
         """Which classes each table was read into, with what was given: for those who show the settings."""
         self.resolved: dict[KeyPath, str] = {}
         """The texts that references stood for."""
+        self.through: dict[KeyPath, str] = {}
+        """The variables and files, in words, that values were read from."""
         self._folder = folder
         self._environ = environ
         self._ignore_missing = ignore_missing
@@ -62,6 +64,8 @@ class Source(Structuring):
         for text in mistakes:
             self._missing(path, text)
         self._substituted.add(path)
+        if names := names_in(value):
+            self.through[path] = ", ".join(f"variable {name}" for name in names)
         if is_secret_key(path):
             self.hide(path)
             self.secrets.add(found)
@@ -90,6 +94,7 @@ class Source(Structuring):
 
     def _referenced(self, given: Mapping[str, str], path: KeyPath) -> Any:
         [(kind, name)] = given.items()
+        self.through[path] = f"{'variable' if kind == 'env' else 'file'} {name}"
         if kind == "env":
             if name in self._environ:
                 return self._environ[name]

@@ -11,7 +11,7 @@ from camora.config.layers import Layer
 from camora.config.locate import KeyPath
 from camora.config.places import Place
 
-__all__ = ["from_variables", "parsed", "substituted"]
+__all__ = ["from_variables", "names_in", "parsed", "substituted"]
 
 _PREFIX = "CAMORA_"
 _SHORT = ("APP", "NAME")
@@ -77,6 +77,11 @@ def parsed(text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     return found["value"] if found.keys() == {"value"} else text
+
+
+def names_in(text: str) -> list[str]:
+    """The variables that a text refers to, each once."""
+    return list(dict.fromkeys(found[1] for found in _REFERENCE.finditer(text) if found[1]))
 
 
 def substituted(text: str, environ: Mapping[str, str], note: Callable[[str], None]) -> str | None:
