@@ -18,6 +18,9 @@ APPS = Path(__file__).parent / "apps"
 class WorkerProcess:
     """`camora worker shop:app` in a process of its own; its log is kept line by line."""
 
+    command: tuple[str, ...] | None = None
+    cwd: Path = APPS
+
     def __init__(self, folder: Path, broker: str, *arguments: str, app: str = "shop:app", **environment: str) -> None:
         self.folder = folder
         self.lines: list[str] = []
@@ -30,8 +33,8 @@ class WorkerProcess:
             "PYTHONUNBUFFERED": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "camora", "worker", app, *arguments],
-            cwd=APPS,
+            [sys.executable, "-m", "camora", *(self.command or ("worker", app)), *arguments],
+            cwd=self.cwd,
             env={**os.environ, **settings, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

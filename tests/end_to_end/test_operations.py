@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,119 @@ async def test_too_little_memory_to_begin_with_is_told_once(start: Start) -> Non
     assert supervisor.end() == 2
     assert "before its first job, and would begin anew for ever; allow it more" in supervisor.text()
     assert "Traceback" not in supervisor.text()
+
+
+# Reloading
+
+
+def write_app(folder: Path, answer: str) -> None:
+    (folder / "tasks.py").write_text(
+        f"""
+import asyncio, os
+from pathlib import Path
+from camora import Camora, every
+
+app = Camora(os.environ["SHOP_BROKER"])
+
+@app.task(name="answer")
+async def answer() -> str:
+    return "{answer}"
+
+@app.task(name="hold")
+async def hold(name: str) -> str:
+    Path(f"started-{{name}}-{{os.getpid()}}").touch()
+    while not Path(f"release-{{name}}").exists():
+        await asyncio.sleep(0.01)
+    return "{answer}"
+
+app.schedule("pulse", answer.s(), every(seconds=1))
+"""
+    )
+
+
+class InFolder(WorkerProcess):
+    """A command of the command line, in a folder of the user's own."""
+
+    def __init__(self, folder: Path, command: Sequence[str], **environment: str) -> None:
+        self.command, self.cwd = tuple(command), folder
+        super().__init__(folder, f"sqlite:///{folder}/camora.db", **environment)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    made: list[WorkerProcess] = []
+
+    def start(*command: str, **environment: str) -> WorkerProcess:
+        made.append(InFolder(tmp_path, command, **environment))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.destroy()
+
+
+async def test_a_change_is_taken_up_and_what_runs_is_finished(run: Start, app: Camora, tmp_path: Path) -> None:
+    write_app(tmp_path, "old")
+    worker = run("worker", "tasks:app", "--reload", "--processes", "2").ready(2)
+    assert await (await app.dispatch("answer")).result(30) == "old"
+    running = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    write_app(tmp_path, "new")
+    worker.wait_for("tasks.py changed, starting over")
+    (tmp_path / "release-a").touch()
+    assert await running.result(30) == "old"
+    worker.ready(4)
+    assert await (await app.dispatch("answer")).result(30) == "new"
+    assert len(list(tmp_path.glob("started-a-*"))) == 1
+    worker.signal(signal.SIGINT)
+    assert worker.end() == 0
+
+
+async def test_what_is_not_finished_in_time_runs_again_under_the_new_code(
+    run: Start, app: Camora, tmp_path: Path
+) -> None:
+    write_app(tmp_path, "old")
+    worker = run("worker", "tasks:app", "--reload", CAMORA_WORKER__SHUTDOWN_TIMEOUT="0.1").ready()
+    running = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    write_app(tmp_path, "new")
+    worker.ready(2)
+    await asyncio.to_thread(until, started(tmp_path, "a", 2), "its second start")
+    (tmp_path / "release-a").touch()
+    assert await running.result(30) == "new"
+
+
+async def test_a_file_that_does_not_import_waits_for_its_author(run: Start, app: Camora, tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("def broken(:\n")
+    worker = run("worker", "tasks:app", "--reload")
+    worker.wait_for("it starts again when a file changes")
+    assert "SyntaxError" in worker.text()
+    assert 'tasks.py", line 1' in worker.text()
+    assert "camora/worker/child.py" not in worker.text()
+    assert worker.process.poll() is None
+    write_app(tmp_path, "mended")
+    worker.ready()
+    assert await (await app.dispatch("answer")).result(30) == "mended"
+    (tmp_path / "tasks.py").write_text("raise ValueError('not today')\n")
+    worker.wait_for("it starts again when a file changes", 2)
+    assert "ValueError: not today" in worker.text()
+    worker.signal(signal.SIGTERM)
+    assert worker.end() == 0
+
+
+async def test_the_settings_are_files_of_the_app_too(run: Start, tmp_path: Path) -> None:
+    write_app(tmp_path, "x")
+    text = (tmp_path / "tasks.py").read_text().replace('Camora(os.environ["SHOP_BROKER"])', "Camora.from_toml()")
+    (tmp_path / "tasks.py").write_text(text)
+    settings = f'app = "tasks:app"\n[broker]\nurl = "sqlite:///{tmp_path}/camora.db"\n'
+    (tmp_path / "camora.toml").write_text(settings + "[worker]\nprocesses = 2\n")
+    worker = run("worker", "--reload").ready(2)
+    (tmp_path / "camora.toml").write_text(settings + "[wroker]\nprocesses = 2\n")
+    worker.wait_for("did you mean 'worker'?")
+    worker.wait_for("it starts again when a file changes", 2)
+    (tmp_path / "camora.toml").write_text(settings)
+    worker.ready(4)
+    assert "Traceback" not in worker.text()
 
 
 # Signals

@@ -23,12 +23,10 @@ def folders_of(reference: str, *, here: Path, configuration: Path | None = None)
     The folder of `configuration`, the camora.toml in use, belongs to them. Does not import the app.
     """
     home = _home_of(reference, here)
-    folders = [here if home.is_relative_to(here) and here != Path(here.anchor) else home]
+    folders = {here if home.is_relative_to(here) and here != Path(here.anchor) else home}
     if configuration is not None:
-        folders.append(configuration.resolve().parent)
-    return [
-        folder for folder in folders if not any(folder != other and folder.is_relative_to(other) for other in folders)
-    ]
+        folders.add(configuration.resolve().parent)
+    return sorted(folder for folder in folders if not any(parent in folders for parent in folder.parents))
 
 
 def _home_of(reference: str, here: Path) -> Path:
@@ -62,7 +60,7 @@ class FileWatch:
         except ImportError:
             raise ConfigurationError('--reload needs watchfiles: pip install "camora[reload]"') from None
         self._watchfiles: Any = watchfiles
-        self._folders = list(dict.fromkeys(folders))
+        self._folders = folders
         self._changed = changed
         self._logger = logger
         self._ended = threading.Event()
