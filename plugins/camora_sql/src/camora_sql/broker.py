@@ -10,6 +10,7 @@ from camora.errors import BrokerUnavailable, DispatchUncertain, EncodeError
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
@@ -19,6 +20,7 @@ from camora.message import Envelope
 from camora_sql.consumer import SqlConsumer
 from camora_sql.dead_letters import SqlDeadLetters
 from camora_sql.errors import CommitUnclear
+from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.publishing import publish
 from camora_sql.queues import SqlQueues
@@ -114,6 +116,10 @@ class SqlBroker(Broker):
     def own_results(self) -> ResultBackend:
         """Results in the same database: settlements write them in the same transaction."""
         return SqlResultBackend.on(self._store)
+
+    def own_limits(self) -> Limits:
+        """Limits in the same database."""
+        return SqlLimits(self._store)
 
     def own_schedules(self) -> ScheduleStore:
         """Schedules in the same database."""

@@ -31,7 +31,7 @@ def prepare(session: Session, store: Store) -> None:
         migrate(session, store)
     epoch = store.dialect.lease_epoch()
     if epoch and session.read(_epoch) != epoch:
-        session.write(lambda session: _begin_epoch(session, epoch))
+        session.write(lambda session: _begin_epoch(session, store, epoch))
 
 
 def _epoch(session: Session) -> str | None:
@@ -39,11 +39,16 @@ def _epoch(session: Session) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-def _begin_epoch(session: Session, epoch: str) -> None:
+def _begin_epoch(session: Session, store: Store, epoch: str) -> None:
     if _epoch(session) == epoch:
         return  # another process was quicker
+    # Imported only where there is something to do, as above.
+    from camora_sql import limits, workers
+
     # The machine was started anew: whoever held a lease is gone, and its clock began again.
     session.change(statements.end_leases)
+    limits.begin_anew(session, store.lease_now())
+    workers.forget_all(session)
     session.change(statements.write_fact, (_EPOCH, epoch))
 
 

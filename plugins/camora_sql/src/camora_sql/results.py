@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from camora.clock import SYSTEM_CLOCK, Clock
+from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
 from camora_sql import statements
+from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.records import put_records, record_from
 from camora_sql.schedules import SqlScheduleStore
@@ -157,6 +159,10 @@ class SqlResultBackend(ResultBackend):
             return 0
         ids, now = list(dict.fromkeys(job_ids)), self._store.now()
         return await self._link.write(lambda session: session.change_in(statements.delete_records, ids, (now,)))
+
+    def own_limits(self) -> Limits:
+        """Limits in the same database."""
+        return SqlLimits(self._store)
 
     def own_schedules(self) -> ScheduleStore:
         """Schedules in the same database."""

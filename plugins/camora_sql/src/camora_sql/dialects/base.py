@@ -65,7 +65,7 @@ class Dialect(ABC):
         table: Table,
         values: Sequence[dict[str, Any]],
         *,
-        key: str,
+        key: str | tuple[str, ...],
         change: Sequence[str],
         where: ColumnElement[bool] | None = None,
     ) -> Insert:

@@ -98,14 +98,16 @@ class SqliteDialect(Dialect):
         table: Table,
         values: Sequence[dict[str, Any]],
         *,
-        key: str,
+        key: str | tuple[str, ...],
         change: Sequence[str],
         where: ColumnElement[bool] | None = None,
     ) -> Insert:
         """ON CONFLICT DO UPDATE."""
         statement = insert(table).values(list(values))
         changed = {name: statement.excluded[name] for name in change}
-        return statement.on_conflict_do_update(index_elements=[key], set_=changed, where=where)
+        return statement.on_conflict_do_update(
+            index_elements=[key] if isinstance(key, str) else key, set_=changed, where=where
+        )
 
     # Connecting
 

@@ -30,8 +30,8 @@ __all__ = [
 
 SCHEDULE_COLUMNS = tuple(column.name for column in schedules.c if column.name not in ("receipt", "lent_until"))
 _COLUMNS = [schedules.c[name] for name in SCHEDULE_COLUMNS]
-_UNLENT = {"receipt": literal_column("0"), "lent_until": literal_column("0")}
-_COUNTED = {"version": schedules.c.version + literal_column("1")}
+_UNLENT: dict[str, Any] = {"receipt": literal_column("0"), "lent_until": literal_column("0")}
+_COUNTED: dict[str, Any] = {"version": schedules.c.version + literal_column("1")}
 
 
 def put_schedule(dialect: Dialect, size: int) -> Shape:

@@ -10,6 +10,8 @@ from camora_sql.statements.parts import Shape, names, one_of, rows
 
 __all__ = [
     "delete_workers",
+    "end_orders",
+    "end_workers",
     "forget_orders",
     "give_order",
     "is_alive",
@@ -64,3 +66,13 @@ def read_orders(dialect: Dialect, size: int) -> Shape:
 def forget_orders(dialect: Dialect, size: int) -> Shape:
     """Forget the orders of these workers."""
     return delete(orders).where(one_of(orders.c.worker, "name", size)), names("name", size)
+
+
+def end_workers(dialect: Dialect, size: int) -> Shape:
+    """Forget all workers."""
+    return delete(workers), ()
+
+
+def end_orders(dialect: Dialect, size: int) -> Shape:
+    """Forget all orders."""
+    return delete(orders), ()
