@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import json
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -225,6 +227,109 @@ async def test_the_settings_are_files_of_the_app_too(run: Start, tmp_path: Path)
     (tmp_path / "camora.toml").write_text(settings)
     worker.ready(4)
     assert "Traceback" not in worker.text()
+
+
+# Health
+
+
+class Seen:
+    """What somebody sees who asks the health endpoint of a worker."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        line = worker.wait_for("health at http://")
+        self._address = line.partition("http://")[2].partition("/")[0]
+
+    def get(self, path: str) -> tuple[bool, dict[str, Any]]:
+        connection = http.client.HTTPConnection(self._address, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            found = json.loads(response.read())
+            assert response.status in (200, 503)
+            assert (response.status == 200) == {"/live": found["live"], "/ready": found["ready"]}[path]
+            return response.status == 200, found
+
+    def has(self, *, live: bool, ready: bool, reason: str = "") -> Callable[[], bool]:
+        def look() -> bool:
+            is_live, is_ready = self.get("/live")[0], self.get("/ready")
+            reasons = " ".join(is_ready[1]["reasons"])
+            return (is_live, is_ready[0]) == (live, ready) and reason in reasons
+
+        return look
+
+    async def until(self, *, live: bool, ready: bool, reason: str = "") -> None:
+        found = self.has(live=live, ready=ready, reason=reason)
+        await asyncio.to_thread(until, found, f"live={live}, ready={ready}, {reason!r}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_it_is_ready_until_it_stops(start: Start, app: Camora, tmp_path: Path, processes: int) -> None:
+    file = tmp_path / "ready"
+    options = ("--health", "127.0.0.1:0", "--ready-file", str(file), "--processes", str(processes))
+    worker = start(*options).ready(processes)
+    seen = Seen(worker)
+    await seen.until(live=True, ready=True)
+    await asyncio.to_thread(until, file.exists, "the ready file")
+    _, health = seen.get("/live")
+    assert len(health["processes"]) == processes
+    assert {process["state"] for process in health["processes"]} == {"running"}
+    await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    worker.signal(signal.SIGTERM)
+    await seen.until(live=True, ready=False, reason="it is stopping")
+    await asyncio.to_thread(until, lambda: not file.exists(), "the end of the ready file")
+    (tmp_path / "release-a").touch()
+    assert worker.end() == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_blocked_loop_is_neither_live_nor_ready_and_is_named(
+    start: Start, app: Camora, tmp_path: Path, processes: int
+) -> None:
+    worker = start("--health", "127.0.0.1:0", "--processes", str(processes)).ready(processes)
+    seen = Seen(worker)
+    job = await app.dispatch("block", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    await seen.until(live=False, ready=False, reason=f"the event loop is blocked by block {job.id}")
+    (tmp_path / "release-a").touch()
+    await seen.until(live=True, ready=True)
+
+
+async def test_a_broker_that_is_away_makes_it_not_ready(start: Start, app: Camora, url: str) -> None:
+    worker = start("--health", "127.0.0.1:0", CAMORA_WORKER__POLL_INTERVAL="0.1").ready()
+    seen = Seen(worker)
+    await seen.until(live=True, ready=True)
+    # While nothing is due a worker only reads, and SQLite lets everybody read.
+    job = await app.options(delay=1).dispatch("work", number=7)
+    with away(url):
+        await seen.until(live=True, ready=False, reason="the broker has not answered for")
+    await seen.until(live=True, ready=True)
+    assert await job.result(30) == 7
+
+
+async def test_a_process_that_stands_still_is_seen(start: Start) -> None:
+    worker = start("--health", "127.0.0.1:0", "--processes", "2").ready(2)
+    seen = Seen(worker)
+    await seen.until(live=True, ready=True)
+    frozen = psutil.Process(worker.process.pid).children()[0]
+    frozen.suspend()
+    await seen.until(live=False, ready=False, reason=f"process {frozen.pid}: it does not answer")
+    frozen.resume()
+    await seen.until(live=True, ready=True)
+    frozen.kill()
+    worker.ready(3)
+    await seen.until(live=True, ready=True)
+    assert str(frozen.pid) not in json.dumps(seen.get("/ready")[1])
+
+
+async def test_an_address_that_is_taken_is_a_mistake(start: Start) -> None:
+    first = start("--health", "127.0.0.1:0").ready()
+    address = first.wait_for("health at http://").partition("http://")[2].partition("/")[0]
+    second = start("--health", address)
+    assert second.end() == 2
+    assert f"health address '{address}': cannot listen there" in second.text()
+    assert "Traceback" not in second.text()
 
 
 # Signals
