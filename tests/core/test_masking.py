@@ -37,6 +37,7 @@ def test_data_is_masked_all_the_way_down() -> None:
         ("url: 'redis:/me:pw@host' is none", "url: 'redis:***@host' is none"),
         ("'redis//me:pw@host' is none", "'redis//me:***@host' is none"),
         ("'me:pw@host' is none", "'me:***@host' is none"),
+        ("redis:/host?token=abc&x=1", "redis:/host?token=***&x=1"),
         ("redis://me:pw@host", "redis://me:***@host"),
         ("camora.toml:3:1: ask ada@example.org", "camora.toml:3:1: ask ada@example.org"),
     ],

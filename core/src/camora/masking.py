@@ -16,6 +16,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _BLANKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/@:?#\s]*:)(?!\*\*\*@|\d{1,5}(?:[/?,;:)'\"\s]|$))[^\n]*@")
 # What was meant to be a URL, and was mistyped: `redis:/me:password@host`, `me:password@host`.
 _ALMOST = re.compile(r"([^\s:@/'\"]*:)(?!//)[^\s@]+@")
+_WORD = re.compile(r"\S+")
 
 
 def masked(text: str) -> str:
@@ -27,7 +28,7 @@ def masked(text: str) -> str:
 
 def masked_error(text: str) -> str:
     """As `masked`, for a text that may quote a mistyped URL."""
-    return _ALMOST.sub(r"\1***@", masked(text))
+    return _WORD.sub(lambda found: mask_url(found.group()), _ALMOST.sub(r"\1***@", masked(text)))
 
 
 def masked_data(value: Any) -> Any:

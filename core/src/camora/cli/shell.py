@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from camora.cli.codes import OK
-from camora.cli.common import Where
+from camora.cli.common import Where, masked
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -24,7 +24,7 @@ def shell(*, where: Where = Where()) -> int:  # noqa: B008 -- frozen
     """Open a Python prompt with the app and its tasks in scope, where `await` works; IPython, if it is installed."""
     app = where.find()
     scope = _scope(app)
-    banner = f"{app!r}\nin scope: {', '.join(scope)}; await works here"
+    banner = f"{masked(repr(app))}\nin scope: {', '.join(scope)}; await works here"
     if sys.stdin.isatty() and find_spec("IPython") is not None:
         import IPython  # type: ignore[import-not-found,unused-ignore]
 
