@@ -143,13 +143,11 @@ class _Reading:
     # Sections
 
     def _top(self) -> TopSection:
-        known = [*SECTIONS, *own_tables(self._catalog)]
-        given = {key: value for key, value in self._source.data.items() if not isinstance(value, (Mapping, list))}
+        known = {*SECTIONS, *own_tables(self._catalog), *settings_fields(TopSection)}
         for key, value in self._source.data.items():
-            if key not in known and (key not in settings_fields(TopSection) or key not in given):
+            if key not in known:
                 what = "section" if isinstance(value, (Mapping, list)) else "setting"
-                names = {*known, *settings_fields(TopSection)} - {"profiles"}
-                problem = unknown_key((key,), names, what=what)
+                problem = unknown_key((key,), known - {"profiles"}, what=what)
                 if "did you mean" not in problem.text:
                     problem = attrs.evolve(problem, text=f"{problem.text}; did you forget a plugin?")
                 self._source.problems.append(problem)

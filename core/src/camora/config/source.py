@@ -113,11 +113,12 @@ class Source(Structuring):
         return WRONG
 
     def loose(self, given: Any, path: KeyPath) -> str | None:
-        """Texts of variables stand for other values too."""
+        """Texts of variables, and what references stand for, are read as other values too."""
         place = self.places.get(path)
         if place is not None and place.raw is not None and isinstance(given, str):
             return place.raw
-        return given if path in self._substituted and isinstance(given, str) else None
+        from_elsewhere = path in self._substituted or path in self.resolved
+        return given if from_elsewhere and isinstance(given, str) else None
 
     def hide(self, path: KeyPath) -> None:
         """Remember that this value is secret."""
