@@ -23,13 +23,25 @@ import pytest
 pytest.register_assert_rewrite(
     *[
         f"{__name__}.{part}"
-        for part in ("broker", "codec", "hunter", "machine", "model", "pool", "results", "schedules", "workers")
+        for part in (
+            "broker",
+            "codec",
+            "hunter",
+            "limits",
+            "machine",
+            "model",
+            "pool",
+            "results",
+            "schedules",
+            "workers",
+        )
     ]
 )
 
 from camora.testing.conformance.broker import BrokerConformance  # noqa: E402
 from camora.testing.conformance.codec import CodecConformance  # noqa: E402
 from camora.testing.conformance.hunter import Subject  # noqa: E402
+from camora.testing.conformance.limits import LimitsConformance  # noqa: E402
 from camora.testing.conformance.machine import BrokerMachine, broker_state_machine, hunt  # noqa: E402
 from camora.testing.conformance.pool import PoolConformance  # noqa: E402
 from camora.testing.conformance.results import ResultBackendConformance  # noqa: E402
@@ -40,6 +52,7 @@ __all__ = [
     "BrokerConformance",
     "BrokerMachine",
     "CodecConformance",
+    "LimitsConformance",
     "PoolConformance",
     "ResultBackendConformance",
     "ScheduleStoreConformance",
