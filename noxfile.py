@@ -13,7 +13,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ["./core", "./plugins/camora_sql"]
+PACKAGES = ["./core", "./plugins/camora_pydantic", "./plugins/camora_sql"]
 
 
 def group(name: str) -> list[str]:
@@ -57,7 +57,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types: mypy on all of it, pyright on what users see."""
     install(session, "types", "test")
-    session.run("mypy", "core/src", "plugins/camora_sql/src", "tests/typing")
+    session.run("mypy", "core/src", *(f"{package}/src" for package in PACKAGES[1:]), "tests/typing")
     session.run("pyright")
 
 
@@ -65,7 +65,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run every block of the README and the docs."""
     install(session, "test")
-    session.run("pytest", "README.md", "docs", *session.posargs)
+    session.run("pytest", "README.md", "docs", "plugins/camora_pydantic/README.md", *session.posargs)
 
 
 @nox.session
@@ -93,7 +93,7 @@ def isolation(session: nox.Session, resolution: str) -> None:
     for package in PACKAGES:
         session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
     check = ROOT / "tests" / "architecture" / "isolated.py"
-    for plugin in (None, "camora_sql"):
+    for plugin in (None, "camora_pydantic", "camora_sql"):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from camora.context import Context
+from camora.errors import ConfigurationError
 from camora.interfaces.injector import Injector
+from camora.interfaces.types import TypeSupport
 from camora.message import Message
 from camora.parameters import Parameters, hints_of
 from camora.task import AnyTask
+from camora.task_object import ObjectParameters
 
 if TYPE_CHECKING:
     from camora.convert import Conversion
@@ -26,26 +29,34 @@ class Binding:
         self._parameters: dict[AnyTask, Parameters] = {}
         self._results: dict[AnyTask, tuple[Callable[[Any], Any], Callable[[Any], Any] | None]] = {}
 
-    @property
-    def conversion(self) -> Conversion:
-        """The converter; plugins may add hooks to it before the first task is used."""
+    def conversion(self, task: AnyTask) -> Conversion:
+        """The converter, with the types that the plugins of the task's app know."""
         if self._conversion is None:
             from camora.convert import Conversion
 
-            self._conversion = Conversion()
+            self._conversion = Conversion(_type_supports(task))
         return self._conversion
 
     def parameters_of(self, task: AnyTask) -> Parameters:
         """The task's parameters. Raises `ConfigurationError` for annotations that cannot be read."""
         found = self._parameters.get(task)
         if found is None:
-            made = (
-                Parameters.of_class(task.name, task.function, self.conversion)  # type: ignore[arg-type]
-                if task.is_class
-                else Parameters.of_function(task.name, task.function, self.conversion, self._is_injected)
-            )
-            found = self._parameters[task] = made
+            found = self._parameters[task] = self._read(task)
         return found
+
+    def _read(self, task: AnyTask) -> Parameters:
+        conversion, function = self.conversion(task), task.function
+        if not isinstance(function, type):
+            return Parameters.of_function(task.name, function, conversion, self._is_injected)
+        if not getattr(function, "makes_fields", False):
+            return Parameters.of_class(task.name, function, conversion)
+        support = conversion.support_of(function)
+        if support is None:
+            raise ConfigurationError(
+                f"task {task.name!r}: no plugin knows how a {function.__qualname__} travels; its base class belongs to "
+                "one that is not installed, or is disabled in camora.toml"
+            )
+        return ObjectParameters(task.name, function, conversion, support)
 
     def _is_injected(self, annotation: Any) -> bool:
         return annotation is Context or annotation is Message or self._injector.provides(annotation)
@@ -58,7 +69,7 @@ class Binding:
         try:
             return self._result_hooks(task)[0](value)
         except Exception:  # noqa: BLE001 -- a hook may raise anything for a value of another type
-            return self.conversion.converter.unstructure(value)
+            return self.conversion(task).converter.unstructure(value)
 
     def result_into(self, task: AnyTask | None, data: Any) -> Any:
         """Plain data as the annotated return type; as it is where it does not fit or the task is not known here."""
@@ -77,10 +88,11 @@ class Binding:
             annotation = hints_of(function, task.name).get("return", Any)
             if annotation is type(None):
                 annotation = Any
-            travels = self.conversion.travels(annotation)
+            conversion = self.conversion(task)
+            travels = conversion.travels(annotation)
             found = self._results[task] = (
-                self.conversion.unstructurer(annotation if travels else Any),
-                self.conversion.structurer(annotation) if travels else None,
+                conversion.unstructurer(annotation if travels else Any),
+                conversion.structurer(annotation) if travels else None,
             )
         return found
 
@@ -98,3 +110,7 @@ class Binding:
                     f"Camora(dependencies=[…]) whose return annotation is {shown}"
                 )
         return found
+
+
+def _type_supports(task: AnyTask) -> Sequence[TypeSupport]:
+    return [provider.make() for provider in task.port.catalog.items["camora_types"].values()]

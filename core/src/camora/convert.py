@@ -10,17 +10,19 @@ import base64
 import binascii
 import enum
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from cattrs import Converter, transform_error
+from cattrs import Converter
 from cattrs.cols import is_namedtuple
 from cattrs.errors import StructureHandlerNotFoundError
+
+from camora.interfaces.types import Misfit, TypeSupport
 
 __all__ = ["Conversion", "explain"]
 
@@ -98,14 +100,22 @@ def _is_mapping(kind: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(kind)) == 2
 
 
+def _class_of(kind: Any) -> Any:
+    """What values of this type are instances of."""
+    if get_origin(kind) is Annotated:
+        return _class_of(get_args(kind)[0])
+    return get_origin(kind) or kind
+
+
 def _member_name(kind: Any) -> str:
     return getattr(kind, "__qualname__", None) or str(kind)
 
 
 class Conversion:
-    """One app's converter; plugins may add to `converter` while the app is made."""
+    """One app's converter. `supports` convert the types of other libraries."""
 
-    def __init__(self) -> None:
+    def __init__(self, supports: Iterable[TypeSupport] = ()) -> None:
+        self._supports = tuple(supports)
         self.converter = Converter(
             forbid_extra_keys=True,
             unstruct_collection_overrides={set: list, frozenset: list},
@@ -138,6 +148,9 @@ class Conversion:
         self.converter.register_structure_hook_factory(is_namedtuple, self._structure_namedtuple)
         self.converter.register_unstructure_hook_factory(is_namedtuple, self._unstructure_namedtuple)
         self.converter.register_structure_hook_factory(_is_sequence, self._structure_sequence)
+        self.converter.register_unstructure_hook_factory(_is_sequence, self._unstructure_sequence)
+        for support in self._supports:  # the last that is registered is the first that is asked
+            self._register(support)
         self.structurer = lru_cache(maxsize=None)(self._structurer)
         self.unstructurer = lru_cache(maxsize=None)(self._unstructurer)
 
@@ -167,13 +180,30 @@ class Conversion:
             return False
         return True
 
+    def support_of(self, annotation: Any) -> TypeSupport | None:
+        """Who converts this type, when it is another library's."""
+        return next((support for support in reversed(self._supports) if support.knows(annotation)), None)
+
+    def _register(self, support: TypeSupport) -> None:
+        others = _Others(self)
+
+        def structure(kind: Any) -> Callable[[Any, Any], Any]:
+            hook = support.structurer(kind, others)
+            return lambda value, _: hook(value)
+
+        def unstructure(kind: Any) -> Hook:
+            return support.unstructurer(kind, others)
+
+        self.converter.register_structure_hook_factory(support.knows, structure)
+        self.converter.register_unstructure_hook_factory(support.knows, unstructure)
+
     # A union's member that plain data does not tell by itself travels as {"$type": name, "$value": data}.
 
     def _union_members(self, kind: Any) -> dict[str, Any]:
         return {_member_name(member): member for member in get_args(kind)}
 
     def _unstructure_union(self, kind: Any) -> Hook:
-        members = [(get_origin(member) or member, name, member) for name, member in self._union_members(kind).items()]
+        members = [(_class_of(member), name, member) for name, member in self._union_members(kind).items()]
 
         def unstructure(value: Any) -> Any:
             if value is None or type(value) in _PLAIN:
@@ -214,7 +244,11 @@ class Conversion:
         key_hook, value_hook = self.unstructurer(key_kind), self.unstructurer(value_kind)
 
         def unstructure(value: Any) -> dict[str, Any]:
-            return {str(key_hook(key)): value_hook(item) for key, item in value.items()}
+            try:
+                return {str(key_hook(key)): value_hook(item) for key, item in value.items()}
+            except Misfit:
+                _place(value_hook, ((repr(key), item) for key, item in value.items()))
+                raise
 
         return unstructure
 
@@ -256,6 +290,18 @@ class Conversion:
         hooks = [self.unstructurer(hints.get(name, Any)) for name in kind._fields]
         return lambda value: [hook(item) for hook, item in zip(hooks, value, strict=True)]
 
+    def _unstructure_sequence(self, kind: Any) -> Hook:
+        hook = self.unstructurer(get_args(kind)[0])
+
+        def unstructure(value: Any) -> list[Any]:
+            try:
+                return [hook(item) for item in value]
+            except Misfit:
+                _place(hook, enumerate(value))
+                raise
+
+        return unstructure
+
     def _structure_sequence(self, kind: Any) -> Callable[[Any, Any], Any]:
         origin, (item_kind, *_) = get_origin(kind), get_args(kind)
         hook = self.structurer(item_kind)
@@ -275,6 +321,15 @@ class Conversion:
             return make(made)
 
         return structure
+
+
+def _place(hook: Hook, items: Iterable[tuple[Any, Any]]) -> None:
+    """Look again for the item that does not fit, and raise with its place."""
+    for place, item in items:
+        try:
+            hook(item)
+        except Misfit as error:
+            raise _Placed(f"[{place}]", error) from error
 
 
 def _no_data(kind: Any) -> Any:
@@ -310,6 +365,38 @@ def _enum(value: Any, kind: Any) -> Any:
         raise _wrong(f"one of {names}", value) from None
 
 
+class _Others:
+    """The conversion as a plugin sees it: every error is a `Misfit`, or a `TypeError` for what does not travel."""
+
+    def __init__(self, conversion: Conversion) -> None:
+        self._conversion = conversion
+
+    def travels(self, annotation: Any) -> bool:
+        return self._conversion.travels(annotation)
+
+    def structurer(self, annotation: Any) -> Hook:
+        try:
+            hook = self._conversion.structurer(annotation)
+        except StructureHandlerNotFoundError as error:
+            raise TypeError(str(error)) from error
+        return _misfitting(hook) if hook is not None else lambda value: value
+
+    def unstructurer(self, annotation: Any) -> Hook:
+        return _misfitting(self._conversion.unstructurer(annotation))
+
+
+def _misfitting(hook: Hook) -> Hook:
+    def convert(value: Any) -> Any:
+        try:
+            return hook(value)
+        except Misfit:
+            raise
+        except Exception as error:  # whatever a hook raises means that the value does not fit
+            raise Misfit([explain(error, "")]) from error
+
+    return convert
+
+
 class _Placed(Exception):
     def __init__(self, place: str, cause: BaseException) -> None:
         super().__init__(str(cause))
@@ -317,18 +404,24 @@ class _Placed(Exception):
         self.cause = cause
 
 
+def _said(path: str, why: str) -> str:
+    return ": ".join(filter(None, (path.removeprefix("."), why)))
+
+
 def explain(error: BaseException, path: str) -> tuple[str, str]:
     """The first place in `path` that a structuring error is about, and what is wrong there."""
     if isinstance(error, _Placed):
         return explain(error.cause, f"{path}{error.place}")
+    if isinstance(error, Misfit):
+        (spot, why), *more = error.places
+        return f"{path}{spot}", "; ".join([why, *(_said(f"{path}{spot}", why) for spot, why in more)])
     from cattrs.errors import (
         AttributeValidationNote,
         BaseValidationError,
         ForbiddenExtraKeysError,
-        IterableValidationError,
     )
 
-    if isinstance(error, BaseValidationError) and error.exceptions:
+    if isinstance(error, BaseValidationError):
         inner = error.exceptions[0]
         for note in getattr(inner, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
@@ -340,8 +433,6 @@ def explain(error: BaseException, path: str) -> tuple[str, str]:
         return path, f"has unknown fields {', '.join(sorted(map(repr, error.extra_fields)))}"
     if isinstance(error, KeyError):
         return path if path.endswith(f".{error.args[0]}") else f"{path}.{error.args[0]}", "is missing"
-    if isinstance(error, (IterableValidationError,)):
-        return path, "; ".join(transform_error(error))
     if isinstance(error, RecursionError):
         return path, "is nested too deeply"
     return path, str(error) or type(error).__name__

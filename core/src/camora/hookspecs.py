@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a plugin's module imports this one, and should be light
         RetryPolicyLike,
         ScheduleStore,
         Trigger,
+        TypeSupport,
     )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "camora_retry_policies",
     "camora_schedule_stores",
     "camora_triggers",
+    "camora_types",
     "hookimpl",
     "hookspec",
 ]
@@ -106,6 +108,12 @@ def camora_middleware() -> Sequence[Provider[Middleware]]:
 @hookspec
 def camora_observers() -> Sequence[Provider[Observer]]:
     """Observers, by the name under which settings turn them on."""
+    return []
+
+
+@hookspec
+def camora_types() -> Sequence[Provider[TypeSupport]]:
+    """Support for types of other libraries, by name; each is on where it is installed."""
     return []
 
 

@@ -17,7 +17,7 @@ from camora.secrets import marked_in
 if TYPE_CHECKING:
     from camora.convert import Conversion
 
-__all__ = ["Parameter", "Parameters", "hints_of"]
+__all__ = ["Parameter", "Parameters", "hints_of", "injected_of"]
 
 _PLAIN = frozenset({int, str, bool, float})
 _SAYS_NOTHING = ("is missing", "is nested too deeply")
@@ -61,16 +61,21 @@ class Parameter:
         from camora.convert import explain
 
         path, why = explain(error, self.name)
+        path = path.removeprefix(".")  # of an object that has no name, but fields
         mark = marked_in(self.annotation)
         if mark is not None and why not in _SAYS_NOTHING:  # it may quote the value, and the path a key of it
             path = self.name if mark.whole else path.partition("[")[0]
             why = "does not fit its type; what came is not shown, for there is a Secret in it"
-            return PayloadError(f"{task}: {path}: {why}", task=task, field=path)
+            return _refusal(task, path, why)
         if isinstance(error, AttributeError):  # cattrs unstructures by field, whatever it is given
             generic = typing.get_origin(self.annotation) is not None
             wanted = str(self.annotation) if generic else getattr(self.annotation, "__name__", str(self.annotation))
             why = f"expected {wanted}, got {type(value).__name__}"
-        return PayloadError(f"{task}: {path}: {why}", task=task, field=path)
+        return _refusal(task, path, why)
+
+
+def _refusal(task: str, path: str, why: str) -> PayloadError:
+    return PayloadError(": ".join(filter(None, (task, path, why))), task=task, field=path)
 
 
 def hints_of(what: Any, label: str) -> dict[str, Any]:
@@ -82,6 +87,17 @@ def hints_of(what: Any, label: str) -> dict[str, Any]:
             f"{label}: an annotation cannot be resolved: {error}. Import the type at module level, "
             "where annotations are read"
         ) from None
+
+
+def injected_of(kind: type[Any], task: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """What the `execute` of a task class is given, by name, and which of that it can do without."""
+    hints = hints_of(kind.execute, f"{task}.execute")
+    injected, optional = {}, set()
+    for parameter in list(inspect.signature(kind.execute).parameters.values())[1:]:
+        injected[parameter.name] = hints.get(parameter.name, Any)
+        if parameter.default is not parameter.empty and not is_inject(parameter.default):
+            optional.add(parameter.name)
+    return injected, frozenset(optional)
 
 
 class Parameters:
@@ -160,13 +176,8 @@ class Parameters:
             for field in attrs.fields(kind)
             if field.init
         }
-        execute = hints_of(kind.execute, f"{task}.execute")
-        injected, optional = {}, set()
-        for parameter in list(inspect.signature(kind.execute).parameters.values())[1:]:
-            injected[parameter.name] = execute.get(parameter.name, Any)
-            if parameter.default is not parameter.empty and not is_inject(parameter.default):
-                optional.add(parameter.name)
-        return cls(task, payload, injected, frozenset(optional), order=tuple(payload))
+        injected, optional = injected_of(kind, task)
+        return cls(task, payload, injected, optional, order=tuple(payload))
 
     def out(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, skip: int = 0) -> tuple[list[Any], dict[str, Any]]:
         """Bind, check and unstructure a call; all that has a name travels by name.

@@ -31,6 +31,7 @@ from camora.interfaces import (
     RetryPolicyLike,
     ScheduleStore,
     Trigger,
+    TypeSupport,
 )
 from camora.plugins import Source
 from camora.provider import Provider
@@ -48,6 +49,7 @@ MADE: dict[str, type[Any]] = {
     "camora_retry_policies": RetryPolicyLike,
     "camora_schedule_stores": ScheduleStore,
     "camora_triggers": Trigger,
+    "camora_types": TypeSupport,
 }
 """What the providers of each hook make."""
 

@@ -14,13 +14,14 @@ import attrs
 from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.options import DispatchOptions, DispatchOptionsDict, TaskOptions
-from camora.secrets import HIDDEN, Secrets, secrets_of
+from camora.secrets import HIDDEN, Secrets, marked_in, secrets_of
 from camora.signature import Signature
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing import Self, Unpack
 
 __all__ = [
+    "ITSELF",
     "AnyTask",
     "AsyncTask",
     "BaseTask",
@@ -38,8 +39,21 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
+ITSELF = "itself"
+"""The argument that is the object of a task class, where its fields are not the app's to read."""
+
+
+@attrs.frozen
+class _Whole:
+    _itself: Any = attrs.field(alias="itself")  # ITSELF: type checkers want it spelled out
+
+
 class DispatchPort(Protocol):
     """Where a task hands its jobs: the app."""
+
+    @property
+    def catalog(self) -> Any:
+        """What the app's plugins offer: a `camora.plugins.Catalog`."""
 
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch."""
@@ -56,10 +70,19 @@ class BaseTask:
     """
 
     execute: ClassVar[Callable[..., Any]]
+    makes_fields: ClassVar[bool] = False
+    """True in a base of another library, which makes the fields of its subclasses itself: see `TypeSupport`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        attrs.define(cls, slots=False, repr=False)
+        if not cls.makes_fields:
+            attrs.define(cls, slots=False, repr=False)
+        else:  # whoever takes an object apart by its attrs fields gets the object, whole
+            cls.__attrs_attrs__ = attrs.fields(_Whole)  # type: ignore[attr-defined]
+
+    @property
+    def _itself(self) -> Self:
+        return self
 
     def __repr__(self) -> str:
         """As of any attrs class, but for secrets."""
@@ -125,7 +148,10 @@ class Task(Generic[P, R]):
     @cached_property
     def secrets(self) -> Secrets:
         """Which arguments nobody may see."""
-        return secrets_of(self.function)
+        if not getattr(self.function, "makes_fields", False):
+            return secrets_of(self.function)
+        mark = marked_in(self.function)
+        return Secrets(mark.fields, (), frozenset(mark.fields)) if mark is not None else Secrets()
 
     @property
     def execution(self) -> str:

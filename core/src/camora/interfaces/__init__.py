@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from camora.interfaces.results import ResultBackend
     from camora.interfaces.retry import RetryPolicyLike
     from camora.interfaces.schedule import CatchUp, Fire, Overlap, ScheduleRecord, ScheduleStore, Trigger
+    from camora.interfaces.types import Misfit, OtherTypes, TypeSupport
     from camora.interfaces.workers import Order, RunningJob, WorkerDirectory, WorkerInfo
 
 __all__ = [
@@ -84,8 +85,10 @@ __all__ = [
     "LimitUse",
     "Limits",
     "Middleware",
+    "Misfit",
     "Observer",
     "Order",
+    "OtherTypes",
     "Overlap",
     "Pool",
     "PoolSettings",
@@ -104,6 +107,7 @@ __all__ = [
     "Support",
     "TaskExit",
     "Trigger",
+    "TypeSupport",
     "WorkerDirectory",
     "WorkerEvent",
     "WorkerInfo",
@@ -160,6 +164,7 @@ if not TYPE_CHECKING:
             "camora.interfaces.results": ("ResultBackend",),
             "camora.interfaces.retry": ("RetryPolicyLike",),
             "camora.interfaces.schedule": ("CatchUp", "Fire", "Overlap", "ScheduleRecord", "ScheduleStore", "Trigger"),
+            "camora.interfaces.types": ("Misfit", "OtherTypes", "TypeSupport"),
             "camora.interfaces.workers": ("Order", "RunningJob", "WorkerDirectory", "WorkerInfo"),
         },
     )

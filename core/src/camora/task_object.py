@@ -1,0 +1,64 @@
+"""Task classes whose fields another library makes: the payload is one object, converted as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from camora.errors import ConfigurationError
+from camora.interfaces.types import TypeSupport
+from camora.parameters import Parameter, Parameters, injected_of
+from camora.task import ITSELF
+
+if TYPE_CHECKING:
+    from camora.convert import Conversion
+
+__all__ = ["ObjectParameters"]
+
+
+class ObjectParameters(Parameters):
+    """Checks and converts the object itself, so that what its library checks about several fields is checked too."""
+
+    def __init__(self, task: str, kind: Any, conversion: Conversion, support: TypeSupport) -> None:
+        injected, optional = injected_of(kind, task)
+        super().__init__(task, {}, injected, optional, order=())
+        self._kind = kind
+        self._support = support
+        self._object = Parameter(
+            name="",
+            annotation=kind,
+            required=True,
+            plain=None,
+            structure=conversion.structurer(kind),
+            unstructure=conversion.unstructurer(kind),
+        )
+
+    def out(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, skip: int = 0) -> tuple[list[Any], dict[str, Any]]:
+        """The fields of an object that is made of these arguments, or is the only one of them. Raises `PayloadError`.
+
+        `skip` is not possible: an object is made at once.
+        """
+        if skip:
+            raise self._bad("a result of the step before cannot be a field of this class")
+        data = self._object.out(self._made(args, kwargs), self.task)
+        if not isinstance(data, dict):
+            found = type(data).__name__
+            raise ConfigurationError(
+                f"task {self.task!r}: {self._kind.__qualname__} travels as {found}; a payload is a mapping of fields"
+            )
+        return [], data
+
+    def into(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The object, made of the fields that came; raises `PayloadError`."""
+        if args:
+            raise self._bad(f"takes its fields by name, got {len(args)} by position")
+        return [self._object.into(dict(kwargs), self.task)], {}
+
+    def _made(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        given = [*args, *([kwargs[ITSELF]] if ITSELF in kwargs else [])]
+        if len(given) == 1 and len(args) + len(kwargs) == 1 and isinstance(given[0], self._kind):
+            return given[0]
+        try:
+            return self._support.make(self._kind, args, kwargs)
+        except Exception as error:  # noqa: BLE001 -- whatever another library raises for wrong arguments
+            raise self._object.refused(dict(kwargs), error, self.task) from None
