@@ -167,5 +167,5 @@ def test_the_text_shows_fixes_below_what_failed(camora: Run, folder: Path) -> No
     done = camora("doctor")
     assert done.returncode == 1
     assert "✗ app: " in done.stdout
-    assert "\n    → " in done.stdout
+    assert "\n  → " in done.stdout
     assert done.stdout.splitlines()[-1] == "1 failed"

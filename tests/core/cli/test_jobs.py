@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,45 @@ def test_pruning_where_it_is_not_possible_says_so(camora: Run) -> None:
     done = camora("job", "prune", "--older-than", "1x", "--yes", *APP)
     assert done.returncode == 2
     assert "--older-than: '1x' is no duration" in done.stderr
+
+
+def test_many_are_dispatched_from_a_file(camora: Run, folder: Path) -> None:
+    lines = [f'{{"x": {number}, "y": 1}}' if number % 2 else f"[{number}, 1]" for number in range(1200)]
+    (folder / "rows.jsonl").write_text("\n".join([*lines, "", ""]))
+    done = camora("dispatch", "add", "--from", "rows.jsonl", "--queue", "bulk", *APP)
+    assert (done.returncode, done.stdout) == (0, "1200 dispatched\n"), done.stderr
+    found = {row["queue"]: row["ready"] for row in data(camora, "queues")["queues"]}
+    assert found["bulk"] == 1200
+    assert data(camora, "dispatch", "add", "--from", "rows.jsonl") == {"dispatched": 1200, "task": "add"}
+
+
+def test_they_come_from_stdin_too(folder: Path) -> None:
+    command = [sys.executable, "-m", "camora", "dispatch", "add", "--from", "-", "--json", *APP]
+    done = subprocess.run(
+        command, cwd=folder, input='{"x": 1, "y": 2}\n[3, 4]\n', capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(done.stdout) == {"dispatched": 2, "task": "add"}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ("[1, 2]\n[1, 2\n", "line 2: is no JSON"),
+        ("[1, 2]\n\n7\n", "line 3: write an object"),
+        ('[1, 2]\n{"x": 1}\n', "line 2: add: y: is missing"),
+        ('{"x": 1, "y": "two"}', "line 1: add: y: expected int, got 'two'"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_dispatched(camora: Run, folder: Path, lines: str, text: str) -> None:
+    (folder / "rows.jsonl").write_text(lines)
+    done = camora("dispatch", "add", "--from", "rows.jsonl", *APP)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "nothing was dispatched" in done.stderr
+    assert all(row["ready"] == 0 for row in data(camora, "queues")["queues"])
+
+
+def test_what_does_not_go_with_a_file_is_refused(camora: Run, folder: Path) -> None:
+    assert "cannot be read: No such file" in camora("dispatch", "add", "--from", "nowhere", *APP).stderr
+    for words in (["1"], ["--wait"], ["--key", "k"], ["--job-id", "j"]):
+        assert camora("dispatch", "add", "--from", "rows.jsonl", *words, *APP).returncode == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from camora.cli.codes import DEFECT, FAILED, INTERRUPTED, MISTAKE, NOT_FOUND, OK
 from camora.cli.finding import find_app, import_app
 from camora.cli.options import AppOption, ConfigOption, JsonOption, ProfileOption, Where, YesOption
-from camora.cli.output import confirm, note, print_json, progress, say, stderr, stdout, table, waiting
+from camora.cli.output import confirm, item, note, print_json, progress, say, stderr, stdout, table, waiting
 from camora.masking import masked, masked_data
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "connection_of",
     "find_app",
     "import_app",
+    "item",
     "masked",
     "masked_data",
     "note",

@@ -23,6 +23,7 @@ from camora.cli.common import (
     run,
     say,
     table,
+    waiting,
 )
 from camora.cli.moments import exact, relative
 from camora.cli.payload import arguments_of, call_text, decoded
@@ -208,6 +209,7 @@ def purge(
         letters = (await connection_of(app)).broker.dead_letters
         return await letters.purge(queue=queue, ids=job_ids or None)
 
-    count = run(work, found)
+    with waiting(f"deleting {which} …"):
+        count = run(work, found)
     say(f"{count} deleted")
     return NOT_FOUND if count < len(job_ids) else OK

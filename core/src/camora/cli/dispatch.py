@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say
+from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say, waiting
 from camora.errors import ConfigurationError, ResultError
 from camora.options import DispatchOptions
 from camora.units import duration
@@ -26,6 +26,8 @@ __all__ = ["dispatch"]
 _ARGUMENTS = """name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'.
 What has no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position."""
 _KEY = "Idempotency key: while a job of the same key is unfinished, that one's id is the answer."
+_FROM = """Dispatch a job for each line of this file, "-" is stdin: a JSON object, or a JSON list, of arguments.
+Nothing is dispatched when a line is wrong."""
 _UNCHECKED = "Dispatch it although the app knows no such task; its arguments are checked where it runs."
 
 
@@ -40,13 +42,21 @@ def dispatch(
     priority: Annotated[int | None, Parameter(help="0 to 9, the largest first.")] = None,
     key: Annotated[str | None, Parameter(help=_KEY)] = None,
     job_id: Annotated[str | None, Parameter(help="Dispatch it under this id.")] = None,
+    rows: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True, help=_FROM)] = None,
     wait: Annotated[bool, Parameter(negative=(), show_default=False, help="Wait for the result and print it.")] = False,
     timeout: Annotated[str | None, Parameter(help="How long to wait at most: 30s, 5m; default: for ever.")] = None,
     unchecked: Annotated[bool, Parameter(negative=(), show_default=False, help=_UNCHECKED)] = False,
     as_json: JsonOption = False,
     where: Where = Where(),  # noqa: B008 -- frozen
 ) -> int:
-    """Dispatch a job and print its id; exits with 1 when it was waited for and did not succeed."""
+    """Dispatch a job and print its id, or one for each line of a file and print how many.
+
+    Exits with 1 when the job was waited for and did not succeed.
+    """
+    if rows is not None and (arguments or wait or key or job_id):
+        raise ConfigurationError(
+            "--from: arguments come from its lines; ARGUMENTS, --wait, --key and --job-id are for one"
+        )
     given = {"delay": delay, "eta": eta, "expires": expires, "queue": queue, "priority": priority, "key": key}
     options = _options({**given, "job_id": job_id})
     longest = _seconds("--timeout", timeout)
@@ -57,6 +67,8 @@ def dispatch(
             "processes share, for example  sqlite:///camora.db  (camora-sql)"
         )
     known = _known(app, task, unchecked=unchecked)
+    if rows is not None:
+        return _many(app, known or task, options, rows, as_json=as_json)
     args, kwargs = _arguments(arguments, known)
 
     async def work(app: Camora) -> int:
@@ -72,11 +84,27 @@ def dispatch(
     return run(work, app)
 
 
+def _many(app: Camora, task: Any, options: dict[str, Any], source: str, *, as_json: bool) -> int:
+    from camora.cli.rows import Rows, opened
+
+    with opened(source) as file:
+        call = app._signature(task, (), {}).options(**options)  # noqa: SLF001 -- one unit with the app
+        rows = Rows(app, call, file, source)
+        count = rows.check()
+        run(lambda _: rows.dispatch(count), app)
+    if as_json:
+        print_json({"dispatched": count, "task": call.task.name})
+    else:
+        say(f"{count} dispatched")
+    return OK
+
+
 async def _outcome(job: Job[Any], timeout: float | None, *, as_json: bool) -> int:
     error = ""
     value: Any = None
     try:
-        value = await job.result(timeout)
+        with waiting(f"waiting for {job.id} …"):
+            value = await job.result(timeout)
     except ResultError as found:
         error = str(found)
     if as_json:

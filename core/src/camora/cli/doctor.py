@@ -14,7 +14,7 @@ import attrs
 from cyclopts import Parameter
 
 from camora.cli.codes import FAILED, OK
-from camora.cli.common import JsonOption, Where, print_json, say, waiting
+from camora.cli.common import JsonOption, Where, item, print_json, say, waiting
 from camora.cli.examining import Examiner
 from camora.errors import CamoraError, ConfigurationError
 from camora.masking import masked_error
@@ -75,12 +75,9 @@ def _summary(found: Sequence[Finding]) -> str:
 
 def _show(finding: Finding) -> None:
     sign, style = _SIGNS[finding.state]
-    lines = finding.text.splitlines() or [""]
-    say(f"{sign} {finding.name}: {lines[0]}", style=style if finding.state != "ok" else None)
-    for line in lines[1:]:
-        say(f"    {line}")
+    item(sign, f"{finding.name}: {finding.text}", style=style)
     if finding.fix:
-        say(f"    → {finding.fix}")
+        item("→", finding.fix, style=style, indent=2)
 
 
 def _findings(where: Where, timeout: float | None) -> Iterator[Finding]:

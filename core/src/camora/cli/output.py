@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["confirm", "note", "print_json", "progress", "say", "stderr", "stdout", "table", "waiting"]
+__all__ = ["confirm", "item", "note", "print_json", "progress", "say", "stderr", "stdout", "table", "waiting"]
 
 
 def stdout() -> Console:
     """A rich console on stdout, for answers."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # What goes to a file or another program is not wrapped, unless somebody says how wide it is to be.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
 
 
 def stderr() -> Console:
@@ -36,6 +39,22 @@ def stderr() -> Console:
 def say(text: str, *, style: str | None = None) -> None:
     """Print a line of the answer; the text is taken literally."""
     stdout().print(masked(text), style=style, markup=False)
+
+
+def item(sign: str, text: str, *, style: str | None = None, indent: int = 0) -> None:
+    """Print a line of the answer behind a sign; where it is wrapped, it goes on below its beginning."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not sys.stdout.isatty():
+        below = "\n" + " " * (indent + len(sign) + 1)
+        say(f"{' ' * indent}{sign} {below.join(text.splitlines())}")
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(" " * indent + sign, style=style or ""), Text(masked(text)))
+    stdout().print(grid)
 
 
 def note(text: str) -> None:

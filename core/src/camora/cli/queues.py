@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 
-from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table
+from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -76,6 +76,7 @@ def purge(queue: _Queue, /, *, yes: YesOption = False, where: Where = Where()) -
     if not confirm(f"Delete all waiting jobs of {queue!r} for good?", yes=yes):
         say("nothing was deleted")
         return OK
-    count = run(lambda app: app.queue_control.purge(queue), found)
+    with waiting(f"deleting the waiting jobs of {queue} …"):
+        count = run(lambda app: app.queue_control.purge(queue), found)
     say(f"{queue}: {count} deleted")
     return OK

@@ -8,7 +8,7 @@ import attrs
 from cyclopts import Parameter
 
 from camora.cli.codes import NOT_FOUND, OK
-from camora.cli.common import JsonOption, Where, print_json, run, say
+from camora.cli.common import JsonOption, Where, item, print_json, run, say
 from camora.cli.facts import gather
 from camora.cli.reasons import reasons
 
@@ -31,7 +31,7 @@ def why(
     else:
         say(f"{task or 'job'} {job_id}", style="bold")
         for reason in found:
-            say(f"  • {reason.text}")
+            item("•", reason.text, indent=2)
             if reason.fix:
-                say(f"    → {reason.fix}", style="green")
+                item("→", reason.fix, style="green", indent=4)
     return NOT_FOUND if found[0].code == "unknown" else OK
