@@ -395,7 +395,11 @@ class Structuring:
                 values[name] = value
             else:
                 missing = missing or field.default is attrs.NOTHING
+        known = len(self.problems)
         made = WRONG if missing else self.made(cls, values, given, path)
+        if any(problem.unknown for problem in self.problems[before:known]):
+            # A misspelt key explains why the others alone do not make a whole.
+            self.problems[known:] = [problem for problem in self.problems[known:] if problem.path != path]
         return WRONG if len(self.problems) > before else made
 
     def _field(self, field: attrs.Attribute[Any], kind: Any, given: Any, path: KeyPath) -> Any:

@@ -160,12 +160,13 @@ class _Reading:
             given = self._given(name)
             if given is WRONG:
                 continue
-            fields = {key for cls in classes for key in settings_fields(cls)}
-            found[name] = {
-                cls: self._source.table(cls, given, (name,), also=fields if index == 0 else None)
-                for index, cls in enumerate(classes)
-                if name in self._source.data or not _needs(cls)
-            }
+            found[name] = {}
+            for index, cls in enumerate(classes):
+                # Several plugins may share a table: each reads its own keys, and the first one notes unknown ones.
+                others = {key for other in classes for key in settings_fields(other)} - {*settings_fields(cls)}
+                if name in self._source.data or not _needs(cls):
+                    also = others if index == 0 else None
+                    found[name][cls] = self._source.table(cls, given, (name,), also=also)
         return found
 
     def _backend_keys(self, section: str) -> set[str] | None:

@@ -124,10 +124,9 @@ class _Tables:
     def _schedule(self) -> Schema:
         found = self._table([ScheduleSection])
         triggers = self._catalog.items["camora_triggers"]
-        for name in ("cron", "every", "calendar"):
-            tables = [self._table([triggers[name].settings])] if name in triggers and triggers[name].settings else []
-            alone = {"cron": [schema_of_type(str)], "every": [schema_of_type(Duration)], "calendar": []}[name]
-            _replace(found, name, {"anyOf": [*alone, *tables]})
+        calendar, parts = self._table([triggers["calendar"].settings]), self._table([triggers["every"].settings])
+        _replace(found, "calendar", calendar)
+        _replace(found, "every", {"anyOf": [schema_of_type(Duration), parts]})
         chosen: Schema = {"type": "object", "properties": {"use": one_of(names=triggers)}}
         _replace(found, "trigger", chosen if self._partial else {**chosen, "required": ["use"]})
         return found

@@ -149,7 +149,7 @@ class ScheduleSection:
     """Its arguments by name."""
     cron: str | None = None
     """A cron expression, such as "0 9 * * 1-5"."""
-    every: Duration | Mapping[str, Any] | None = None
+    every: Any = None
     """An interval, such as "5m", or a table of its parts."""
     calendar: Mapping[str, Any] | None = None
     """Sets of seconds, minutes, hours, days, weekdays, months."""
