@@ -11,6 +11,7 @@ import binascii
 import enum
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -21,10 +22,12 @@ from uuid import UUID
 from cattrs import Converter
 from cattrs.cols import is_namedtuple
 from cattrs.errors import StructureHandlerNotFoundError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from camora.explaining import Placed, misfitting
 from camora.interfaces.types import Misfit, TypeSupport
 
-__all__ = ["Conversion", "explain"]
+__all__ = ["Conversion"]
 
 Hook = Callable[[Any], Any]
 _PLAIN: dict[type, str] = {int: "int", str: "str", bool: "bool", float: "float"}
@@ -145,6 +148,8 @@ class Conversion:
         self.converter.register_unstructure_hook_factory(_is_rich_union, self._unstructure_union)
         self.converter.register_structure_hook_factory(_is_mapping, self._structure_mapping)
         self.converter.register_unstructure_hook_factory(_is_mapping, self._unstructure_mapping)
+        self.converter.register_structure_hook_factory(_is_deferred_dataclass, self._structure_dataclass)
+        self.converter.register_unstructure_hook_factory(_is_deferred_dataclass, self._unstructure_dataclass)
         self.converter.register_structure_hook_factory(is_namedtuple, self._structure_namedtuple)
         self.converter.register_unstructure_hook_factory(is_namedtuple, self._unstructure_namedtuple)
         self.converter.register_structure_hook_factory(_is_sequence, self._structure_sequence)
@@ -267,12 +272,27 @@ class Conversion:
                 try:
                     made[key_hook(key) if key_hook else key] = value_hook(item) if value_hook else item
                 except Exception as error:
-                    raise _Placed(f"[{key!r}]", error) from error
+                    raise Placed(f"[{key!r}]", error) from error
             return make(made) if make is not dict else made
 
         return structure
 
-    # cattrs reads a named tuple's annotations unresolved, so those that are text (PEP 563) would not be understood.
+    # Where annotations are text (PEP 563), cattrs reads a named tuple's as they are, and a dataclass's without what
+    # `Annotated` adds to them.
+
+    def _structure_dataclass(self, kind: Any) -> Callable[[Any, Any], Any]:
+        def hook(annotation: Any) -> Any:
+            return override(struct_hook=lambda value, _: self.converter.structure(value, annotation))
+
+        return make_dict_structure_fn(
+            kind, self.converter, _cattrs_forbid_extra_keys=True, **_by_annotated_field(kind, hook)
+        )
+
+    def _unstructure_dataclass(self, kind: Any) -> Hook:
+        def hook(annotation: Any) -> Any:
+            return override(unstruct_hook=lambda value: self.converter.unstructure(value, annotation))
+
+        return make_dict_unstructure_fn(kind, self.converter, **_by_annotated_field(kind, hook))
 
     def _structure_namedtuple(self, kind: Any) -> Callable[[Any, Any], Any]:
         hints = get_type_hints(kind, include_extras=True)
@@ -317,10 +337,25 @@ class Conversion:
                 for index, item in enumerate(value):  # noqa: B007 -- the index is for the error
                     made.append(hook(item))
             except Exception as error:
-                raise _Placed(f"[{index}]", error) from error
+                raise Placed(f"[{index}]", error) from error
             return make(made)
 
         return structure
+
+
+def _is_deferred_dataclass(kind: Any) -> bool:
+    if not isinstance(kind, type) or not is_dataclass(kind) or not any(isinstance(f.type, str) for f in fields(kind)):
+        return False
+    try:
+        return bool(_by_annotated_field(kind, lambda annotation: annotation))
+    except NameError:  # the error is better when somebody asks for a hook
+        return False
+
+
+def _by_annotated_field(kind: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
+    """By field, for those whose annotation says more than a type."""
+    hints, full = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    return {field.name: make(full[field.name]) for field in fields(kind) if full[field.name] != hints[field.name]}
 
 
 def _place(hook: Hook, items: Iterable[tuple[Any, Any]]) -> None:
@@ -329,7 +364,7 @@ def _place(hook: Hook, items: Iterable[tuple[Any, Any]]) -> None:
         try:
             hook(item)
         except Misfit as error:
-            raise _Placed(f"[{place}]", error) from error
+            raise Placed(f"[{place}]", error) from error
 
 
 def _no_data(kind: Any) -> Any:
@@ -379,60 +414,7 @@ class _Others:
             hook = self._conversion.structurer(annotation)
         except StructureHandlerNotFoundError as error:
             raise TypeError(str(error)) from error
-        return _misfitting(hook) if hook is not None else lambda value: value
+        return misfitting(hook) if hook is not None else lambda value: value
 
     def unstructurer(self, annotation: Any) -> Hook:
-        return _misfitting(self._conversion.unstructurer(annotation))
-
-
-def _misfitting(hook: Hook) -> Hook:
-    def convert(value: Any) -> Any:
-        try:
-            return hook(value)
-        except Misfit:
-            raise
-        except Exception as error:  # whatever a hook raises means that the value does not fit
-            raise Misfit([explain(error, "")]) from error
-
-    return convert
-
-
-class _Placed(Exception):
-    def __init__(self, place: str, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.place = place
-        self.cause = cause
-
-
-def _said(path: str, why: str) -> str:
-    return ": ".join(filter(None, (path.removeprefix("."), why)))
-
-
-def explain(error: BaseException, path: str) -> tuple[str, str]:
-    """The first place in `path` that a structuring error is about, and what is wrong there."""
-    if isinstance(error, _Placed):
-        return explain(error.cause, f"{path}{error.place}")
-    if isinstance(error, Misfit):
-        (spot, why), *more = error.places
-        return f"{path}{spot}", "; ".join([why, *(_said(f"{path}{spot}", why) for spot, why in more)])
-    from cattrs.errors import (
-        AttributeValidationNote,
-        BaseValidationError,
-        ForbiddenExtraKeysError,
-    )
-
-    if isinstance(error, BaseValidationError):
-        inner = error.exceptions[0]
-        for note in getattr(inner, "__notes__", ()):
-            if isinstance(note, AttributeValidationNote):
-                return explain(inner, f"{path}.{note.name}")
-            if hasattr(note, "index"):
-                return explain(inner, f"{path}[{note.index!r}]")
-        return explain(inner, path)
-    if isinstance(error, ForbiddenExtraKeysError):
-        return path, f"has unknown fields {', '.join(sorted(map(repr, error.extra_fields)))}"
-    if isinstance(error, KeyError):
-        return path if path.endswith(f".{error.args[0]}") else f"{path}.{error.args[0]}", "is missing"
-    if isinstance(error, RecursionError):
-        return path, "is nested too deeply"
-    return path, str(error) or type(error).__name__
+        return misfitting(self._conversion.unstructurer(annotation))

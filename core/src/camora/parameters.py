@@ -58,7 +58,7 @@ class Parameter:
 
     def refused(self, value: Any, error: BaseException, task: str) -> PayloadError:
         """The error for a value that does not fit."""
-        from camora.convert import explain
+        from camora.explaining import explain
 
         path, why = explain(error, self.name)
         path = path.removeprefix(".")  # of an object that has no name, but fields
