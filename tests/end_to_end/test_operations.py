@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import psutil
 import pytest
 from camora import Camora
 from camora.testing.ledger import audit
-from processes import WorkerProcess, pid_of, started, until, workers
+from processes import APPS, WorkerProcess, pid_of, started, until, workers
 
 Start = Callable[..., WorkerProcess]
 
@@ -124,7 +128,7 @@ def write_app(folder: Path, answer: str) -> None:
         f"""
 import asyncio, os
 from pathlib import Path
-from camora import Camora, every
+from camora import Camora, Context, every
 
 app = Camora(os.environ["SHOP_BROKER"])
 
@@ -139,7 +143,11 @@ async def hold(name: str) -> str:
         await asyncio.sleep(0.01)
     return "{answer}"
 
-app.schedule("pulse", answer.s(), every(seconds=1))
+@app.task(name="pulse")
+async def pulse(ctx: Context) -> None:
+    Path(f"pulse-{{ctx.id}}").touch(exist_ok=False)
+
+app.schedule("pulse", pulse.s(), every(seconds=1))
 """
     )
 
@@ -227,6 +235,71 @@ async def test_the_settings_are_files_of_the_app_too(run: Start, tmp_path: Path)
     (tmp_path / "camora.toml").write_text(settings)
     worker.ready(4)
     assert "Traceback" not in worker.text()
+
+
+# Schedules, and a terminal of one's own
+
+
+async def test_dev_runs_schedules_and_starts_over(run: Start, app: Camora, tmp_path: Path) -> None:
+    write_app(tmp_path, "old")
+    terminal = run("dev", "tasks:app").ready()
+    terminal.wait_for("fires the schedules")
+    terminal.wait_for("watching")
+    await asyncio.to_thread(until, lambda: len(pulses(tmp_path)) >= 2, "two jobs of the schedule")
+    write_app(tmp_path, "new")
+    terminal.wait_for("tasks.py changed, starting over")
+    terminal.ready(2)
+    terminal.wait_for("fires the schedules", 2)
+    assert await (await app.dispatch("answer")).result(30) == "new"
+    terminal.signal(signal.SIGINT)
+    assert terminal.end() == 0
+    assert "Traceback" not in terminal.text()
+
+
+async def test_of_several_processes_one_runs_the_schedules(run: Start, tmp_path: Path) -> None:
+    write_app(tmp_path, "x")
+    worker = run("worker", "tasks:app", "--scheduler", "--processes", "2").ready(2)
+    await asyncio.to_thread(until, lambda: len(pulses(tmp_path)) >= 3, "three jobs of the schedule")
+    worker.signal(signal.SIGTERM)
+    assert worker.end() == 0
+    assert worker.text().count("fires the schedules") == 1
+    # The stop of the worker stops the schedules: no signal is heard twice, or not at all.
+    assert worker.text().count("stopped; it settled") == 2
+    assert "scheduler-" in worker.wait_for("stopped; it sent")
+
+
+async def test_schedules_that_nobody_keeps_end_the_worker_with_a_reason(run: Start, tmp_path: Path) -> None:
+    write_app(tmp_path, "x")
+    text = (tmp_path / "tasks.py").read_text()
+    text += "\ntype(app.broker).own_schedules = lambda self: None\n"
+    (tmp_path / "tasks.py").write_text(
+        text.replace('Camora(os.environ["SHOP_BROKER"])', 'Camora("memory://", results=False)')
+    )
+    worker = run("worker", "tasks:app", "--scheduler")
+    assert worker.end() == 2
+    assert "nor the result backend keeps schedules" in worker.text()
+    assert "Traceback" not in worker.text()
+    # Where none are declared, the work is what matters.
+    (tmp_path / "tasks.py").write_text((tmp_path / "tasks.py").read_text().replace("app.schedule(", "print("))
+    worker = run("worker", "tasks:app", "--scheduler").ready()
+    worker.wait_for("no schedules are run")
+    worker.signal(signal.SIGINT)
+    assert worker.end() == 0
+
+
+def pulses(folder: Path) -> list[Path]:
+    return list(folder.glob("pulse-*"))
+
+
+# Queues
+
+
+async def test_a_queue_that_looks_misspelt_is_hinted_at(start: Start) -> None:
+    worker = start("--queues", "defualt,default").ready()
+    worker.wait_for("no task of this app is in queue 'defualt'; did you mean 'default'?")
+    impossible = start("--queues", "q" * 300)
+    assert impossible.end() == 2
+    assert "Traceback" not in impossible.text()
 
 
 # Health
@@ -330,6 +403,152 @@ async def test_an_address_that_is_taken_is_a_mistake(start: Start) -> None:
     assert second.end() == 2
     assert f"health address '{address}': cannot listen there" in second.text()
     assert "Traceback" not in second.text()
+
+
+# The directory of workers
+
+
+class Answer:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def data(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def camora(tmp_path: Path, url: str) -> Command:
+    """Runs a command of the command line, as a user does, beside the workers."""
+
+    def run(*arguments: str) -> Answer:
+        done = subprocess.run(
+            [sys.executable, "-m", "camora", *arguments, "--app", "shop:app"],
+            cwd=APPS,
+            env={**os.environ, "SHOP_FOLDER": str(tmp_path), "SHOP_BROKER": url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Answer(done)
+
+    return run
+
+
+def listed(camora: Command) -> dict[str, Any]:
+    return {info["name"]: info for info in camora("workers", "list", "--json").data()["workers"]}
+
+
+async def until_listed(camora: Command, count: int) -> dict[str, Any]:
+    await asyncio.to_thread(until, lambda: len(listed(camora)) == count, f"{count} workers in the list")
+    return listed(camora)
+
+
+async def test_workers_are_listed_with_what_they_do(start: Start, app: Camora, tmp_path: Path, camora: Command) -> None:
+    assert camora("workers").out.strip() == "no worker has reported in the last 15 seconds"
+    supervisor = start("--processes", "2", "--concurrency", "7", "--queues", "default,mail").ready(2)
+    job = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    found = await until_listed(camora, 2)
+    pids = {child.pid for child in psutil.Process(supervisor.process.pid).children()}
+    assert {info["pid"] for info in found.values()} == pids
+    for info in found.values():
+        assert info["host"] == socket.gethostname()
+        assert (info["app"], info["queues"], info["concurrency"]) == ("shop:app", ["default", "mail"], 7)
+        assert info["state"] == "running"
+        assert info["memory"] > 10_000_000
+        assert info["started"] <= info["seen"]
+    runs = {info["pid"]: info["running"] for info in found.values()}
+
+    def told() -> bool:
+        runs.update({info["pid"]: info["running"] for info in listed(camora).values()})
+        return bool(runs[pid_of(tmp_path, "a")])
+
+    await asyncio.to_thread(until, told, "the job in the list")
+    assert [(run["id"], run["task"], run["queue"]) for run in runs.pop(pid_of(tmp_path, "a"))] == [
+        (job.id, "hold", "default")
+    ]
+    assert list(runs.values()) == [[]]
+    text = camora("workers").out
+    assert all(name in text for name in found)
+    assert job.id in text
+    (tmp_path / "release-a").touch()
+    await job.result(30)
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.end() == 0
+    assert listed(camora) == {}
+
+
+async def test_a_quiet_worker_takes_nothing_until_it_is_told(
+    start: Start, app: Camora, tmp_path: Path, camora: Command
+) -> None:
+    worker = start("--health", "127.0.0.1:0").ready()
+    seen = Seen(worker)
+    running = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    [name] = await until_listed(camora, 1)
+    assert camora("workers", "quiet", name[:-3], "--json").data() == {"order": "quiet", "workers": [name]}
+    worker.wait_for(f"{name} is quiet")
+    await seen.until(live=True, ready=False, reason="it was told to take nothing more")
+    assert listed(camora)[name]["state"] == "quiet"
+    waiting = await app.dispatch("work", number=5)
+    (tmp_path / "release-a").touch()
+    assert await running.result(30) == str(worker.process.pid)
+    assert str(await waiting.status()) == "queued"
+    resumed = camora("workers", "resume", "--all")
+    assert (resumed.code, resumed.out.partition(":")[0]) == (0, name)
+    assert await waiting.result(30) == 5
+    await seen.until(live=True, ready=True)
+
+
+async def test_a_worker_that_is_told_to_stop_finishes_and_is_not_replaced(
+    start: Start, app: Camora, tmp_path: Path, camora: Command
+) -> None:
+    supervisor = start("--processes", "2").ready(2)
+    running = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    pid = pid_of(tmp_path, "a")
+    found = await until_listed(camora, 2)
+    [name] = [name for name, info in found.items() if info["pid"] == pid]
+    assert camora("workers", "stop", name).code == 0
+    supervisor.wait_for(f"{name} was ordered to stop")
+    (tmp_path / "release-a").touch()
+    assert await running.result(30) == str(pid)
+    supervisor.wait_for("was ordered to stop, and is not replaced")
+    assert list(await until_listed(camora, 1)) == [other for other in found if other != name]
+    assert await (await app.dispatch("work", number=1)).result(30) == 1
+    assert camora("workers", "stop", "--all").code == 0
+    assert supervisor.end() == 0
+    assert listed(camora) == {}
+
+
+async def test_a_dead_worker_is_forgotten(start: Start, camora: Command) -> None:
+    dead, alive = start().ready(), start().ready()
+    await until_listed(camora, 2)
+    dead.process.kill()
+    [last] = (await until_listed(camora, 1)).values()
+    assert last["pid"] == alive.process.pid
+
+
+async def test_workers_that_there_are_not_are_named(start: Start, camora: Command) -> None:
+    nobody = camora("workers", "stop", "nobody")
+    assert nobody.code == 3
+    assert "there is no worker 'nobody'; camora workers lists them" in nobody.err
+    start("--processes", "2").ready(2)
+    found = await until_listed(camora, 2)
+    unclear = camora("workers", "quiet", socket.gethostname())
+    assert unclear.code == 3
+    assert all(name in unclear.err for name in found)
+    assert {info["state"] for info in listed(camora).values()} == {"running"}
+    neither = camora("workers", "stop")
+    assert neither.code == 2
+    assert "name the workers (camora workers lists them), or say --all" in neither.err
 
 
 # Signals

@@ -27,74 +27,78 @@ _All = Annotated[
 ]
 
 
+_NOBODY = "no worker has reported in the last 15 seconds"
+_COLUMNS = ("worker", "state", "queues", "jobs", "cpu", "memory", "polled", "up")
+_NUMBERS = ("jobs", "cpu", "memory", "polled", "up")
+
+
 @app.default
 @app.command(name="list")
 def list_workers(*, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008 -- frozen
-    """List the workers that have reported in the last 15 seconds, with what they run."""
+    """List the workers and schedulers that have reported in the last 15 seconds, and the jobs that they run."""
     found = run(_infos, where.find())
     if as_json:
         print_json({"workers": [msgspec.to_builtins(info) for info in found]})
     elif not found:
-        say("no worker has reported in the last 15 seconds")
+        say(_NOBODY)
     else:
-        columns = [
-            "worker",
-            "app",
-            "queues",
-            "state",
-            "busy",
-            "settled",
-            "cpu",
-            "memory",
-            "polled",
-            "up",
-            "longest job",
-        ]
         now = datetime.now(UTC).timestamp() * 1000
-        table(columns, [_row(info, now) for info in found], right=["busy", "settled", "cpu", "memory", "polled", "up"])
+        table(list(_COLUMNS), [_row(info, now) for info in found], right=_NUMBERS)
+        running = sorted(((job, info) for info in found for job in info.running), key=lambda pair: pair[0].since)
+        if running:
+            say("")
+            rows = [[job.id, job.task, job.queue, _ago(job.since, now), info.name] for job, info in running]
+            table(["running job", "task", "queue", "for", "worker"], rows, right=["for"])
     return OK
 
 
 @app.command
-def quiet(*names: _Names, all_: _All = False, where: Where = Where()) -> int:  # noqa: B008
+def quiet(*names: _Names, all_: _All = False, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008
     """Let workers take nothing more; what runs goes on."""
-    return _order(names, "quiet", everybody=all_, where=where)
+    return _order(names, "quiet", everybody=all_, as_json=as_json, where=where)
 
 
 @app.command
-def resume(*names: _Names, all_: _All = False, where: Where = Where()) -> int:  # noqa: B008
+def resume(*names: _Names, all_: _All = False, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008
     """Let quiet workers take jobs again."""
-    return _order(names, "resume", everybody=all_, where=where)
+    return _order(names, "resume", everybody=all_, as_json=as_json, where=where)
 
 
 @app.command
-def stop(*names: _Names, all_: _All = False, where: Where = Where()) -> int:  # noqa: B008
-    """Let workers finish what runs and end; a supervisor does not replace them."""
-    return _order(names, "stop", everybody=all_, where=where)
+def stop(*names: _Names, all_: _All = False, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008
+    """Let workers finish what runs and end; nobody replaces them."""
+    return _order(names, "stop", everybody=all_, as_json=as_json, where=where)
 
 
-def _order(names: Sequence[str], order: Order, *, everybody: bool, where: Where) -> int:
+def _order(names: Sequence[str], order: Order, *, everybody: bool, as_json: bool, where: Where) -> int:
     if bool(names) == everybody:
         raise ConfigurationError(f"camora workers {order}: name the workers (camora workers lists them), or say --all")
+    told: list[str] = []
 
     async def work(app: Camora) -> int:
         async with _directory(app) as directory:
             chosen, code = _chosen(names, [info.name for info in await directory.list()], everybody=everybody)
             for name in chosen:
                 if await directory.order(name, order):
-                    say(f"{name}: told to {_SPOKEN[order]}; it hears it with its next report, within 5 seconds")
+                    told.append(name)
                 else:
                     note(f"{name} has gone")
                     code = NOT_FOUND
             return code
 
-    return run(work, where.find())
+    code = run(work, where.find())
+    if as_json:
+        print_json({"order": order, "workers": told})
+    else:
+        for name in told:
+            say(f"{name}: told to {_SPOKEN[order]}; it hears it with its next report, within 5 seconds")
+    return code
 
 
 def _chosen(names: Sequence[str], known: Sequence[str], *, everybody: bool) -> tuple[list[str], int]:
     if everybody:
         if not known:
-            note("no worker has reported in the last 15 seconds")
+            note(_NOBODY)
         return list(known), OK
     chosen, code = [], OK
     for name in names:
@@ -140,19 +144,17 @@ async def _directory(app: Camora) -> AsyncIterator[WorkerDirectory]:
 
 
 def _row(info: WorkerInfo, now: float) -> list[Any]:
-    longest = info.running[0] if info.running else None
+    if info.kind != "worker":
+        return [info.name, info.state, "·", "·", "·", "·", _ago(info.polled, now), _ago(info.started, now)]
     return [
         info.name,
-        info.app or "·",
-        ", ".join(info.queues) or "·",
         info.state,
+        ", ".join(info.queues),
         f"{info.busy}/{info.concurrency}",
-        info.settled,
         f"{info.cpu:.0%}",
         f"{info.memory / 1_000_000:.0f} MB",
         _ago(info.polled, now),
         _ago(info.started, now),
-        "·" if longest is None else f"{longest.task} {longest.id} {_ago(longest.since, now)}",
     ]
 
 

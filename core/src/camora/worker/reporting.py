@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import attrs
@@ -67,21 +67,25 @@ class Reporter:
         self._cpu_spent, self._cpu_read = time.process_time(), time.monotonic()
 
     async def report(self) -> None:
-        """Report once, and obey what was ordered."""
+        """Report, obey what was ordered, and report what came of it."""
+        while orders := await self._report():
+            for order in orders:
+                self._obey(order)
+
+    async def _report(self) -> Sequence[Order]:
         if not self._kept:
-            return
+            return ()
         try:
             async with asyncio.timeout(_PATIENCE):
                 directory = await self._open()
-                orders = [] if directory is None else await directory.report(self._now(), ttl=TTL)
+                orders = () if directory is None else await directory.report(self._now(), ttl=TTL)
         except Exception as error:  # noqa: BLE001 -- whatever a directory does, the work goes on
             self._tell_failure(error)
-            return
+            return ()
         if self._failed:
             self._failed = False
             self._logger.info("the directory of workers is back")
-        for order in orders:
-            self._obey(order)
+        return orders
 
     async def _open(self) -> WorkerDirectory | None:
         if self._directory is None:

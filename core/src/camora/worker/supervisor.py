@@ -280,7 +280,7 @@ class WorkerProcesses:
         with self._lock:
             self._children.remove(child)
         child.ended()
-        if child.leaving and code:
+        if child.leaving and code not in (0, EXIT_DISMISSED):
             self._logger.warning("%s, which was to be replaced, %s", child, _ended(code))
         return code
 

@@ -248,6 +248,7 @@ class Worker:
                 self.resume()
             case "stop":
                 self._parts.logger.info("worker %s was ordered to stop", self.name)
+                self._stopping()
                 self._end(Ending.DISMISSED)
 
     def _end(self, ending: Ending) -> None:
