@@ -82,15 +82,22 @@ def _trigger(source: Source, catalog: Catalog, table: Mapping[str, Any], path: K
         return source.note(path, f"expected one of {', '.join(_TRIGGERS)}, found {found}")
     [name] = given
     tz = _zone(source, table.get("tz"), (*path, "tz"))
-    if table[name] is WRONG or tz is WRONG:
+    if table[name] is WRONG:
+        return WRONG
+    if tz is WRONG:
+        _of_kind(source, catalog, name, table[name], "UTC", (*path, name))  # for what else is wrong
         return WRONG
     if name == "every" and tz is not None:
         return source.note((*path, "tz"), "every counts elapsed time, which no time zone changes: leave tz out")
+    return _of_kind(source, catalog, name, table[name], tz, (*path, name))
+
+
+def _of_kind(source: Source, catalog: Catalog, name: str, value: Any, tz: str | None, path: KeyPath) -> Any:
     if name == "trigger":
-        return _of_plugin(source, catalog, table[name], (*path, name))
+        return _of_plugin(source, catalog, value, path)
     if name == "at":
-        return _once(source, catalog, table[name], tz, (*path, name))
-    return _of_core(source, catalog, name, table[name], tz, (*path, name))
+        return _once(source, catalog, value, tz, path)
+    return _of_core(source, catalog, name, value, tz, path)
 
 
 def _of_core(source: Source, catalog: Catalog, name: str, value: Any, tz: str | None, path: KeyPath) -> Any:
@@ -113,7 +120,8 @@ def _zone(source: Source, given: Any, path: KeyPath) -> Any:
     try:
         zone_named(given)
     except ValueError as error:
-        return source.note(path, source.told(error, path))
+        text = source.told(error, path).removeprefix(f"tz={given!r}: ")
+        return source.note(path, text.replace("no such time zone", f"no time zone {given!r}", 1))
     return given
 
 
