@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.errors import BrokerUnavailable, DispatchUncertain, EncodeError
@@ -22,6 +22,7 @@ from camora_sql.dead_letters import SqlDeadLetters
 from camora_sql.errors import CommitUnclear
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
+from camora_sql.opening import begin_epoch
 from camora_sql.publishing import publish
 from camora_sql.queues import SqlQueues
 from camora_sql.results import SqlResultBackend
@@ -53,6 +54,7 @@ class SqlBroker(Broker):
         cancel=Support.NATIVE,
         atomic_settle=Support.NATIVE,
         leases=Support.NATIVE,
+        transactions=Support.NATIVE,
         shared=Support.NATIVE,
         durable=Support.NATIVE,
         # SQLite's own limit is 10^9 bytes for a row.
@@ -98,6 +100,15 @@ class SqlBroker(Broker):
         except (OverflowError, UnicodeError) as error:
             raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
 
+    async def publish_within(self, connection: Any, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        """In the caller's transaction, on a connection or session of SQLAlchemy's to this very database."""
+        if not envelopes:
+            return []
+        # Imported where it is used: SQLAlchemy's ORM comes with it.
+        from camora_sql.joining import publish_within
+
+        return await publish_within(self._store, connection, envelopes)
+
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer over this broker's connection."""
         if len(set(settings.queues)) > _MANY_QUEUES:
@@ -105,6 +116,7 @@ class SqlBroker(Broker):
                 f"{len(settings.queues)} queues are too many for one consumer (at most {_MANY_QUEUES}); "
                 "start more workers, each with some of them"
             )
+        await self._link.run(lambda session: begin_epoch(session, self._store))
         return SqlConsumer(self._link, settings)
 
     def twin(self) -> Self:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from camora.errors import ConfigurationError
+import contextlib
+
+from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql import statements
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store
 
-__all__ = ["prepare"]
+__all__ = ["begin_epoch", "newer", "prepare"]
 
 _EPOCH = "lease_epoch"
+_SHORT = 0.1
+"""Seconds for what can be done later, too."""
 
 
 def prepare(session: Session, store: Store) -> None:
@@ -29,9 +33,20 @@ def prepare(session: Session, store: Store) -> None:
         from camora_sql.migrating import migrate
 
         migrate(session, store)
+    with contextlib.suppress(BrokerUnavailable):
+        # Not waited for: a program that holds a transaction of its own, and only publishes, has no use for it.
+        begin_epoch(session, store, patience=_SHORT)
+
+
+def begin_epoch(session: Session, store: Store, *, patience: float | None = None) -> None:
+    """End what is left of the time before this machine was started, if nobody has: leases, slots, workers.
+
+    Whoever lends out must have done it. Raises `BrokerUnavailable` when others write for longer than `patience`
+    seconds.
+    """
     epoch = store.dialect.lease_epoch()
     if epoch and session.read(_epoch) != epoch:
-        session.write(lambda session: _begin_epoch(session, store, epoch))
+        session.write(lambda session: _begin(session, store, epoch), patience=patience)
 
 
 def _epoch(session: Session) -> str | None:
@@ -39,7 +54,7 @@ def _epoch(session: Session) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-def _begin_epoch(session: Session, store: Store, epoch: str) -> None:
+def _begin(session: Session, store: Store, epoch: str) -> None:
     if _epoch(session) == epoch:
         return  # another process was quicker
     # Imported only where there is something to do, as above.

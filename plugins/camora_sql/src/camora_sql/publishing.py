@@ -8,14 +8,14 @@ from typing import Any
 from camora.message import Envelope
 
 from camora_sql import statements
+from camora_sql.runner import Runner
 from camora_sql.schema import State
-from camora_sql.session import Session
 from camora_sql.store import Store
 
 __all__ = ["end_keys", "publish"]
 
 
-def publish(session: Session, store: Store, envelopes: Sequence[Envelope]) -> list[str]:
+def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> list[str]:
     """Store a batch; the id that stands for each."""
     now = store.now()
     ids = [envelope.id for envelope in envelopes]
@@ -57,12 +57,12 @@ def publish(session: Session, store: Store, envelopes: Sequence[Envelope]) -> li
     return answers
 
 
-def _known(session: Session, ids: Sequence[str]) -> set[str]:
+def _known(session: Runner, ids: Sequence[str]) -> set[str]:
     """Those that finished, or died. Unfinished ones are found by the insertion."""
     return {row[0] for row in session.rows_in(statements.is_over, ids, times=3)}
 
 
-def _take_key(session: Session, envelope: Envelope, now: int) -> str:
+def _take_key(session: Runner, envelope: Envelope, now: int) -> str:
     """The job that holds the envelope's key; its own id when the key was free, or it is stored already."""
     if session.rows(statements.is_job, (envelope.id,)):
         return envelope.id
@@ -71,7 +71,7 @@ def _take_key(session: Session, envelope: Envelope, now: int) -> str:
     return str(holder)
 
 
-def end_keys(session: Session, ended: Sequence[tuple[str, str, float]], now: int) -> None:
+def end_keys(session: Runner, ended: Sequence[tuple[str, str, float]], now: int) -> None:
     """Jobs have ended that had a key: (key, id, key_ttl) each."""
     for key, job_id, ttl in ended:
         if ttl > 0:

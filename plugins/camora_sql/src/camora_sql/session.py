@@ -5,26 +5,21 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from camora_sql.dialects.base import DriverConnection, Need
 from camora_sql.errors import CommitUnclear, Garbled
+from camora_sql.runner import Row, Runner
 from camora_sql.statements import Builder
 from camora_sql.store import Store
 
 __all__ = ["Session"]
 
 R = TypeVar("R")
-Row = tuple[Any, ...]
-
-_ROWS = (64, 16, 4, 1)
-"""Sizes of an INSERT; a batch is cut into these, so that a few texts serve every size of batch."""
-_IDS = (1, 4, 16, 64, 128, 256)
-"""Sizes of a list of ids; shorter ones repeat their last id."""
 
 
-class Session:
+class Session(Runner):
     """A connection that is made when it is first needed, and again after it broke. Used in one thread only.
 
     Each connection is `prepare`d before it is used: the database may have been replaced since the last one.
@@ -63,29 +58,6 @@ class Session:
         count: int = cursor.rowcount
         return count
 
-    def insert(self, build: Builder, rows: Sequence[Sequence[Any]], tail: Sequence[Any] = ()) -> None:
-        """Insert many rows with few statements; `tail` is bound after the rows of each."""
-        start = 0
-        for size in _ROWS:
-            while len(rows) - start >= size:
-                values: list[Any] = []
-                for row in rows[start : start + size]:
-                    values += row
-                start += size
-                values += tail
-                self.change(build, values, size)
-
-    def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = (), *, times: int = 1) -> list[Row]:
-        """Run it for all these ids, in pieces; `head` is bound before the ids of each, which are bound `times` over."""
-        found: list[Row] = []
-        for size, piece in _pieces(ids):
-            found += self.rows(build, [*head, *piece * times], size)
-        return found
-
-    def change_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> int:
-        """The same; how many rows were changed."""
-        return sum(self.change(build, [*head, *piece], size) for size, piece in _pieces(ids))
-
     def savepoint(self, work: Callable[[], bool]) -> bool:
         """Run part of a transaction; undo that part if it answers False."""
         cursor = self._cursor
@@ -106,13 +78,15 @@ class Session:
         """Run statements that only read; each sees the newest state."""
         return self._patiently(lambda: work(self))
 
-    def write(self, work: Callable[[Session], R], need: Need = Need.KEPT) -> R:
+    def write(self, work: Callable[[Session], R], need: Need = Need.KEPT, *, patience: float | None = None) -> R:
         """Run a transaction; `work` may run more than once, and only the last run counts.
+
+        Waits for other writers for as long as the session does, or for `patience` seconds.
 
         Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not. Values that no database
         can store come out as the `OverflowError` or `UnicodeError` they are.
         """
-        return self._patiently(lambda: self._transaction(work, need))
+        return self._patiently(lambda: self._transaction(work, need), patience)
 
     def _transaction(self, work: Callable[[Session], R], need: Need) -> R:
         dialect, connection = self._dialect, self._connection
@@ -136,9 +110,9 @@ class Session:
             dialect.announce()
         return answer
 
-    def _patiently(self, step: Callable[[], R]) -> R:
+    def _patiently(self, step: Callable[[], R], patience: float | None = None) -> R:
         dialect = self._dialect
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + (self._patience if patience is None else patience)
         pause = 0.0003
         while True:
             try:
@@ -194,11 +168,3 @@ class Session:
         if connection is not None:
             with contextlib.suppress(self._dialect.driver_error):  # it may have been in doubt already
                 connection.close()
-
-
-def _pieces(ids: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
-    most = _IDS[-1]
-    for start in range(0, len(ids), most):
-        piece = list(ids[start : start + most])
-        size = next(size for size in _IDS if size >= len(piece))
-        yield size, piece + piece[-1:] * (size - len(piece))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from camora.clock import Clock
 from camora.errors import CamoraError
-from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.wakeup import Wakeups
@@ -111,6 +111,10 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def explain_joined(self, error: Exception) -> CamoraError:
+        """The same for an error on a connection of the caller's, whose transaction it is."""
+
+    @abstractmethod
     def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
         """Read texts that are no texts as far as can be (`garbled`), or refuse them with an error."""
 
@@ -121,6 +125,25 @@ class Dialect(ABC):
     @abstractmethod
     def revision(self, connection: DriverConnection) -> str | None:
         """The schema's revision; None where there is none."""
+
+    # On a connection of SQLAlchemy's, which is the caller's
+
+    @abstractmethod
+    def schema_on(self, connection: Connection) -> str | None:
+        """The schema by whose name this connection knows this very database; None: it needs none.
+
+        Raises `ConfigurationError` when it is a connection to another one.
+        """
+
+    @abstractmethod
+    def has_schema(self, connection: Connection, schema: str | None) -> bool:
+        """Whether it sees the tables there."""
+
+    @abstractmethod
+    def in_transaction(self, connection: Connection) -> bool:
+        """Whether what it has begun to write awaits a commit."""
+
+    # Time and waking
 
     @abstractmethod
     def lease_clock(self, clock: Clock) -> int:

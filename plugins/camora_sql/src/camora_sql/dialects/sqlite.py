@@ -12,13 +12,22 @@ from typing import Any, cast
 
 from camora.clock import Clock
 from camora.errors import CamoraError, ConfigurationError
-from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.dialects.base import Dialect, DriverConnection, Need
-from camora_sql.dialects.sqlite_errors import BUSY, DOUBTFUL, check_log, code_of, explain, is_garbled, moved
+from camora_sql.dialects.sqlite_errors import (
+    BUSY,
+    DOUBTFUL,
+    check_log,
+    code_of,
+    explain,
+    explain_joined,
+    is_garbled,
+    moved,
+)
 from camora_sql.schema import VERSION_TABLE
 from camora_sql.settings import SqlSettings
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
@@ -183,6 +192,10 @@ class SqliteDialect(Dialect):
         """By SQLite's result code."""
         return explain(error, self.path, opening=opening)
 
+    def explain_joined(self, error: Exception) -> CamoraError:
+        """By SQLite's result code."""
+        return explain_joined(error, self.path)
+
     def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
         """Bytes that are no UTF-8 become replacement characters."""
         cast("sqlite3.Connection", connection).text_factory = _replacing if garbled else str
@@ -202,6 +215,31 @@ class SqliteDialect(Dialect):
         cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 -- a constant
         rows = cursor.fetchall()
         return str(rows[0][0]) if rows else None
+
+    # On a connection of the caller's
+
+    def schema_on(self, connection: Connection) -> str:
+        """`main`, or the name under which the file is attached."""
+        files = {str(name): str(file) for _, name, file in connection.exec_driver_sql("PRAGMA database_list")}
+        ours = _identity(self.path)
+        for name, file in files.items():
+            if file and ours is not None and _identity(file) == ours:
+                return name
+        others = ", ".join(file or "a database in memory" for file in files.values())
+        raise ConfigurationError(
+            f"options(connection=…): that is a connection to {others}, and this app's jobs are in {self.path}; keep "
+            f"both in one file, or: ATTACH DATABASE '{self.path}' AS camora"
+        )
+
+    def has_schema(self, connection: Connection, schema: str | None) -> bool:
+        """By SQLite's list of tables."""
+        query = f"SELECT count(*) FROM {_quoted(schema or 'main')}.sqlite_master WHERE type = 'table' AND name = ?"  # noqa: S608
+        return bool(connection.exec_driver_sql(query, (VERSION_TABLE,)).scalar())
+
+    def in_transaction(self, connection: Connection) -> bool:
+        """By the driver's own word."""
+        driver: Any = connection.connection.driver_connection
+        return bool(driver.in_transaction)
 
     # Time
 
@@ -246,6 +284,10 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _replacing(raw: bytes) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
-__all__ = ["BUSY", "DOUBTFUL", "check_log", "code_of", "explain", "is_garbled", "moved"]
+__all__ = ["BUSY", "DOUBTFUL", "check_log", "code_of", "explain", "explain_joined", "is_garbled", "moved"]
 
 # Primary result codes: https://sqlite.org/rescode.html
 _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 8, 10, 11
+_BUSY_SNAPSHOT = _BUSY | 2 << 8
 _FULL, _CANTOPEN, _PROTOCOL, _SCHEMA, _NOTADB = 13, 14, 15, 17, 26
 
 BUSY = frozenset({_BUSY, _LOCKED, _PROTOCOL, _SCHEMA})
@@ -20,7 +21,7 @@ _TRANSIENT = {
     _FULL: "the disk is full; free some space, and it goes on by itself",
     _IOERR: "the disk did not do what it was asked (full, over its quota, or failing); free some space or mend it",
     _BUSY: "other processes were writing all the time; raise busy_timeout (?busy_timeout=30), or look for a program "
-    "that keeps a transaction on this file open",
+    "that keeps a transaction on this file open (this one? then open the app before it begins)",
 }
 _SET_UP = {
     _PERM: "access is denied; give this user the right to read and write the file",
@@ -56,6 +57,27 @@ def explain(error: Exception, path: str, *, opening: bool) -> CamoraError:
         return BrokerUnavailable(f"{path}: {_TRANSIENT[_BUSY]}")
     text = _TRANSIENT.get(code)
     return BrokerUnavailable(f"{path}: {text} ({error})" if text else f"{path}: {type(error).__name__}: {error}")
+
+
+def explain_joined(error: Exception, path: str) -> CamoraError:
+    """The error of a statement on somebody else's connection, in whose settings and transaction the reason lies."""
+    code = code_of(error)
+    if code == _READONLY:
+        return ConfigurationError(
+            f"{path}: that connection may only read (mode=ro, query_only, or the file's permissions); give one that "
+            f"may write ({error})"
+        )
+    if getattr(error, "sqlite_errorcode", None) == _BUSY_SNAPSHOT:
+        return BrokerUnavailable(
+            f"{path}: others have written since this transaction began to read, so it cannot write any more; roll it "
+            "back and begin again, with a write or BEGIN IMMEDIATE first"
+        )
+    if code in BUSY:
+        return BrokerUnavailable(
+            f"{path}: others were writing for as long as that connection waits; give it more time "
+            "(connect_args={'timeout': 30}), or look for a program that keeps a transaction open"
+        )
+    return explain(error, path, opening=False)
 
 
 def moved(path: str) -> sqlite3.OperationalError:

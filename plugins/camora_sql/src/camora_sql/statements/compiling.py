@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.statements.parts import Builder
+from camora_sql.statements.parts import Builder, Shape
 
 __all__ = ["Statements"]
 
@@ -14,6 +14,7 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._texts: dict[tuple[Builder, int], str] = {}
+        self._shapes: dict[tuple[Builder, int], Shape] = {}
 
     def __call__(self, build: Builder, size: int = 1) -> str:
         """The text for this many rows, ids or queues."""
@@ -21,6 +22,13 @@ class Statements:
         if text is None:
             text = self._texts[build, size] = self._compile(build, size)
         return text
+
+    def shape(self, build: Builder, size: int = 1) -> Shape:
+        """The statement itself, for a connection that compiles it in its own way, and the order of its values."""
+        shape = self._shapes.get((build, size))
+        if shape is None:
+            shape = self._shapes[build, size] = build(self._dialect, size)
+        return shape
 
     def _compile(self, build: Builder, size: int) -> str:
         statement, order = build(self._dialect, size)

@@ -1,0 +1,159 @@
+"""Publishing inside a transaction of the caller's own, on a connection or session of SQLAlchemy's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from camora.errors import CamoraError, ConfigurationError, EncodeError
+from camora.message import Envelope
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session, scoped_session
+
+from camora_sql.publishing import publish
+from camora_sql.runner import Row, Runner
+from camora_sql.schema import HEAD
+from camora_sql.statements import Builder
+from camora_sql.statements.joining import hold, read_revision
+from camora_sql.store import Store
+
+__all__ = ["publish_within"]
+
+
+async def publish_within(store: Store, given: Any, envelopes: Sequence[Envelope]) -> list[str]:
+    """Publish on this connection; see `Broker.publish_within`. Waits only where `given` is asynchronous."""
+
+    def join(target: Any) -> list[str]:
+        return _publish(store, _connection_of(target), envelopes)
+
+    given = _unscoped(given)
+    # Connections and sessions of SQLAlchemy's asyncio half, and nothing else, have it.
+    run_sync = getattr(given, "run_sync", None)
+    try:
+        return join(given) if run_sync is None else await run_sync(join)
+    except CamoraError:
+        raise
+    except DBAPIError as error:
+        raise _explained(store, error) from error
+    except InvalidRequestError as error:
+        # SQLAlchemy's words: a transaction that has ended, a session without an engine, a connection not started.
+        raise ConfigurationError(f"options(connection=…): nothing can be dispatched into {given!r}: {error}") from error
+    except (OverflowError, UnicodeError) as error:
+        raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
+
+
+def _unscoped(given: Any) -> Any:
+    """The session that a scoped session stands for, here and now."""
+    # Whoever has one of these has imported its module; others get by without it, and without greenlet.
+    asyncio_half: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+    if isinstance(given, scoped_session) or (asyncio_half and isinstance(given, asyncio_half.async_scoped_session)):
+        return given()
+    return given
+
+
+def _connection_of(given: Any) -> Connection:
+    """The connection that a synchronous session works on, or itself."""
+    if isinstance(given, Session):
+        given = given.connection()
+    if not isinstance(given, Connection):
+        raise ConfigurationError(
+            f"options(connection={given!r}): must be a Connection, Session, AsyncConnection or AsyncSession of "
+            "SQLAlchemy, such as  with engine.begin() as connection: …"
+        )
+    if given.closed:
+        raise ConfigurationError(f"options(connection={given!r}): it is closed; dispatch before its transaction ends")
+    return given
+
+
+def _publish(store: Store, connection: Connection, envelopes: Sequence[Envelope]) -> list[str]:
+    if connection.dialect.name != store.dialect.compiler().name:
+        raise ConfigurationError(
+            f"options(connection=…): that is a connection to {connection.dialect.name} ({connection.engine.url!r}), "
+            f"and this app's jobs are in {store.dialect.label}; give a connection to that database"
+        )
+    borrowed = _Borrowed(store, connection, store.dialect.schema_on(connection))
+    _check_revision(store, borrowed)
+    # What is to be written is written under this lock, and what is read before is not older than it.
+    borrowed.change(hold)
+    if not store.dialect.in_transaction(connection):
+        raise ConfigurationError(
+            "options(connection=…): that connection commits each statement by itself (autocommit), so there is no "
+            "transaction for the job to be part of; give one without isolation_level='AUTOCOMMIT'"
+        )
+    # All of it or nothing, also for a caller who catches the error and goes on.
+    with connection.begin_nested():
+        ids = publish(borrowed, store, envelopes)
+    if borrowed.announced:
+        _after_commit(connection, store.dialect.announce)
+    return ids
+
+
+def _check_revision(store: Store, borrowed: _Borrowed) -> None:
+    if not store.dialect.has_schema(borrowed.connection, borrowed.schema):
+        raise ConfigurationError(
+            f"options(connection=…): {store.dialect.label} has no tables of Camora that this transaction could "
+            f"see; make them before it begins: async with app, or: camora sql migrate --url {store.dialect.url}"
+        )
+    revision = borrowed.rows(read_revision)[0][0]
+    if revision != HEAD:
+        raise ConfigurationError(
+            f"options(connection=…): the tables of Camora in {store.dialect.label} are of revision {revision}, and "
+            f"this camora-sql works with {HEAD}; bring both up to date: camora sql migrate --url {store.dialect.url}"
+        )
+
+
+class _Borrowed(Runner):
+    """Statements on a connection of the caller's. SQLAlchemy compiles them, for whatever driver that has."""
+
+    def __init__(self, store: Store, connection: Connection, schema: str | None) -> None:
+        self._statements = store.statements
+        self.connection = connection
+        self.schema = schema
+        self.announced = False
+        # Over any such map of the caller's: these tables are where they are.
+        self._options: Any = {"schema_translate_map": {None: schema}}
+
+    def _run(self, build: Builder, values: Sequence[Any], size: int) -> Any:
+        statement, order = self._statements.shape(build, size)
+        bound = dict(zip(order, values, strict=True))
+        return self.connection.execute(statement, bound, execution_options=self._options)
+
+    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> list[Row]:
+        """Run it; all its rows."""
+        return [tuple(row) for row in self._run(build, values, size)]
+
+    def change(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> int:
+        """Run it; how many rows it changed."""
+        return int(self._run(build, values, size).rowcount)
+
+    def announce(self) -> None:
+        """Left to the caller's commit."""
+        self.announced = True
+
+
+def _after_commit(connection: Connection, announce: Callable[[], None]) -> None:
+    """Call `announce` when this connection has committed.
+
+    Not by SQLAlchemy's event, which comes before the commit: whoever is woken then looks too early. The commit itself
+    is a method of what the pool has lent out, and so is what is put over it here: both end together.
+    """
+    lent: Any = connection.connection
+    if "commit" in vars(lent):
+        return  # by an earlier dispatch
+    commit = lent.commit
+
+    def commit_and_announce() -> None:
+        del lent.commit
+        commit()
+        announce()
+
+    lent.commit = commit_and_announce
+
+
+def _explained(store: Store, error: DBAPIError) -> CamoraError:
+    cause = error.orig if isinstance(error.orig, Exception) else error
+    told = store.dialect.explain_joined(cause)
+    kind = type(told)
+    return kind(f"options(connection=…): nothing was enqueued: {told}")

@@ -1,0 +1,21 @@
+"""What is asked and done first in a transaction of somebody else's."""
+
+from __future__ import annotations
+
+from sqlalchemy import false, select, update
+
+from camora_sql.dialects.base import Dialect
+from camora_sql.schema import jobs, version
+from camora_sql.statements.parts import Shape
+
+__all__ = ["hold", "read_revision"]
+
+
+def read_revision(dialect: Dialect, size: int) -> Shape:
+    """The revision of the tables."""
+    return select(version.c.version_num), ()
+
+
+def hold(dialect: Dialect, size: int) -> Shape:
+    """Begin to write, without writing anything."""
+    return update(jobs).values(cancel=jobs.c.cancel).where(false()), ()
