@@ -16,7 +16,7 @@ from camora.outcome import Status
 
 __all__ = ["Reason", "reasons"]
 
-_SILENT = 30_000
+_SILENT = 12_000
 """Milliseconds after which a worker that has not reported is called silent."""
 
 
