@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from camora.cli.arguments import ARGUMENTS, known_task, read_arguments
 from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say, waiting
 from camora.errors import ConfigurationError, ResultError
 from camora.options import DispatchOptions
@@ -18,13 +16,10 @@ from camora.units import duration
 if TYPE_CHECKING:
     from camora.app import Camora
     from camora.job import Job
-    from camora.task import AnyTask
 
 __all__ = ["dispatch"]
 
 
-_ARGUMENTS = """name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'.
-What has no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position."""
 _KEY = "Idempotency key: while a job of the same key is unfinished, that one's id is the answer."
 _FROM = """Dispatch a job for each line of this file, "-" is stdin: a JSON object, or a JSON list, of arguments.
 Nothing is dispatched when a line is wrong."""
@@ -34,7 +29,7 @@ _UNCHECKED = "Dispatch it although the app knows no such task; its arguments are
 def dispatch(
     task: Annotated[str, Parameter(help='The task\'s name, for example "shop.tasks:add".')],
     /,
-    *arguments: Annotated[str, Parameter(help=_ARGUMENTS)],
+    *arguments: Annotated[str, Parameter(help=ARGUMENTS)],
     delay: Annotated[str | None, Parameter(help="Run it so much later: 30s, 5m, 1h30m.")] = None,
     eta: Annotated[str | None, Parameter(help="Run it at this moment: 2031-05-01T09:00:00+02:00.")] = None,
     expires: Annotated[str | None, Parameter(help="Drop it if it has not started after this time: 5m.")] = None,
@@ -66,10 +61,10 @@ def dispatch(
             f"{app.broker!r} lives in one process: the job would be gone with this command. Use a broker that "
             "processes share, for example  sqlite:///camora.db  (camora-sql)"
         )
-    known = _known(app, task, unchecked=unchecked)
+    known = known_task(app, task, unchecked=unchecked)
     if rows is not None:
         return _many(app, known or task, options, rows, as_json=as_json)
-    args, kwargs = _arguments(arguments, known)
+    args, kwargs = read_arguments(arguments, known)
 
     async def work(app: Camora) -> int:
         job = await app.options(**options).dispatch(known or task, *args, **kwargs)
@@ -117,16 +112,6 @@ async def _outcome(job: Job[Any], timeout: float | None, *, as_json: bool) -> in
     return FAILED if error else OK
 
 
-def _known(app: Camora, name: str, *, unchecked: bool) -> AnyTask | None:
-    known = app.tasks.get(name)
-    if known is None and not unchecked:
-        names = sorted(app.tasks.by_name)
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It knows {', '.join(names) or 'none'}."
-        raise ConfigurationError(f"the app has no task {name!r}. {hint} --unchecked dispatches it all the same")
-    return known
-
-
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None}
     for name in ("delay", "expires"):
@@ -155,38 +140,3 @@ def _moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ConfigurationError(f"--eta {text!r}: in which zone? Add an offset such as +02:00, or Z for UTC")
     return moment
-
-
-def _arguments(given: Sequence[str], task: AnyTask | None) -> tuple[list[Any], dict[str, Any]]:
-    if len(given) == 1 and given[0][:1] in ("{", "["):
-        whole = _json(given[0])
-        if isinstance(whole, dict):
-            return [], whole
-        if isinstance(whole, list):
-            return whole, {}
-        raise ConfigurationError(f"{given[0]!r}: begins like JSON and is none; quote it for the shell")
-    texts = _texts(task)
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if equals and name.isidentifier():
-            kwargs[name] = value if name in texts else _json(value)
-        else:
-            args.append(_json(text))
-    return args, kwargs
-
-
-def _texts(task: AnyTask | None) -> set[str]:
-    """The parameters that are texts: what is given for them is taken as it is, `007` and `true` included."""
-    try:
-        return {name for name, kind in get_type_hints(task.function).items() if kind is str} if task else set()
-    except Exception:  # noqa: BLE001 -- an annotation that cannot be read is told by the dispatch itself
-        return set()
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
