@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from camora.errors import ConfigurationError
+from camora.errors import ConfigurationError, PayloadError
 from camora.interfaces.types import TypeSupport
 from camora.parameters import Parameter, Parameters, injected_of
+from camora.plain import find_unencodable
 from camora.task import ITSELF
 
 if TYPE_CHECKING:
@@ -61,4 +62,11 @@ class ObjectParameters(Parameters):
         try:
             return self._support.make(self._kind, args, kwargs)
         except Exception as error:  # noqa: BLE001 -- whatever another library raises for wrong arguments
-            raise self._object.refused(dict(kwargs), error, self.task) from None
+            refused = self._object.refused(dict(kwargs), error, self.task)
+        # Or they are what travels, from a command line or a file; a worker would take that.
+        if args or find_unencodable(kwargs, "") is not None:
+            raise refused
+        try:
+            return self.into((), kwargs)[0][0]
+        except PayloadError:
+            raise refused from None
