@@ -30,10 +30,13 @@ def check(
     """Read the settings in force, and make what they choose.
 
     Without `profile`, also what each of the file's profiles makes of them, where variables that are not set are no
-    mistake: they belong to other machines. Raises `SettingsError` where there is no file, or no TOML in it.
+    mistake: they belong to other machines. Raises `SettingsError` where there is no file.
     """
     file = file_of(path)
-    names = [profile] if profile else profiles_of(file)
+    try:
+        names = [profile] if profile else profiles_of(file)
+    except SettingsError as error:  # it cannot be read, or is no TOML
+        return Checked(shown_path(file), (), error.problems)
     problems = _problems(file, profile, environ, strict=True)
     for name in [] if profile else names:
         problems += _problems(file, name, environ, strict=False)

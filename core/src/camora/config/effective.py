@@ -93,7 +93,7 @@ class _Showing:
         if source.is_hidden(path):
             return MASK
         raw = source.place(path).raw
-        if raw is not None and base_and_marks(kind)[0] is str:
+        if raw is not None and _is_text(kind):
             given = raw  # a text that looks like a number is a text all the same
         return self._without_secrets(given, path)
 
@@ -124,6 +124,11 @@ def plain_default(field: attrs.Attribute[Any], kind: Any) -> Any:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return None if default.takes_self else _plain(default.factory(), kind)
     return None if default is attrs.NOTHING else _plain(default, kind)
+
+
+def _is_text(kind: Any) -> bool:
+    base = base_and_marks(kind)[0]
+    return base is str or (is_union(base) and members(base) == [str])
 
 
 def _unit(kind: Any) -> Unit | None:

@@ -1,0 +1,87 @@
+"""`camora config check`: everything is looked at, and nothing is connected."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def check(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
+    return subprocess.run(
+        [sys.executable, "-m", "camora", "config", "check", *arguments],
+        cwd=folder,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+GOOD = """\
+[broker]
+url = "sqlite:///shop.db"
+[profiles.prod.broker]
+url = "${DATABASE}"
+[profiles.prod.signing]
+key = { env = "KEY" }
+[profiles.dev.worker]
+concurrency = 2
+"""
+
+
+def test_a_right_file_is_right_with_all_its_profiles(folder: Path) -> None:
+    (folder / "camora.toml").write_text(GOOD)
+    done = check(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "camora.toml: nothing is wrong, with profiles prod, dev\n"
+    assert not (folder / "shop.db").exists()
+    assert json.loads(check(folder, "--json").stdout) == {"ok": True, "file": "camora.toml", "problems": []}
+
+
+def test_the_variables_of_a_profile_are_only_needed_where_it_is_chosen(folder: Path) -> None:
+    (folder / "camora.toml").write_text(GOOD)
+    for chosen in (check(folder, "--profile", "prod"), check(folder, CAMORA_PROFILE="prod")):
+        assert chosen.returncode == 2
+        assert chosen.stderr == (
+            "camora: camora.toml:4:1: broker.url: variable 'DATABASE' is not set: "
+            "set it, or write ${DATABASE:-default}\n"
+            "camora.toml:6:1: signing.key: variable 'KEY' is not set\n"
+        )
+    ready = check(folder, "--profile", "prod", DATABASE="sqlite:///prod.db", KEY="k" * 32)
+    assert (ready.returncode, ready.stdout) == (0, "camora.toml: nothing is wrong, with profile prod\n")
+
+
+def test_mistakes_of_profiles_that_are_not_chosen_are_told_once(folder: Path) -> None:
+    (folder / "camora.toml").write_text(f"{GOOD}leese = 1\n[worker]\nlease = 0\n")
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "camora: camora.toml:11:1: worker.lease: must be more than 0, found 0\n"
+        "camora.toml:9:1: worker.leese: unknown setting: did you mean 'lease'?\n"
+    )
+    answer = json.loads(check(folder, "--json").stdout)
+    assert (answer["ok"], len(answer["problems"])) == (False, 2)
+
+
+def test_what_the_file_names_is_imported(folder: Path) -> None:
+    (folder / "shop_links.py").write_text("class Audit: ...\n")
+    (folder / "camora.toml").write_text('[middleware]\nuse = ["shop_links:Audti"]\n[broker]\nurl = "sqlite://"\n')
+    done = check(folder)
+    assert done.returncode == 2
+    assert "camora.toml:2:8: middleware.use[0]: " in done.stderr
+    assert "did you mean 'Audit'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_file_or_with_no_toml_in_it(folder: Path) -> None:
+    assert check(folder).returncode == 2
+    assert "camora init writes one" in check(folder).stderr
+    (folder / "camora.toml").write_text("[broker")
+    done = check(folder, "--json")
+    assert (done.returncode, done.stderr) == (2, "")
+    [problem] = json.loads(done.stdout)["problems"]
+    assert problem.startswith("camora.toml:1:8: is no TOML")
