@@ -57,7 +57,9 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types: mypy on all of it, pyright on what users see."""
     install(session, "types", "test")
-    session.run("mypy", "core/src", *(f"{package}/src" for package in PACKAGES[1:]), "tests/typing")
+    session.run(
+        "mypy", "core/src", *(f"{package}/src" for package in PACKAGES[1:]), "tests/typing", "tests/pydantic/typed"
+    )
     session.run("pyright")
 
 

@@ -10,6 +10,25 @@ import tempfile
 from camora import Camora
 
 
+async def work_with_models() -> None:
+    from camora_pydantic import PydanticTask
+    from pydantic import BaseModel, Field
+
+    class Item(BaseModel):
+        price: int = Field(gt=0)
+
+    class Buy(PydanticTask):
+        items: list[Item]
+
+        async def execute(self) -> Item:
+            return self.items[0]
+
+    app = Camora()
+    app.register(Buy)
+    async with app, app.worker():
+        assert await (await app.dispatch(Buy(items=[Item(price=3)]))).result(10) == Item(price=3)
+
+
 async def work(url: str) -> None:
     app = Camora(url)
 
@@ -31,6 +50,8 @@ def main() -> None:
     if plugin == "camora_sql":
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(work(f"sqlite:///{folder}/camora.db"))
+    elif plugin == "camora_pydantic":
+        asyncio.run(work_with_models())
     elif plugin is None:
         try:
             importlib.import_module("sqlalchemy")
