@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +66,49 @@ def test_completion_knows_commands_of_the_core_and_of_plugins_and_their_options(
         assert word.lstrip("-") in script, word
 
 
-def test_the_bash_completion_is_a_script_that_bash_reads(process: Run, tmp_path: Path) -> None:
-    target = tmp_path / "completion"
-    process("--install-completion", "--shell", "bash", "--output", str(target), HOME=str(tmp_path))
-    assert subprocess.run(["bash", "-n", str(target)], capture_output=True, text=True, timeout=60).stderr == ""
+@pytest.mark.parametrize(
+    ("typed", "ran"),
+    [
+        ("camora wh\t JOB", "why JOB"),
+        ("camora queues pau\t mail", "queues pause mail"),
+        ("camora job prune --old\t 1d", "job prune --older-than 1d"),
+        ("camora dispatch tasks:add --pri\t 5", "dispatch tasks:add --priority 5"),
+        ("camora sql mi\t", "sql migrate"),
+        ("camora new-plugin x --kind sched\t", "new-plugin x --kind scheduler"),
+    ],
+)
+def test_tab_completes_in_bash(completion: Path, typed: str, ran: str) -> None:
+    assert (
+        in_bash(f'source {completion}\ncamora() {{ echo; echo "ran <$*>"; }}\n{typed}\nexit\n').count(f"ran <{ran}>")
+        == 1
+    )
+
+
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script that bash is given."""
+    target = tmp_path_factory.mktemp("completion") / "camora"
+    command = [sys.executable, "-m", "camora", "--install-completion", "--shell", "bash", "--output", str(target)]
+    subprocess.run(command, env={**os.environ, "HOME": str(target.parent)}, check=True, capture_output=True, timeout=60)
+    return target
+
+
+def in_bash(keys: str) -> str:
+    """What an interactive bash shows to whom presses these keys."""
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "dumb", "PS1": "$ "},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.write(ours, keys.encode())
+    shown = b""
+    with shell, contextlib.suppress(OSError):  # the other end is closed when bash has ended
+        while some := os.read(ours, 4096):
+            shown += some
+    os.close(ours)
+    return shown.decode()
