@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ from camora import Camora
 from camora.interfaces.broker import Broker, ConsumerSettings
 from camora.message import Envelope
 from camora.outcome import Action, JobRecord, Settlement, Status
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 PATIENCE = 60.0
 
@@ -205,7 +209,99 @@ async def open_first(url: str) -> None:
     say("done")
 
 
-PARTS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+class Fuse:
+    """Kills this process, as a power cut or an impatient operator would, at one step of all that it does."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self.steps = 0
+
+    def step(self, *_: Any) -> None:
+        self.steps += 1
+        if self.steps == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, engine: Engine) -> None:
+        """A step is: before and after each statement, before each commit."""
+        event.listen(engine, "before_cursor_execute", self.step)
+        event.listen(engine, "after_cursor_execute", self.step)
+        event.listen(engine, "commit", self.step)
+
+
+def _insert(item: str) -> Any:
+    return text("INSERT INTO orders (item) VALUES (:item)").bindparams(item=item)
+
+
+async def order_once(url: str, kind: str, fuse: Fuse) -> None:
+    """An order and its job in one transaction, both or none."""
+    broker = broker_at(url)
+    await broker.open()
+    envelopes = [message("job-cup", key="cup"), message("job-pot")]
+    if kind == "connection":
+        engine = create_engine(url)
+        fuse.watch(engine)
+        with engine.begin() as connection:
+            connection.execute(_insert("cup"))
+            await broker.publish_within(connection, envelopes)
+            connection.execute(_insert("pot"))
+        fuse.step()
+        engine.dispose()
+    else:
+        asynchronous = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:"))
+        fuse.watch(asynchronous.sync_engine)
+        async with AsyncSession(asynchronous) as session:
+            await session.execute(_insert("cup"))
+            await broker.publish_within(session, envelopes)
+            await session.execute(_insert("pot"))
+            await session.commit()
+        fuse.step()
+        await asynchronous.dispose()
+    await broker.close()
+
+
+def order_and_die_at_each_step(folder: str, kind: str) -> None:
+    """In a process of its own for each step of `order_once`, with a database of its own; says how many there were."""
+    told_to_go()
+    whole = Fuse(0)
+    asyncio.run(order_once(shop_in(folder, 0), kind, whole))
+    for at in range(1, whole.steps + 1):
+        pid = os.fork()
+        if pid == 0:
+            asyncio.run(order_once(shop_in(folder, at), kind, Fuse(at)))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    say(whole.steps)
+
+
+def shop_in(folder: str, number: int) -> str:
+    """A database with a table of orders."""
+    path = f"{folder}/at-{number}.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
+    database.close()
+    return f"sqlite:///{path}"
+
+
+async def order_for_ever(url: str) -> None:
+    """One order with its job after the other, every third of them rolled back; says what was committed."""
+    broker = broker_at(url)
+    await broker.open()
+    engine = create_engine(url, connect_args={"timeout": PATIENCE})
+    told_to_go()
+    number = 0
+    while True:
+        number += 1
+        item = f"{os.getpid()}-{number:06}"
+        with engine.connect() as connection:
+            connection.execute(_insert(item))
+            await broker.publish_within(connection, [message(item)])
+            if number % 3:
+                connection.commit()
+                say(item)
+
+
+PARTS: dict[str, Callable[..., Coroutine[Any, Any, None] | None]] = {
     part.__name__: part
     for part in (
         publish_ids,
@@ -216,8 +312,12 @@ PARTS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         publish_for_ever,
         record,
         open_first,
+        order_and_die_at_each_step,
+        order_for_ever,
     )
 }
 
 if __name__ == "__main__":
-    asyncio.run(PARTS[sys.argv[1]](*sys.argv[2:]))
+    playing_it = PARTS[sys.argv[1]](*sys.argv[2:])
+    if playing_it is not None:
+        asyncio.run(playing_it)
