@@ -72,7 +72,7 @@ def test_completion_knows_commands_of_the_core_and_of_plugins_and_their_options(
         ("camora wh\t JOB", "why JOB"),
         ("camora queues pau\t mail", "queues pause mail"),
         ("camora job prune --old\t 1d", "job prune --older-than 1d"),
-        ("camora dispatch tasks:add --pri\t 5", "dispatch tasks:add --priority 5"),
+        ("camora dispatch tasks:total --pri\t 5", "dispatch tasks:total --priority 5"),
         ("camora sql mi\t", "sql migrate"),
         ("camora new-plugin x --kind sched\t", "new-plugin x --kind scheduler"),
     ],
