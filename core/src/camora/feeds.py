@@ -236,10 +236,11 @@ class Feed:
                     return closing
                 home.nudge.set()
 
-    def _take(self) -> list[Event]:
+    def _take(self) -> tuple[Event, ...]:
         """The next events to show; who waits for those before is told."""
         with self._lock:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._settings.batch))]
+            # No list: the observer must not change what is counted here afterwards.
+            batch = tuple(self._waiting.popleft() for _ in range(min(len(self._waiting), self._settings.batch)))
             self._busy = bool(batch)
             flushed = [future for number, future in self._flushes if number <= self._gone]
             self._flushes = [one for one in self._flushes if one[0] > self._gone]
@@ -247,7 +248,7 @@ class Feed:
             future.set_result(None)
         return batch
 
-    async def _show(self, batch: list[Event]) -> None:
+    async def _show(self, batch: tuple[Event, ...]) -> None:
         taken = False
         try:
             taken = await self._in_time(lambda: self.observer.observe(batch), "observe")
