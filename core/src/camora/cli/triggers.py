@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,10 @@ class When:
         try:
             return make_trigger(catalog, self._described(name))
         except SettingsError as error:
-            raise ConfigurationError(f"--{name}: {'; '.join(error.problems) or error}") from None
+            # The trigger's name is said by the option.
+            said = re.compile(rf"{name}: (?:\w+: )?(?:{name} )?")
+            problems = "; ".join(said.sub("", problem, count=1) for problem in error.problems)
+            raise ConfigurationError(f"--{name}: {problems}") from None
         except (ConfigurationError, ValueError) as error:
             raise ConfigurationError(f"--{name}: {error}") from None
 

@@ -63,6 +63,7 @@ class Firing:
             self._logger.debug("schedule %s was changed or taken over while it fired", record.key)
             return len(sent)
         for tick, sent_id in sent:
+            self._logger.info("schedule %s of %s: job %s", record.key, moment_of(tick).isoformat(), sent_id)
             parts.events.emit(ScheduleFired(at=now, key=record.key, tick=tick, job_id=sent_id))
         if following is None and record.origin == "runtime":
             await self._forget(record.key)

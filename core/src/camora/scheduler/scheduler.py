@@ -163,6 +163,8 @@ class Scheduler:
                 break
             except _AWAY as error:
                 await self._rest_after(error)
+        if self._stop.is_set():
+            return
         self._recovered()
         self._work = asyncio.get_running_loop().create_task(self._fire_until_stopped(), name=self.name)
         groups = "all groups" if self._groups is None else f"group {', '.join(self._groups)}"
