@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from camora import Camora
 from camora.config import find, read
 from camora.errors import SettingsError
 
@@ -100,3 +101,14 @@ def test_places_are_exact_whatever_the_editor_writes(folder: Path, begin: bytes,
     (folder / "camora.toml").write_bytes(begin + end.join(lines))
     with pytest.raises(SettingsError, match=r"^camora\.toml:4:3: worker\.leese: "):
         read(environ={})
+
+
+def test_the_environment_may_name_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "camora.toml").write_text('name = "here"')
+    (folder / "other.toml").write_text('name = "there"')
+    assert read(environ={"CAMORA_CONFIG": "other.toml"}).name == "there"
+    assert read("camora.toml", environ={"CAMORA_CONFIG": "other.toml"}).name == "here"
+    monkeypatch.setenv("CAMORA_CONFIG", str(folder / "other.toml"))
+    assert Camora.from_toml().name == "there"
+    with pytest.raises(SettingsError, match=r"^nothing\.toml: cannot be read: No such file"):
+        read(environ={"CAMORA_CONFIG": "nothing.toml"})

@@ -23,6 +23,7 @@ from camora.structuring import WRONG, unknown_key
 __all__ = ["catalog_near", "file_of", "profiles_of", "read"]
 
 _PROFILE = "CAMORA_PROFILE"
+_CONFIG = "CAMORA_CONFIG"
 
 
 def read(
@@ -33,16 +34,17 @@ def read(
     catalog: Catalog | None = None,
     ignore_missing: bool = False,
 ) -> Configuration:
-    """Settings from the file `path` (default: the one that `find` finds), a profile, and the environment.
+    """Settings from a file, a profile, and the environment.
 
-    Later ones win: the file, `[profiles.NAME]` of `profile` (else of `CAMORA_PROFILE`), `CAMORA_…` variables of
-    `environ` (default: `os.environ`). `catalog` holds the plugins; by default those that are installed, `[plugins]`
-    considered. With `ignore_missing`, secrets and `${…}` that are not set are no mistake, and nothing is made of them.
+    The file is `path`, else that of `CAMORA_CONFIG`, else the one that `find` finds. Later ones win: the file,
+    `[profiles.NAME]` of `profile` (else of `CAMORA_PROFILE`), `CAMORA_…` variables of `environ` (default:
+    `os.environ`). `catalog` holds the plugins; by default those that are installed, `[plugins]` considered. With
+    `ignore_missing`, secrets and `${…}` that are not set are no mistake, and nothing is made of them.
 
     Raises `SettingsError` with every mistake, in the order of their lines.
     """
     variables = os.environ if environ is None else environ
-    file = file_of(path)
+    file = file_of(path, variables)
     layer = read_file(file)
     name = profile or variables.get(_PROFILE) or None
     top = whole_file(shown_path(file))
@@ -75,8 +77,12 @@ def profiles_of(path: Path) -> list[str]:
     return list(given) if isinstance(given, dict) else []
 
 
-def file_of(path: str | Path | None) -> Path:
-    """The file that is meant: this one, or the nearest one in or above this folder. Raises `SettingsError`."""
+def file_of(path: str | Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file that is meant: `path`, else what `CAMORA_CONFIG` names, else the nearest one upwards.
+
+    A folder stands for the nearest file in it or above it. Raises `SettingsError` where there is none.
+    """
+    path = path if path is not None else environ.get(_CONFIG) or None
     if path is None:
         found = find()
         if found is None:
