@@ -251,7 +251,7 @@ class Conversion:
         def unstructure(value: Any) -> dict[str, Any]:
             try:
                 return {str(key_hook(key)): value_hook(item) for key, item in value.items()}
-            except Misfit:
+            except (Misfit, Placed):
                 _place(value_hook, ((repr(key), item) for key, item in value.items()))
                 raise
 
@@ -316,7 +316,7 @@ class Conversion:
         def unstructure(value: Any) -> list[Any]:
             try:
                 return [hook(item) for item in value]
-            except Misfit:
+            except (Misfit, Placed):
                 _place(hook, enumerate(value))
                 raise
 
@@ -363,7 +363,7 @@ def _place(hook: Hook, items: Iterable[tuple[Any, Any]]) -> None:
     for place, item in items:
         try:
             hook(item)
-        except Misfit as error:
+        except (Misfit, Placed) as error:
             raise Placed(f"[{place}]", error) from error
 
 
