@@ -301,6 +301,70 @@ async def order_for_ever(url: str) -> None:
                 say(item)
 
 
+def make_first_revision(url: str) -> None:
+    """A file as the first version made it, by the migrations up to there."""
+    from alembic import command
+    from camora_sql import migrating, statements
+    from camora_sql.session import Session
+    from camora_sql.store import Store
+
+    def to_the_first(config: Any, _: str) -> None:
+        real(config, "0001")
+
+    real, command.upgrade = command.upgrade, to_the_first
+    store = Store(url)
+    session = Session(store)
+    try:
+        migrating.migrate(session, store)
+        # Its first use noted the machine's boot.
+        epoch = store.dialect.lease_epoch()
+        session.write(lambda session: session.change(statements.write_fact, ("lease_epoch", epoch)))
+    finally:
+        command.upgrade = real
+        session.close()
+
+
+async def publish_and_drain_as_earlier(url: str, count: str) -> None:
+    """Do as the first version did, which knew its own revision only; says what it has taken."""
+    from camora_sql import opening
+
+    opening.HEAD = "0001"
+    broker = broker_at(url)
+    await broker.open()
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker=str(os.getpid())))
+    told_to_go()
+    done = []
+    for number in range(int(count)):
+        if number == int(count) // 3:
+            say("begun")
+            sys.stdin.readline()
+        await broker.publish([message(f"{os.getpid()}-{number}")])
+        deliveries = await consumer.receive(1, 0.0)
+        assert all(await consumer.settle([Settlement(delivery=one, action=Action.ACK) for one in deliveries]))
+        done += [one.id for one in deliveries]
+    say(done)
+    await consumer.close()
+    await broker.close()
+
+
+def upgrade_and_die(url: str) -> None:
+    """In a process of its own: upgrade, and be killed when all is done but the commit; says how it ended."""
+    from camora_sql.dialects.sqlite import SqliteDialect
+    from camora_sql.migrating import migrate
+    from camora_sql.session import Session
+    from camora_sql.store import Store
+
+    told_to_go()
+    pid = os.fork()
+    if pid == 0:
+        SqliteDialect.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign,assignment]
+        store = Store(url)
+        migrate(Session(store), store)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    say(os.waitstatus_to_exitcode(status))
+
+
 PARTS: dict[str, Callable[..., Coroutine[Any, Any, None] | None]] = {
     part.__name__: part
     for part in (
@@ -314,6 +378,8 @@ PARTS: dict[str, Callable[..., Coroutine[Any, Any, None] | None]] = {
         open_first,
         order_and_die_at_each_step,
         order_for_ever,
+        publish_and_drain_as_earlier,
+        upgrade_and_die,
     )
 }
 
