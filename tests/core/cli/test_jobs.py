@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def test_dead_letters_from_listing_to_the_end(camora: Run, folder: Path) -> None
     assert [letter["id"] for letter in listed] == jobs
     assert listed[0]["error"] == {"type": "OSError", "text": "no such host: a"}
     assert listed[0]["arguments"]["kwargs"] == {"to": "a"}
+    assert datetime.fromisoformat(listed[0]["died"]).tzinfo is not None
     assert data(camora, "dead", "list", "--limit", "1")["more"] is True
     assert data(camora, "dead", "--queue", "sums")["letters"] == []
     table = camora("dead", *APP).stdout
@@ -242,3 +244,34 @@ def test_what_does_not_go_with_a_file_is_refused(camora: Run, folder: Path) -> N
     assert "cannot be read: No such file" in camora("dispatch", "add", "--from", "nowhere", *APP).stderr
     for words in (["1"], ["--wait"], ["--key", "k"], ["--job-id", "j"]):
         assert camora("dispatch", "add", "--from", "rows.jsonl", *words, *APP).returncode == 2
+
+
+def test_arguments_that_are_secrets_are_shown_to_nobody(camora: Run, folder: Path) -> None:
+    (folder / "tasks.py").write_text(
+        "from typing import Annotated\nfrom camora import Camora, Secret\n"
+        'app = Camora("sqlite:///camora.db")\n'
+        '@app.task(name="log_in")\ndef log_in(user: str, password: Annotated[str, Secret]) -> None:\n'
+        '    raise PermissionError(f"{user} may not, with {password}")\n'
+    )
+    job = dispatched(camora, "log_in", "ada", "password=hunter2")
+    shown = data(camora, "job", "show", job)
+    assert shown["arguments"]["kwargs"] == {"user": "ada", "password": "***"}
+    worked(folder)
+    for words in (["dead"], ["dead", "show", job], ["job", "show", job], ["why", job]):
+        for more in ([], ["--json"]):
+            said = camora(*words, *more, *APP, COLUMNS="300").stdout
+            assert "hunter2" not in said, words
+            assert "ada may not" in said, words
+
+
+def test_a_result_is_printed_as_json_whatever_its_type(camora: Run, folder: Path) -> None:
+    (folder / "tasks.py").write_text(
+        "from dataclasses import dataclass\nfrom datetime import UTC, datetime\nfrom camora import Camora\n"
+        'app = Camora("sqlite:///camora.db")\n'
+        "@dataclass\nclass Point:\n    x: int\n    at: datetime\n"
+        '@app.task(name="point")\ndef point(x: int) -> Point:\n    return Point(x, datetime(2031, 5, 1, tzinfo=UTC))\n'
+    )
+    job = dispatched(camora, "point", "7")
+    worked(folder)
+    answer = data(camora, "dispatch", "point", "7", "--job-id", job, "--wait")
+    assert answer["result"] == {"x": 7, "at": "2031-05-01T00:00:00Z"}

@@ -25,7 +25,7 @@ from camora.cli.common import (
     table,
     waiting,
 )
-from camora.cli.moments import exact, relative
+from camora.cli.moments import exact, moment_of, relative
 from camora.cli.payload import arguments_of, call_text, decoded
 from camora.errors import ConfigurationError
 
@@ -53,15 +53,16 @@ def list_letters(
     """List dead letters, the oldest first, with what became of them and their arguments."""
     found = where.find()
 
-    async def work(app: Camora) -> tuple[list[dict[str, Any]], bool]:
-        rows: list[dict[str, Any]] = []
+    async def work(app: Camora) -> tuple[list[DeadLetter], bool]:
+        letters: list[DeadLetter] = []
         async for letter in app.dead_letters(queue):
-            if limit and len(rows) == limit:
-                return rows, True
-            rows.append(_row(app, letter))
-        return rows, False
+            if limit and len(letters) == limit:
+                return letters, True
+            letters.append(letter)
+        return letters, False
 
-    rows, more = run(work, found)
+    letters, more = run(work, found)
+    rows = [_row(found, letter) for letter in letters]
     if as_json:
         print_json({"letters": rows, "more": more})
         return OK
@@ -71,7 +72,10 @@ def list_letters(
     now = found.clock.now_ms()
     table(
         ["id", "call", "queue", "died", "why"],
-        [[row["id"], _call(row), row["queue"], relative(row["died"], now), _why(row)] for row in rows],
+        [
+            [row["id"], _call(row), row["queue"], relative(letter.died, now), _why(row)]
+            for row, letter in zip(rows, letters, strict=True)
+        ],
     )
     if more:
         note(f"these are the first {limit}; --limit 0 lists all")
@@ -89,8 +93,8 @@ def _row(app: Camora, letter: DeadLetter) -> dict[str, Any]:
         "error": None if error is None else {"type": error.type, "text": error.text},
         "attempts": letter.attempts,
         "deliveries": letter.deliveries,
-        "died": letter.died,
-        "arguments": None if message is None else arguments_of(message),
+        "died": moment_of(letter.died),
+        "arguments": None if message is None else arguments_of(app, message),
     }
 
 
@@ -134,7 +138,7 @@ def _whole(app: Camora, letter: DeadLetter) -> dict[str, Any]:
     return {
         "error": None if letter.error is None else msgspec.to_builtins(letter.error),
         "headers": dict(message.headers) if message else {},
-        "created": message.created if message else 0,
+        "created": moment_of(message.created) if message else None,
         "body": None if message else letter.body.decode("utf-8", "backslashreplace"),
     }
 

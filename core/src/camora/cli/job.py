@@ -68,7 +68,7 @@ async def _facts(app: Camora, job_id: str) -> dict[str, Any]:
     except UnsupportedCapability:
         queued = None
     message = decoded(app, queued.body) if queued else None
-    facts["arguments"] = None if message is None else arguments_of(message)
+    facts["arguments"] = None if message is None else arguments_of(app, message)
     return facts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["exact", "relative", "span"]
+__all__ = ["exact", "moment_of", "relative", "span"]
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -33,3 +33,8 @@ def relative(moment: int, now: int) -> str:
 def exact(moment: int) -> str:
     """A moment (ms since the epoch) in UTC, to the second."""
     return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def moment_of(stamp: int) -> datetime | None:
+    """A moment (ms since the epoch) as JSON output has it; None for 0, which is never."""
+    return datetime.fromtimestamp(stamp / 1000, UTC) if stamp else None

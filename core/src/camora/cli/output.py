@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from camora.errors import ConfigurationError
@@ -63,16 +62,19 @@ def note(text: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print plain data (moments and enums too) as JSON."""
+    """Print data as JSON: plain, moments, enums, attrs classes, dataclasses; anything else as text."""
     print(json.dumps(masked_data(data), indent=2, ensure_ascii=False, default=_plain))  # noqa: T201
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
+    import msgspec
+
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return masked(str(value))
+        return masked(value.decode("utf-8", "replace"))
+    try:
+        return masked_data(msgspec.to_builtins(value))
+    except (TypeError, ValueError):
+        return masked(str(value))
 
 
 def table(

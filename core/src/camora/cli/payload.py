@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from camora.errors import DecodeError
+from camora.secrets import mask_arguments
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -21,9 +22,9 @@ def decoded(app: Camora, body: bytes) -> Message | None:
         return None
 
 
-def arguments_of(message: Message) -> dict[str, Any]:
-    """Its arguments as plain data: `args` where any go by position, `kwargs`."""
-    return {"args": list(message.args), "kwargs": dict(message.kwargs)}
+def arguments_of(app: Camora, message: Message) -> dict[str, Any]:
+    """Its arguments as plain data, `args` and `kwargs`; what the task marks as secret is masked."""
+    return mask_arguments(app.tasks.get(message.task), message)
 
 
 def call_text(arguments: dict[str, Any], *, limit: int = 300) -> str:
