@@ -16,6 +16,7 @@ from typing import Any
 
 from camora import Camora
 from camora.interfaces.broker import Broker, ConsumerSettings
+from camora.interfaces.limits import Ask, Limit
 from camora.message import Envelope
 from camora.outcome import Action, JobRecord, Settlement, Status
 from sqlalchemy import Engine, create_engine, event, text
@@ -301,6 +302,22 @@ async def order_for_ever(url: str) -> None:
                 say(item)
 
 
+async def hold_a_slot(url: str) -> None:
+    """Hold the one slot there is, give it back, and hold it again until the end; says how it went, step by step."""
+    limits = broker_at(url).own_limits()
+    assert limits is not None
+    await limits.open()
+    told_to_go()
+    ask = Ask(holder="there", limits=(Limit(name="slot", most=1),))
+    say(await limits.take([ask], lease=PATIENCE))
+    sys.stdin.readline()
+    await limits.give_back(["there"])
+    say("given back")
+    sys.stdin.readline()
+    say(await limits.take([ask], lease=PATIENCE))
+    sys.stdin.readline()
+
+
 def make_first_revision(url: str) -> None:
     """A file as the first version made it, by the migrations up to there."""
     from alembic import command
@@ -380,6 +397,7 @@ PARTS: dict[str, Callable[..., Coroutine[Any, Any, None] | None]] = {
         order_for_ever,
         publish_and_drain_as_earlier,
         upgrade_and_die,
+        hold_a_slot,
     )
 }
 

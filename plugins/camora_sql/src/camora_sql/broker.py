@@ -79,6 +79,11 @@ class SqlBroker(Broker):
         """The database's resolved address, without secrets or options."""
         return self._store.dialect.url
 
+    @property
+    def database(self) -> Store:
+        """What its twins share with it."""
+        return self._store
+
     async def open(self) -> None:
         """Connect; make or check the schema."""
         await self._link.open()

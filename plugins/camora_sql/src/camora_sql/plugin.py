@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Command, ResultBackend
+from camora.interfaces import Broker, Check, Command, ResultBackend
 from camora.provider import MadeFrom, Provider
 
 from camora_sql.settings import SqlSettings
@@ -49,3 +49,11 @@ def sql() -> object:
 def camora_commands() -> Sequence[Command]:
     """`camora sql migrate` and `camora sql status`."""
     return [Command(name="sql", help="The schema of SQL databases.", load=sql)]
+
+
+@hookimpl
+def camora_checks() -> Sequence[Check]:
+    """What `camora doctor` looks at."""
+    from camora_sql.checks import checks
+
+    return checks()

@@ -12,15 +12,17 @@ from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
-from camora.outcome import JobRecord
+from camora.outcome import JobRecord, Status
 
 from camora_sql import statements
+from camora_sql.dialects.base import Need
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.records import put_records, record_from
 from camora_sql.schedules import SqlScheduleStore
 from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
+from camora_sql.statements import records as finished
 from camora_sql.store import Store
 from camora_sql.workers import SqlWorkerDirectory
 
@@ -159,6 +161,30 @@ class SqlResultBackend(ResultBackend):
             return 0
         ids, now = list(dict.fromkeys(job_ids)), self._store.now()
         return await self._link.write(lambda session: session.change_in(statements.delete_records, ids, (now,)))
+
+    async def prune(self, before: int, *, only_successful: bool = False, limit: int = 1000) -> int:
+        """Look without holding up others, then delete in one transaction.
+
+        The ids of jobs that finished within `dedup_window` go on being recognised.
+        """
+        build = finished.some_succeeded if only_successful else finished.some_finished
+        wanted = (Status.SUCCEEDED.value,) if only_successful else ()
+        window = round(self._store.settings.dedup_window * 1000)
+        rows = await self._link.read(lambda session: session.rows(build, (before, *wanted, limit)))
+        if not rows:
+            return 0
+
+        def delete(session: Session) -> int:
+            now = self._store.now()
+            session.insert(statements.remember, [(one, end + window) for one, end in rows if end + window > now])
+            return session.change_in(finished.unrecord, [row[0] for row in rows], (before,))
+
+        return await self._link.write(delete, Need.NONE)
+
+    @property
+    def database(self) -> Store:
+        """What its twins share with it."""
+        return self._store
 
     def own_limits(self) -> Limits:
         """Limits in the same database."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from camora.clock import Clock
 from camora.errors import CamoraError
+from camora.interfaces import CheckResult
 from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.engine import Dialect as Compiler
 
@@ -125,6 +126,10 @@ class Dialect(ABC):
     @abstractmethod
     def revision(self, connection: DriverConnection) -> str | None:
         """The schema's revision; None where there is none."""
+
+    @abstractmethod
+    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+        """What `camora doctor` looks at, by the names in `camora_sql.checks`. Each blocks, and changes nothing."""
 
     # On a connection of SQLAlchemy's, which is the caller's
 

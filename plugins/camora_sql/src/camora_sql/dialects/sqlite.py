@@ -6,12 +6,13 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from camora.clock import Clock
 from camora.errors import CamoraError, ConfigurationError
+from camora.interfaces import CheckResult
 from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -215,6 +216,13 @@ class SqliteDialect(Dialect):
         cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 -- a constant
         rows = cursor.fetchall()
         return str(rows[0][0]) if rows else None
+
+    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+        """Of the file, and the place where it lies."""
+        # Imported when somebody looks.
+        from camora_sql.dialects.sqlite_examining import examinations
+
+        return examinations(self.path)
 
     # On a connection of the caller's
 

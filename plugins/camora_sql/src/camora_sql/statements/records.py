@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, literal_column, or_, select
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import done, keys, results
@@ -19,6 +19,9 @@ __all__ = [
     "put_records",
     "read_finished",
     "read_records",
+    "some_finished",
+    "some_succeeded",
+    "unrecord",
 ]
 
 RECORD_COLUMNS = tuple(results.c.keys())
@@ -47,6 +50,28 @@ def delete_records(dialect: Dialect, size: int) -> Shape:
     """Forget records that are not past their time."""
     known = (results.c.expires > bindparam("now"), one_of(results.c.id, "id", size))
     return delete(results).where(*known), ("now", *names("id", size))
+
+
+def some_finished(dialect: Dialect, size: int) -> Shape:
+    """Ids of some records that finished before a moment, and when."""
+    return first(_finished()), ("before", "limit")
+
+
+def some_succeeded(dialect: Dialect, size: int) -> Shape:
+    """The same, of those that succeeded."""
+    return first(_finished().where(results.c.status == bindparam("status"))), ("before", "status", "limit")
+
+
+def _finished() -> Select[Any]:
+    # Of no index: one for every settlement to keep would cost more than a walk over the table now and then.
+    old = (results.c.final == literal_column("1"), results.c.finished < bindparam("before"))
+    return select(results.c.id, results.c.finished).where(*old)
+
+
+def unrecord(dialect: Dialect, size: int) -> Shape:
+    """Delete records that finished before a moment."""
+    old = (results.c.final == literal_column("1"), results.c.finished < bindparam("before"))
+    return delete(results).where(*old, one_of(results.c.id, "id", size)), ("before", *names("id", size))
 
 
 def prune_results(dialect: Dialect, size: int) -> Shape:
