@@ -42,12 +42,12 @@ async def app(url: str) -> AsyncIterator[Camora]:
         yield made
 
 
-async def balance(app: Camora, folder: Path, jobs: list[Any], *, duplicates: int = 0) -> None:
-    """Wait for every job, then let the ledger check them all."""
+async def balance(app: Camora, folder: Path, jobs: list[Any]) -> None:
+    """Wait for every job, then let the ledger check them all: each ran once."""
     for job in jobs:
         await job.result(60)
     dead = [letter.id async for letter in app.dead_letters()]
-    audit(folder / "ledger", dispatched=[job.id for job in jobs], dead=dead).check(duplicates=duplicates)
+    audit(folder / "ledger", dispatched=[job.id for job in jobs], dead=dead).check(duplicates=0)
 
 
 # Recycling
@@ -56,8 +56,10 @@ async def balance(app: Camora, folder: Path, jobs: list[Any], *, duplicates: int
 async def test_a_process_that_did_its_jobs_is_replaced_and_nothing_is_lost(
     start: Start, app: Camora, tmp_path: Path
 ) -> None:
-    supervisor = start("--processes", "2", "--concurrency", "5", "--max-jobs", "20").ready(2)
-    jobs = [await app.dispatch("work", number=number) for number in range(200)]
+    # A lease that lapsed would hide what was lost.
+    supervisor = start("--processes", "2", "--concurrency", "5", "--max-jobs", "20", CAMORA_WORKER__LEASE="60")
+    supervisor.ready(2)
+    jobs = [await app.dispatch("work", number=number) for number in range(120)]
     await balance(app, tmp_path, jobs)
     supervisor.wait_for("20 jobs begun, max_jobs is 20", 4)
     supervisor.signal(signal.SIGTERM)
@@ -69,8 +71,9 @@ async def test_a_process_that_did_its_jobs_is_replaced_and_nothing_is_lost(
 async def test_the_next_process_works_while_the_last_one_finishes_a_long_job(
     start: Start, app: Camora, tmp_path: Path
 ) -> None:
-    # One process is enough to be replaced in time.
-    supervisor = start("--concurrency", "3", "--max-jobs", "2", CAMORA_WORKER__SHUTDOWN_TIMEOUT="0.1").ready()
+    # One process is enough to be replaced in time, and nobody is in a hurry.
+    patience = {"CAMORA_WORKER__SHUTDOWN_TIMEOUT": "0.1", "CAMORA_WORKER__LEASE": "60"}
+    supervisor = start("--concurrency", "3", "--max-jobs", "2", **patience).ready()
     long = await app.dispatch("hold", name="long")
     await asyncio.to_thread(until, started(tmp_path, "long"), "the job's start")
     first = pid_of(tmp_path, "long")
@@ -104,7 +107,7 @@ async def test_signals_reach_a_process_that_is_being_replaced(start: Start, app:
 
 
 async def test_a_process_that_holds_too_much_memory_is_replaced(start: Start, app: Camora, tmp_path: Path) -> None:
-    supervisor = start("--max-memory", "400MB").ready()
+    supervisor = start("--max-memory", "400MB", CAMORA_WORKER__LEASE="60").ready()
     greedy = int(await (await app.dispatch("hoard", megabytes=500)).result(30))
     supervisor.wait_for("max_memory is 400000000")
     jobs = [await app.dispatch("work", number=number) for number in range(20)]
@@ -118,6 +121,37 @@ async def test_too_little_memory_to_begin_with_is_told_once(start: Start) -> Non
     assert supervisor.end() == 2
     assert "before its first job, and would begin anew for ever; allow it more" in supervisor.text()
     assert "Traceback" not in supervisor.text()
+
+
+_PARENT = """
+from camora import WorkerSettings
+import shop
+
+workers = shop.app.start_processes(processes=1, daemon=False, settings=WorkerSettings(max_jobs=3))
+workers.join()
+"""
+
+
+async def test_a_process_that_outlives_its_supervisor_begins_anew_by_itself(
+    app: Camora, tmp_path: Path, url: str
+) -> None:
+    environment = {**os.environ, "SHOP_FOLDER": str(tmp_path), "SHOP_BROKER": url}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], cwd=APPS, env=environment)
+    child = None
+    try:
+        first = await app.dispatch("work", number=0)
+        await first.result(30)
+        [child] = psutil.Process(parent.pid).children()
+        parent.kill()
+        parent.wait()
+        jobs = [await app.dispatch("work", number=number) for number in range(20)]
+        await balance(app, tmp_path, [first, *jobs])
+        assert child.is_running()
+    finally:
+        parent.kill()
+        parent.wait()
+        if child is not None:
+            child.kill()
 
 
 # Reloading
@@ -585,6 +619,34 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start,
 
     await asyncio.to_thread(until, insist, "its end")
     assert worker.end() == 1
+    (tmp_path / "release-a").touch()
+    other = start().ready()
+    assert await job.result(20) == str(other.process.pid)
+
+
+@pytest.mark.parametrize("task", ["forget_thread", "forget_own_thread"])
+@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "two"])
+async def test_one_signal_ends_it_though_a_thread_goes_on(
+    start: Start, app: Camora, tmp_path: Path, task: str, arguments: tuple[str, ...]
+) -> None:
+    worker = start(*arguments).ready(2 if arguments else 1)
+    await (await app.dispatch(task, name="a")).result(30)
+    worker.signal(signal.SIGTERM)
+    assert worker.end() == 0
+    assert "Traceback" not in worker.text()
+    assert not (tmp_path / "release-a").exists()
+
+
+async def test_a_second_signal_ends_a_process_that_stands_still(start: Start, app: Camora, tmp_path: Path) -> None:
+    supervisor = start("--processes", "2").ready(2)
+    job = await app.dispatch("hold", name="a")
+    await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
+    psutil.Process(pid_of(tmp_path, "a")).suspend()
+    supervisor.signal(signal.SIGINT)
+    supervisor.wait_for("stopped; it settled")
+    supervisor.signal(signal.SIGINT)
+    assert supervisor.end() == 0
+    assert not psutil.pid_exists(pid_of(tmp_path, "a"))
     (tmp_path / "release-a").touch()
     other = start().ready()
     assert await job.result(20) == str(other.process.pid)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,23 @@ def hold_thread(name: str) -> str:
 def block(name: str) -> str:
     """Let the event loop stand still until it is released."""
     return hold_thread(name)
+
+
+def _until_released(name: str) -> None:
+    while not (FOLDER / f"release-{name}").exists():
+        time.sleep(0.01)
+
+
+@app.task(name="forget_thread")
+async def forget_thread(name: str) -> None:
+    """Leave a thread of the loop's behind that goes on."""
+    asyncio.get_running_loop().run_in_executor(None, _until_released, name)
+
+
+@app.task(name="forget_own_thread")
+async def forget_own_thread(name: str) -> None:
+    """Leave a thread behind for which the interpreter waits at its end."""
+    threading.Thread(target=_until_released, args=(name,)).start()
 
 
 _hoard: list[bytearray] = []

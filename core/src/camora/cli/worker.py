@@ -102,16 +102,13 @@ def _run_here(app: Camora, order: WorkOrder, address: str | None, ready_file: Pa
     from camora.worker.endpoints import endpoints
     from camora.worker.health import Health
     from camora.worker.logs import set_up_logging
-    from camora.worker.process import begin_anew, run_worker
+    from camora.worker.process import run_worker
     from camora.worker.process_health import ProcessHealth
-    from camora.worker.worker import Ending
 
     set_up_logging(os.environ)
     health = ProcessHealth()
     with endpoints(lambda: Health.of(health.look()), address=address, ready_file=ready_file, logger=app.logger):
-        ending = run_worker(app, order, health=health)
-    if ending is Ending.RECYCLED:
-        begin_anew()
+        run_worker(app, order, health=health)
 
 
 def _run_processes(

@@ -16,7 +16,7 @@ from typing import Any
 from camora.errors import CamoraError, ConfigurationError
 from camora.reference import import_object
 from camora.worker.link import ProcessEnd
-from camora.worker.process import begin_anew, run_worker
+from camora.worker.process import run_worker
 from camora.worker.process_health import ProcessHealth
 from camora.worker.supervisor import EXIT_CONFIGURATION, EXIT_DISMISSED, assignment, check_shared
 from camora.worker.worker import Ending
@@ -34,11 +34,12 @@ def main() -> None:
         sys.exit("camora.worker.child is started by Camora's supervisor, not by hand: use  camora worker")
     health = ProcessHealth()
     link = ProcessEnd(socket.socket(fileno=told.link))
-    replaced = False
 
-    def leave() -> None:
-        nonlocal replaced
+    def leave() -> bool:
+        # With the supervisor gone this process begins anew by itself, and its line goes on with it.
         replaced = link.leave()
+        os.set_inheritable(told.link, not replaced)
+        return replaced
 
     threading.Thread(
         target=_serve_supervisor, args=(link, health, told.daemon), name="camora-link", daemon=True
@@ -47,16 +48,13 @@ def main() -> None:
         app = _import_app(told.app)
         if told.count > 1:
             check_shared(app)
-        ending = run_worker(app, told.order, health=health, leaving=leave)
+        ending = run_worker(app, told.order, health=health, leaving=leave, dismissed=EXIT_DISMISSED)
     except ConfigurationError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201 -- the user's mistake, in one place, without a traceback
         sys.exit(EXIT_CONFIGURATION)
     except CamoraError as error:
         print(f"camora: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    if ending is Ending.RECYCLED and not replaced:  # the supervisor has gone, and left this process to itself
-        os.set_inheritable(told.link, True)
-        begin_anew()
     if ending is Ending.DISMISSED:
         sys.exit(EXIT_DISMISSED)
 

@@ -91,7 +91,7 @@ class LimitsDesk:
             wait = await self._ask(ask)
             if not wait:
                 return
-            if len(names) == 1 and names[0] == f"queue:{run.delivery.queue}":
+            if self._patience and names == (f"queue:{run.delivery.queue}",):
                 self._hold(wait)  # the queue has a lane of its own: what it took now would only go back
         else:
             wait = 0.0  # whoever is in front asks; how long it takes is for it to find out

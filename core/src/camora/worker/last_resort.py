@@ -8,11 +8,12 @@ import time
 
 __all__ = ["LastResort"]
 
-_PATIENCE = 1.8
+_INSISTED = 1.8
+_ENDED = 3.0
 
 
 class LastResort:
-    """Ends this process 1.8 seconds after it was called for, whatever still holds it: leases bring back what it had.
+    """Ends this process some seconds after it was called for, whatever still holds it: leases bring back what it had.
 
     A blocked event loop, a broker that never answers, threads that nobody can interrupt: none of them is waited for.
     """
@@ -23,17 +24,21 @@ class LastResort:
         self._reading, self._writing = os.pipe()
         threading.Thread(target=self._wait, name="camora-last-resort", daemon=True).start()
 
-    def call(self) -> None:
-        """Begin to count. May be called from a signal handler."""
+    def insist(self) -> None:
+        """End it in 1.8 seconds. May be called from a signal handler."""
         os.write(self._writing, b"!")
 
+    def ended(self) -> None:
+        """The work is done: end it in 3 seconds."""
+        os.write(self._writing, b".")
+
     def cancel(self) -> None:
-        """It is not needed, unless it was called already."""
+        """It is not needed, unless it was called for already."""
         os.close(self._writing)
 
     def _wait(self) -> None:
         called = os.read(self._reading, 1)
         os.close(self._reading)
         if called:
-            time.sleep(_PATIENCE)
+            time.sleep(_INSISTED if called == b"!" else _ENDED)
             os._exit(self.code)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from camora.errors import UnsupportedCapability
@@ -20,7 +23,7 @@ from camora.worker.order import WorkOrder
 from camora.worker.process_health import ProcessHealth
 from camora.worker.worker import Ending, Worker
 
-__all__ = ["begin_anew", "run_worker"]
+__all__ = ["run_worker"]
 
 _SCHEDULER_STOP = 5.0
 """Seconds for what the scheduler is just sending."""
@@ -29,44 +32,66 @@ _LAST_STEPS = 0.1
 
 
 def run_worker(
-    app: Any, order: WorkOrder, *, health: ProcessHealth | None = None, leaving: Callable[[], None] | None = None
+    app: Any,
+    order: WorkOrder,
+    *,
+    health: ProcessHealth | None = None,
+    leaving: Callable[[], bool] | None = None,
+    dismissed: int = 0,
 ) -> Ending:
     """Run one worker in this process until it ends; on uvloop where that is installed.
 
-    `leaving` is called when it takes nothing more because the process is to be replaced: somebody may take its place.
-    After a second signal the process ends within two seconds, whatever it is that does not.
+    A process that has done enough calls `leaving`, which says whether another one takes its place; else it begins anew
+    by itself, and this does not return. However it ends, the process ends within three seconds then, and within two of
+    a second signal: nothing that runs on is waited for. `dismissed` is the exit code of one that was ordered to stop.
     """
     set_up_logging(os.environ)
     _tune_interpreter()
     last_resort = LastResort()
+    replaced = False
+
+    def leave() -> None:
+        nonlocal replaced
+        replaced = leaving is not None and leaving()
+
     runner = asyncio.Runner(loop_factory=_loop_factory())
-    hurried = False
     try:
-        ending, hurried = runner.run(_work(app, order, health or ProcessHealth(), last_resort, leaving or _nobody))
+        ending = runner.run(_work(app, order, health or ProcessHealth(), last_resort, leave))
+        if ending is Ending.RECYCLED and not replaced:
+            _begin_anew()
+        if ending is not Ending.EMPTY:
+            last_resort.code = dismissed if ending is Ending.DISMISSED else 0
+            last_resort.ended()
+            _be_deaf()
+            # Closing the runner would wait for the threads of this one's predecessor.
+            runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
     finally:
-        if not hurried:  # it waits for threads
-            runner.close()
+        runner.close()
         last_resort.cancel()
-    last_resort.code = 0
     return ending
 
 
+def _be_deaf() -> None:
+    """There is nothing left to be told."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(number, signal.SIG_IGN)
+
+
 async def _work(
-    app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort, leaving: Callable[[], None]
-) -> tuple[Ending, bool]:
-    """How it ended, and whether in a hurry."""
+    app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort, leave: Callable[[], None]
+) -> Ending:
     settings = order.settings_for(app)
     _check_recycling(app, settings)
     _hint_at_queues(app, order.queues)
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
     replaceable = app.broker.capabilities.shared  # what lives in this process would end with it
-    working = worker.run(burst=order.burst, leaving=leaving if replaceable else None, insisted=last_resort.call)
+    working = worker.run(burst=order.burst, leaving=leave if replaceable else None, insisted=last_resort.insist)
     try:
-        ending = await (_with_scheduler(app, worker, working) if order.scheduler else working)
+        return await (_with_scheduler(app, worker, working) if order.scheduler else working)
     finally:
         await bounded(app.close(), _LAST_STEPS if worker.hurried.is_set() else None)
-    return ending, worker.hurried.is_set()
 
 
 async def _with_scheduler(app: Any, worker: Worker, run: Coroutine[Any, Any, Ending]) -> Ending:
@@ -98,10 +123,6 @@ async def _start(scheduler: Any, app: Any) -> None:
         app.logger.warning("no schedules are run: %s", error)
 
 
-def _nobody() -> None:
-    """Nobody takes its place: it begins anew itself."""
-
-
 def _check_recycling(app: Any, settings: WorkerSettings) -> None:
     if (settings.max_jobs or settings.max_memory) and not app.broker.capabilities.shared:
         raise UnsupportedCapability(
@@ -121,7 +142,7 @@ def _hint_at_queues(app: Any, asked: Sequence[str] | None) -> None:
             app.logger.warning("no task of this app is in queue %r; %s", name, hint)
 
 
-def begin_anew() -> NoReturn:
+def _begin_anew() -> NoReturn:
     """Start this program over in this very process: same id, same arguments, nothing left in memory."""
     logging.shutdown()
     sys.stdout.flush()

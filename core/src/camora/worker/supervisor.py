@@ -53,6 +53,8 @@ EXIT_DISMISSED = 86
 _QUICK = 5.0
 """A process that lives shorter than this, in seconds, has failed to start."""
 _MOST_QUICK = 5
+_INSISTED = 2.0
+"""Seconds that a process gets after a second stop; it may be frozen."""
 _LAST_WORDS = 1.0
 """Seconds for what a process said right before its end; its line may be held open by children of its own."""
 _ANSWER = 2.5
@@ -104,13 +106,13 @@ class _Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
-    def replace_within(self, seconds: float) -> None:
-        """Let it drain; one that does not end is killed, and its leases lapse."""
-        if self._killer is None:
-            self._killer = threading.Timer(seconds, self.process.kill)
-            self._killer.daemon = True
-            self._killer.start()
-            self.signal(signal.SIGTERM)
+    def kill_after(self, seconds: float) -> None:
+        """Kill it if it has not ended by then; leases bring back what it had. The last call counts."""
+        if self._killer is not None:
+            self._killer.cancel()
+        self._killer = threading.Timer(seconds, self.process.kill)
+        self._killer.daemon = True
+        self._killer.start()
 
     def health(self) -> WorkerHealth:
         """As it says, or what its silence says."""
@@ -185,6 +187,8 @@ class WorkerProcesses:
             number = signal.SIGTERM if self._stops == 1 else signal.SIGINT
             for child in self._children:
                 child.signal(number)
+                if self._stops == 2:
+                    child.kill_after(_INSISTED)
         with self._changed:
             self._changed.notify_all()
 
@@ -203,7 +207,8 @@ class WorkerProcesses:
         patience = (self._order.longest_stop or WorkerSettings().shutdown_timeout) + 5.0
         with self._lock:
             for child in self._children:
-                child.replace_within(patience)
+                child.signal(signal.SIGTERM)
+                child.kill_after(patience)
 
     def join(self, timeout: float | None = None) -> int:
         """Wait until all have ended, at most `timeout` seconds; returns the exit code: 0, or the first failure's."""
