@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,6 +19,27 @@ class Audit(Middleware):
 
 
 app = Camora("memory://", middleware=[Audit()])
+"""
+
+
+FROM_FILE = """\
+from camora import Camora
+
+app = Camora.from_toml()
+"""
+
+PLUGIN = """\
+from camora import Provider, hookimpl
+from camora.builtin.json_codec import JsonCodec
+
+
+class Plain(JsonCodec):
+    name = "plain"
+
+
+@hookimpl
+def camora_codecs():
+    return [Provider("plain", lambda _: Plain(), help="JSON under another name")]
 """
 
 
@@ -72,6 +94,61 @@ def test_with_an_app_the_chain_is_listed(here: Path, capsys: pytest.CaptureFixtu
     assert chain[-1]["name"] == "CallFunction"
     main(["plugins", f"{module}:app"])
     assert "Audit" in capsys.readouterr().out
+
+
+def shop(here: Path, *, app: str = APP, plugins: str = "") -> str:
+    """A folder with a camora.toml, an app, and a local plugin; the plugin's name."""
+    name = f"local_{uuid4().hex}"
+    (here / f"{name}.py").write_text(PLUGIN)
+    (here / f"shop_{name}.py").write_text(app)
+    (here / "camora.toml").write_text(f'app = "shop_{name}:app"\n[plugins]\nlocal = ["{name}"]\n{plugins}')
+    return name
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    main(["plugins", "--json", *arguments])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return {**found, "plugins": {row["name"]: row for row in found["plugins"]}}
+
+
+def test_what_camora_toml_says_of_plugins_and_app_is_followed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = shop(here, plugins='disabled = ["camora-sql"]', app=FROM_FILE)
+    found = listed(capsys)
+    assert (found["plugins"][name]["state"], found["plugins"][name]["distribution"]) == ("active", "local")
+    assert found["plugins"][name]["provides"]["camora_codecs"] == ["plain"]
+    assert found["plugins"]["sql"]["state"] == "disabled"
+    assert "[plugins] disable" in found["plugins"]["sql"]["why"]
+    assert found["chain"][-1]["name"] == "CallFunction"
+    main(["plugins"])
+    assert "codecs: plain" in capsys.readouterr().out
+    main(["plugins", "check", name])
+    assert f"{name}: " in capsys.readouterr().out
+
+
+def test_an_app_that_does_not_start_is_no_reason_not_to_list(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = shop(here, app="import no_such_module_here\n")
+    found = listed(capsys)
+    assert found["plugins"][name]["state"] == "active"
+    assert "imports 'no_such_module_here', which is not installed" in found["problem"]
+    assert "chain" not in found
+    main(["plugins"])
+    told = capsys.readouterr()
+    assert name in told.out
+    assert "the chain cannot be told" in told.err
+    with pytest.raises(SystemExit) as ended:
+        main(["plugins", "--app", f"shop_{name}:app"])
+    assert ended.value.code == 2
+
+
+def test_a_local_plugin_that_does_not_import_is_listed_with_the_reason(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = shop(here, app=FROM_FILE)
+    (here / f"{name}.py").write_text("import no_such_module_here")
+    found = listed(capsys)
+    assert found["plugins"][name]["state"] == "broken"
+    assert "ModuleNotFoundError" in found["plugins"][name]["why"]
+    assert name in found["problem"]
 
 
 def test_checking_says_so_where_nothing_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
