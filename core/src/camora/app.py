@@ -532,16 +532,26 @@ class Camora:
 
     @contextmanager
     def swapped(
-        self, *, broker: Broker, results: ResultBackend | None, clock: Clock, ids: Callable[[], str]
+        self,
+        *,
+        broker: Broker,
+        results: ResultBackend | None,
+        clock: Clock,
+        ids: Callable[[], str],
+        middleware: Sequence[Middleware] = (),
     ) -> Iterator[None]:
-        """Inside the block, the app stands on other parts; for tests. Not while a worker of it runs."""
-        before = self.broker, self.results, self.clock, self._ids
+        """Inside the block, the app stands on other parts; for tests. Not while a worker of it runs.
+
+        `middleware` is added to the app's own.
+        """
+        before = self.broker, self.results, self.clock, self._ids, self._middleware
         self.broker, self.results, self.clock, self._ids = broker, results, clock, ids
+        self._middleware = [*self._middleware, *(Link(item, "testing") for item in middleware)]
         self._compose()
         try:
             yield
         finally:
-            self.broker, self.results, self.clock, self._ids = before
+            self.broker, self.results, self.clock, self._ids, self._middleware = before
             self._compose()
 
     def override(self, kind: Any, replacement: Any) -> AbstractContextManager[None]:
