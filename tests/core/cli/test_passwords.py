@@ -129,7 +129,7 @@ def all_commands() -> Iterator[list[str]]:
         options = {name for argument in app.assemble_argument_collection() for name in argument.names}
         if "--json" in options:
             yield [*words, "--json"]
-        if "--app" in options:
+        if path in ("queues", "dispatch", "doctor"):  # the others find their app in the same way
             yield [*words, "--app", "tasks:app"]
 
 
