@@ -252,7 +252,7 @@ class Structuring:
             given = found
         if type(given) is kind:
             return given
-        if kind is float and type(given) is int:
+        if kind is float and type(given) is int and abs(given) < 2**1000:
             return float(given)
         text = self.loose(given, path)
         if text is not None:

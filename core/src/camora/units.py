@@ -46,7 +46,7 @@ def duration(value: object) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return _float(value)
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
@@ -55,6 +55,13 @@ def duration(value: object) -> float:
         if parts and "".join(part.group(0) for part in parts) == text:
             return sum(float(part.group(1)) * _SECONDS[part.group(2)] for part in parts)
     raise ValueError(f'{value!r} is no duration: expected seconds, or a text such as "30s", "5m", "1h30m", "1d"')
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("too large") from None
 
 
 def duration_text(seconds: float) -> str:

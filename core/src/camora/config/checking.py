@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def check(
     Without `profile`, also what each of the file's profiles makes of them, where variables that are not set are no
     mistake: they belong to other machines. Raises `SettingsError` where there is no file.
     """
-    file = file_of(path, os.environ if environ is None else environ)
+    file = file_of(path, environ)
     try:
         names = [profile] if profile else profiles_of(file)
     except SettingsError as error:  # it cannot be read, or is no TOML

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from camora.config.layers import Layer
@@ -15,16 +16,21 @@ from camora.errors import SettingsError
 __all__ = ["find", "read_file", "shown_path"]
 
 NAME = "camora.toml"
+_CONFIG = "CAMORA_CONFIG"
 _PROJECT = "pyproject.toml"
 _IN_PROJECT = ("tool", "camora")
 
 
-def find(start: str | Path | None = None) -> Path | None:
-    """The settings for this folder (default: the working one): the nearest upwards, or None.
+def find(start: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The settings for this folder: the nearest upwards, or None.
 
     That is `camora.toml`, or a `pyproject.toml` that has a table `[tool.camora]`. Of both in one folder it is
-    `camora.toml`.
+    `camora.toml`. Without `start` it is what `CAMORA_CONFIG` of `environ` (default: `os.environ`) names, else the
+    nearest one from the working folder upwards.
     """
+    named = (os.environ if environ is None else environ).get(_CONFIG)
+    if start is None and named:
+        return Path(named)
     folder = Path(start or Path.cwd()).resolve()
     for candidate in (folder, *folder.parents):
         if (candidate / NAME).is_file():

@@ -23,7 +23,6 @@ from camora.structuring import WRONG, unknown_key
 __all__ = ["catalog_near", "file_of", "profiles_of", "read"]
 
 _PROFILE = "CAMORA_PROFILE"
-_CONFIG = "CAMORA_CONFIG"
 
 
 def read(
@@ -36,7 +35,7 @@ def read(
 ) -> Configuration:
     """Settings from a file, a profile, and the environment.
 
-    The file is `path`, else that of `CAMORA_CONFIG`, else the one that `find` finds. Later ones win: the file,
+    The file is `path`, else the one that `find` finds. Later ones win: the file,
     `[profiles.NAME]` of `profile` (else of `CAMORA_PROFILE`), `CAMORA_…` variables of `environ` (default:
     `os.environ`). `catalog` holds the plugins; by default those that are installed, `[plugins]` considered. With
     `ignore_missing`, secrets and `${…}` that are not set are no mistake, and nothing is made of them.
@@ -77,21 +76,17 @@ def profiles_of(path: Path) -> list[str]:
     return list(given) if isinstance(given, dict) else []
 
 
-def file_of(path: str | Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file that is meant: `path`, else what `CAMORA_CONFIG` names, else the nearest one upwards.
+def file_of(path: str | Path | None, environ: Mapping[str, str] | None = None) -> Path:
+    """The file that is meant: `path`, else what `find` finds; a folder stands for the nearest file upwards from it.
 
-    A folder stands for the nearest file in it or above it. Raises `SettingsError` where there is none.
+    Raises `SettingsError` where there is none.
     """
-    path = path if path is not None else environ.get(_CONFIG) or None
-    if path is None:
-        found = find()
-        if found is None:
-            raise SettingsError(
-                f"no camora.toml, nor pyproject.toml with [tool.camora], in {Path.cwd()} or above it: "
-                "camora init writes one"
-            )
-        return found
-    given = Path(path)
+    given = find(environ=environ) if path is None else Path(path)
+    if given is None:
+        raise SettingsError(
+            f"no camora.toml, nor pyproject.toml with [tool.camora], in {Path.cwd()} or above it: "
+            "camora init writes one"
+        )
     if not given.is_dir():
         return given
     inside = find(given)

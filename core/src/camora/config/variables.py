@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from camora.config.layers import Layer
 from camora.config.locate import KeyPath
 from camora.config.places import Place
@@ -58,9 +60,10 @@ def _plain(key: str) -> str:
 
 def _put(layer: Layer, path: KeyPath, value: Any, place: Place) -> bool:
     data: Any = layer.data
+    table = attrs.evolve(place, raw=None)  # the variable's text is not that of the tables around it
     for depth, key in enumerate(path[:-1], 1):
         data = data.setdefault(key, {})
-        layer.places.setdefault(path[:depth], place)
+        layer.places.setdefault(path[:depth], table)
         if not isinstance(data, dict):
             return False
     if path[-1] in data:

@@ -49,6 +49,8 @@ def _value(value: Any) -> str:
         return f"{{{', '.join(f'{dotted((key,))} = {_value(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, str):
+        value = value.replace("${", "$${")  # what stands there, not a variable
     text: str = tomlkit.item(value).as_string()
     return text
 
