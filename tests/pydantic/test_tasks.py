@@ -200,3 +200,16 @@ async def test_without_its_plugin_a_task_class_cannot_be_used() -> None:
     async with app:
         with pytest.raises(ConfigurationError, match="no plugin knows how a Base travels"):
             await app.dispatch(Base(name="a"))
+
+
+async def test_without_its_plugin_a_model_is_no_argument_and_the_error_says_what_to_install(orders: ModuleType) -> None:
+    from camora import plugins
+
+    app = Camora(catalog=plugins.load(disable=["camora-pydantic"]))
+    task = app.register(orders.total, name="total")
+    async with app:
+        with pytest.raises(PayloadError, match="order: is injected where the job runs; a Order is not sent"):
+            await task.dispatch(order=orders.Order(id=1, items=[]))
+        with pytest.raises(ConfigurationError, match="pip install camora-pydantic"):
+            async with app.worker():
+                pass

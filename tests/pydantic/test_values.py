@@ -29,10 +29,12 @@ from pydantic import (
     ConfigDict,
     Field,
     IPvAnyAddress,
+    Json,
     RootModel,
     SecretBytes,
     SecretStr,
     StringConstraints,
+    computed_field,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -194,6 +196,15 @@ class Checked(BaseModel):
         return self
 
 
+class Counted(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    numbers: Json[list[int]]
+
+    @computed_field
+    def total(self) -> int:
+        return sum(self.numbers)
+
+
 Name = Annotated[str, StringConstraints(min_length=2, to_lower=True)]
 
 PEN = Item(sku="pen", price=Decimal("2.50"), tags={"a"})
@@ -234,6 +245,7 @@ VALUES: list[tuple[Any, Any]] = [
     (Camel, Camel(firstName="Ada")),  # type: ignore[call-arg]
     (OneWay, OneWay(**{"in": "x"})),
     (Bytes, Bytes(data=b"\x00\xff")),
+    (Counted, Counted(numbers="[1, 2]")),  # type: ignore[arg-type]
     (Even, 4),
     (list[Even], [2, 4]),
     (Name, "ada"),

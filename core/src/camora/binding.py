@@ -107,10 +107,17 @@ class Binding:
                 shown = getattr(kind, "__qualname__", str(kind))
                 found.append(
                     f"{task.name}: nobody provides {shown} for its parameter {name!r}. Add a factory to "
-                    f"Camora(dependencies=[…]) whose return annotation is {shown}"
+                    f"Camora(dependencies=[…]) whose return annotation is {shown}{_or_install(kind)}"
                 )
         return found
 
 
 def _type_supports(task: AnyTask) -> Sequence[TypeSupport]:
     return [provider.make() for provider in task.port.catalog.items["camora_types"].values()]
+
+
+def _or_install(kind: Any) -> str:
+    """A name to install, not code to import."""
+    if hasattr(kind, "__get_pydantic_core_schema__"):
+        return "; or, if it is an argument, pip install camora-pydantic (and do not disable it)"
+    return ""
