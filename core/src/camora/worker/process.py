@@ -84,6 +84,8 @@ async def _work(
     settings = order.settings_for(app)
     _check_recycling(app, settings)
     _hint_at_queues(app, order.queues)
+    if not app.broker.capabilities.shared:
+        app.logger.warning("%r lives in this process: what other programs dispatch does not come here", app.broker)
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
     replaceable = app.broker.capabilities.shared  # what lives in this process would end with it
