@@ -88,8 +88,11 @@ def worker(
 
         run_reloading(where, order, processes=count, health=health, ready_file=ready_file)
         return
+    from camora.worker.process import check_recycling
+
     found = where.find()
     settings = order.settings_for(found)
+    check_recycling(found, settings)
     count = count or settings.processes
     # One that is to be replaced needs somebody to replace it while it still runs.
     if count == 1 and settings.max_jobs is None and settings.max_memory is None:

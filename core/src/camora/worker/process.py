@@ -23,7 +23,7 @@ from camora.worker.order import WorkOrder
 from camora.worker.process_health import ProcessHealth
 from camora.worker.worker import Ending, Worker
 
-__all__ = ["run_worker"]
+__all__ = ["check_recycling", "run_worker"]
 
 _SCHEDULER_STOP = 5.0
 """Seconds for what the scheduler is just sending."""
@@ -82,7 +82,7 @@ async def _work(
     app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort, leave: Callable[[], None]
 ) -> Ending:
     settings = order.settings_for(app)
-    _check_recycling(app, settings)
+    check_recycling(app, settings)
     _hint_at_queues(app, order.queues)
     if not app.broker.capabilities.shared:
         app.logger.warning("%r lives in this process: what other programs dispatch does not come here", app.broker)
@@ -125,7 +125,8 @@ async def _start(scheduler: Any, app: Any) -> None:
         app.logger.warning("no schedules are run: %s", error)
 
 
-def _check_recycling(app: Any, settings: WorkerSettings) -> None:
+def check_recycling(app: Any, settings: WorkerSettings) -> None:
+    """Raises `UnsupportedCapability` for a process that is to be replaced and would take its jobs with it."""
     if (settings.max_jobs or settings.max_memory) and not app.broker.capabilities.shared:
         raise UnsupportedCapability(
             f"max_jobs and max_memory end this process, and {app.broker!r} would lose its jobs with it. "
