@@ -262,10 +262,8 @@ class Parameters:
     def _extra(self, name: str) -> Parameter:
         if self._rest_named is not None:
             return self._rest_named
-        if name in self.injected:
-            shown = getattr(self.injected[name], "__name__", self.injected[name])
-            raise self._bad(f"{name}: is injected where the job runs; a {shown} is not sent", name)
-        raise self._bad(f"{name}: unknown argument (takes {self.text()})", name)
+        injected = "; it is injected where the job runs" if name in self.injected else ""
+        raise self._bad(f"{name}: unknown argument (takes {self.text()}){injected}", name)
 
     def _bad(self, text: str, field: str = "") -> PayloadError:
         return PayloadError(f"{self.task}: {text}", task=self.task, field=field)
