@@ -39,7 +39,12 @@ def test_a_right_file_is_right_with_all_its_profiles(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "camora.toml: nothing is wrong, with profiles prod, dev\n"
     assert not (folder / "shop.db").exists()
-    assert json.loads(check(folder, "--json").stdout) == {"ok": True, "file": "camora.toml", "problems": []}
+    assert json.loads(check(folder, "--json").stdout) == {
+        "ok": True,
+        "file": "camora.toml",
+        "problems": [],
+        "remarks": [],
+    }
 
 
 def test_the_variables_of_a_profile_are_only_needed_where_it_is_chosen(folder: Path) -> None:
@@ -85,3 +90,44 @@ def test_without_a_file_or_with_no_toml_in_it(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "")
     [problem] = json.loads(done.stdout)["problems"]
     assert problem.startswith("camora.toml:1:8: is no TOML")
+
+
+TASKS = """\
+app = "tasks:app"
+[tasks."shop.*"]
+timeout = 1
+[tasks."shop.ad"]
+timeout = 1
+[tasks."stock.*"]
+timeout = 1
+[[schedules]]
+key = "nightly"
+task = "shop.reprot"
+every = "1d"
+[[schedules]]
+key = "good"
+task = "shop.add"
+every = "1d"
+"""
+
+
+def test_tasks_that_the_app_does_not_have_are_remarked_upon(folder: Path) -> None:
+    (folder / "camora.toml").write_text(TASKS)
+    unchecked = check(folder)
+    assert unchecked.returncode == 0
+    assert (
+        "what the file says of tasks was not looked at: app 'tasks:app': there is no module 'tasks'" in unchecked.stderr
+    )
+    (folder / "tasks.py").write_text(
+        "from camora import Camora\napp = Camora.from_toml()\n"
+        "@app.task(name='shop.add')\ndef add(): ...\n@app.task(name='shop.report')\ndef report(): ...\n"
+    )
+    remarks = [
+        "camora.toml:4:8: tasks.\"shop.ad\": the app has no such task: did you mean 'shop.add'?",
+        'camora.toml:6:8: tasks."stock.*": the app has no such task',
+        "camora.toml:10:1: schedules[0].task: the app has no such task: did you mean 'shop.report'?",
+    ]
+    done = check(folder)
+    assert (done.returncode, done.stdout) == (0, "camora.toml: nothing is wrong\n")
+    assert done.stderr.splitlines() == [f"camora: {remark}" for remark in remarks]
+    assert json.loads(check(folder, "--json").stdout)["remarks"] == remarks

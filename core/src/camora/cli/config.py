@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from camora.cli.common import MISTAKE, OK, ConfigOption, JsonOption, ProfileOption, masked, print_json, say
-from camora.errors import SettingsError
+from camora.cli.common import (
+    MISTAKE,
+    OK,
+    ConfigOption,
+    JsonOption,
+    ProfileOption,
+    find_app,
+    masked,
+    note,
+    print_json,
+    say,
+)
+from camora.errors import ConfigurationError, SettingsError
 
 if TYPE_CHECKING:
     from camora.config import Configuration
@@ -28,19 +39,37 @@ def check(*, config: ConfigOption = None, profile: ProfileOption = None, as_json
     """Read the settings, and name every mistake with its place; exit code 2 if there is one.
 
     Without --profile all profiles of the file are checked, too; secrets that only they need may be missing. What the
-    settings choose is made, but nothing is connected.
+    settings choose is made, but nothing is connected. Tasks that the app does not have are
+    remarked upon.
     """
     from camora.config.checking import check as checked
 
     found = checked(config, profile=profile)
+    remarks = [] if found.problems or found.settings is None else _remarks(found.settings, profile)
     if as_json:
-        print_json({"ok": not found.problems, "file": found.file, "problems": list(found.problems)})
+        answer = {"ok": not found.problems, "file": found.file, "problems": list(found.problems), "remarks": remarks}
+        print_json(answer)
         return MISTAKE if found.problems else OK
     if found.problems:
         raise SettingsError("\n".join(found.problems), problems=found.problems)
+    for remark in remarks:
+        note(remark)
     profiles = f", with {_profiles(found.profiles)}" if found.profiles else ""
     say(f"{found.file}: nothing is wrong{profiles}")
     return OK
+
+
+def _remarks(found: Configuration, profile: str | None) -> list[str]:
+    """What only the app itself can tell: whether it has the tasks that the file speaks of."""
+    from camora.config.checking import unknown_tasks
+
+    if not (found.app and (found.task_options or found.schedules)):
+        return []
+    try:
+        app = find_app(config=found.path, profile=profile)
+    except ConfigurationError as error:
+        return [f"what the file says of tasks was not looked at: {error}"]
+    return unknown_tasks(found, app.tasks.by_name)
 
 
 def _profiles(names: tuple[str, ...]) -> str:
