@@ -275,3 +275,31 @@ def test_a_result_is_printed_as_json_whatever_its_type(camora: Run, folder: Path
     worked(folder)
     answer = data(camora, "dispatch", "point", "7", "--job-id", job, "--wait")
     assert answer["result"] == {"x": 7, "at": "2031-05-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["queues", "pause", "mial"],
+        ["queues", "resume", "mial"],
+        ["queues", "purge", "mial", "--yes"],
+        ["dead", "--queue", "mial"],
+        ["dispatch", "fail", "to=x", "--queue", "mial"],
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_queue_is_remarked(camora: Run, words: list[str]) -> None:
+    done = camora(*words, *APP)
+    assert done.returncode == 0
+    assert "nothing is known of a queue 'mial'; did you mean 'mail'?" in done.stderr
+    assert camora(*(word.replace("mial", "mail") for word in words), *APP).stderr == ""
+
+
+def test_dead_letters_fit_a_narrow_terminal(camora: Run, folder: Path) -> None:
+    job = dispatched(camora, "fail", "to=x")
+    worked(folder)
+    lines = camora("dead", *APP, COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith(f"{job}   fail(to='x')")
+    assert lines[3].startswith("mail, ")
+    assert "OSError: no such host: x" in lines[3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
@@ -22,11 +22,13 @@ from camora.cli.common import (
     progress,
     run,
     say,
+    stdout,
     table,
     waiting,
 )
 from camora.cli.moments import exact, moment_of, relative
 from camora.cli.payload import arguments_of, call_text, decoded
+from camora.cli.queue_names import doubt_queue, named_queues
 from camora.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ __all__ = ["app"]
 
 app = cyclopts.App(name="dead", help="List, requeue or purge dead letters: jobs that will not run again by themselves.")
 
+_WIDE = 120
+"""Columns from which on a letter has room in one line."""
 _Id = Annotated[str, Parameter(help="The job's id.")]
 _Queue = Annotated[str | None, Parameter(name=["--queue", "-q"], help="Only those of this queue.")]
 
@@ -66,20 +70,29 @@ def list_letters(
     if as_json:
         print_json({"letters": rows, "more": more})
         return OK
+    if not rows and queue is not None:
+        doubt_queue(queue, named_queues(found))
     if not rows:
         say("no dead letters" if queue is None else f"no dead letters of queue {queue}")
         return OK
-    now = found.clock.now_ms()
-    table(
-        ["id", "call", "queue", "died", "why"],
-        [
-            [row["id"], _call(row), row["queue"], relative(letter.died, now), _why(row)]
-            for row, letter in zip(rows, letters, strict=True)
-        ],
-    )
+    _print(rows, [relative(letter.died, found.clock.now_ms()) for letter in letters])
     if more:
         note(f"these are the first {limit}; --limit 0 lists all")
     return OK
+
+
+def _print(rows: Sequence[dict[str, Any]], died: Sequence[str]) -> None:
+    if stdout().width < _WIDE:
+        cells = [
+            [f"{row['id']}\n{row['queue']}, {when}", f"{_call(row)}\n{_why(row)}"]
+            for row, when in zip(rows, died, strict=True)
+        ]
+        table(["id", "call, and what became of it"], cells, lines=True)
+        return
+    table(
+        ["id", "call", "queue", "died", "why"],
+        [[row["id"], _call(row), row["queue"], when, _why(row)] for row, when in zip(rows, died, strict=True)],
+    )
 
 
 def _row(app: Camora, letter: DeadLetter) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from camora.cli.arguments import ARGUMENTS, known_task, read_arguments
 from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say, waiting
+from camora.cli.queue_names import doubt_queue, named_queues
 from camora.errors import ConfigurationError, ResultError
 from camora.options import DispatchOptions
 from camora.units import duration
@@ -62,6 +63,8 @@ def dispatch(
             "processes share, for example  sqlite:///camora.db  (camora-sql)"
         )
     known = known_task(app, task, unchecked=unchecked)
+    if queue is not None:
+        doubt_queue(queue, named_queues(app))
     if rows is not None:
         return _many(app, known or task, options, rows, as_json=as_json)
     args, kwargs = read_arguments(arguments, known)

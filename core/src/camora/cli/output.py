@@ -78,14 +78,24 @@ def _plain(value: Any) -> Any:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), title: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    title: str | None = None,
+    lines: bool = False,
 ) -> None:
-    """Print a table; `right` names the columns of numbers. The first column is never cut, the others are wrapped."""
+    """Print a table; `right` names the columns of numbers, and `lines` leaves one free between rows.
+
+    The first column is never cut, the others are wrapped.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", show_edge=False)
+    made = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", show_edge=False, leading=1 if lines else 0
+    )
     for number, column in enumerate(columns):
         made.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:

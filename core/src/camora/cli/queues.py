@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import cyclopts
 
 from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
+from camora.cli.queue_names import doubt_queue, named_queues
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -40,7 +41,7 @@ def _state(row: Mapping[str, Any]) -> str:
 
 async def _rows(app: Camora) -> list[dict[str, Any]]:
     counts, paused = await app.queue_control.counts(), await app.queue_control.paused()
-    known = {*app.tasks.queues(), *(queue.name for queue in app.queues), *counts, *paused}
+    known = {*named_queues(app), *counts, *paused}
     return [
         {"queue": name, **{state: counts.get(name, {}).get(state, 0) for state in _STATES}, "paused": name in paused}
         for name in sorted(known)
@@ -61,7 +62,9 @@ def resume(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # n
 
 def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
     async def work(app: Camora) -> None:
+        known = {*named_queues(app), *await app.queue_control.counts(), *await app.queue_control.paused()}
         for queue in queues:
+            doubt_queue(queue, known)
             await getattr(app.queue_control, verb)(queue)
             say(f"{queue}: {done}")
 
@@ -73,6 +76,7 @@ def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
 def purge(queue: _Queue, /, *, yes: YesOption = False, where: Where = Where()) -> int:  # noqa: B008
     """Delete all waiting jobs of a queue for good; running ones and dead letters stay."""
     found = where.find()
+    doubt_queue(queue, named_queues(found))
     if not confirm(f"Delete all waiting jobs of {queue!r} for good?", yes=yes):
         say("nothing was deleted")
         return OK

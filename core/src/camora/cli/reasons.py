@@ -62,7 +62,8 @@ def _finished(facts: JobFacts) -> Reason:
     text = f"it has ended: {status}{when}"
     if status is not Status.FAILED:
         return Reason("finished", text)
-    text += f", after {facts.record.attempts} attempts: {_error(facts)}".rstrip(": ")
+    attempts = facts.record.attempts
+    text += f", after {attempts} attempt{'' if attempts == 1 else 's'}: {_error(facts)}".rstrip(": ")
     fix = f"camora dead requeue {facts.id}" if facts.letter is not None else ""
     return Reason("finished", text, fix)
 
