@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from camora import Camora, Job, Middleware, Status
-from camora.errors import BrokerUnavailable, ConfigurationError, EncodeError
+from camora.errors import BrokerUnavailable, ConfigurationError, EncodeError, UnsupportedCapability
 from camora.interfaces.broker import ConsumerSettings
 from camora_sql.broker import SqlBroker
 from camora_sql.schema import HEAD
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.ext.asyncio import create_async_engine as make_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -245,6 +246,22 @@ async def test_an_error_leaves_nothing_of_a_batch_in_a_transaction_that_goes_on(
             await broker.publish_within(connection, [message("good", key="k"), bad])
         assert await broker.publish_within(connection, [message("better", key="k")]) == ["better"]
     assert state(path) == (["cup"], 1)
+
+
+async def test_a_commit_that_the_database_refuses_leaves_no_job(path: Path, engine: Engine, broker: SqlBroker) -> None:
+    announced: list[int] = []
+    broker.database.dialect.announce = lambda: announced.append(1)  # type: ignore[method-assign]
+    with engine.connect() as connection:
+        connection.execute(text("PRAGMA foreign_keys = ON"))
+        connection.execute(text("CREATE TABLE items (of INTEGER REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED)"))
+        connection.commit()
+        connection.execute(text("INSERT INTO items VALUES (404)"))
+        await broker.publish_within(connection, [message("one")])
+        with pytest.raises(IntegrityError):
+            connection.commit()
+        connection.rollback()
+    assert state(path) == ([], 0)
+    assert announced == []
 
 
 # Waking
@@ -478,6 +495,18 @@ async def test_another_kind_of_database_is_refused(broker: SqlBroker) -> None:
 
 
 # As a whole
+
+
+async def test_a_broker_without_transactions_refuses(engine: Engine) -> None:
+    app = Camora()
+    assert not app.broker.capabilities.transactions
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app:
+        with engine.begin() as connection, pytest.raises(UnsupportedCapability, match="camora-sql"):
+            await work.options(connection=connection).dispatch()
 
 
 async def test_middleware_and_options_apply_within_a_transaction_too(path: Path, engine: Engine) -> None:

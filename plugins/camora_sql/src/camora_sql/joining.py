@@ -145,8 +145,8 @@ def _after_commit(connection: Connection, announce: Callable[[], None]) -> None:
     commit = lent.commit
 
     def commit_and_announce() -> None:
-        del lent.commit
         commit()
+        vars(lent).pop("commit", None)
         announce()
 
     lent.commit = commit_and_announce

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Check, Command, ResultBackend
+from camora.interfaces import Broker, Check, Command, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
 
 from camora_sql.settings import SqlSettings
@@ -26,6 +26,13 @@ def _results(made: MadeFrom) -> ResultBackend:
     return SqlResultBackend(made.url or "", made.settings)
 
 
+def _schedules(made: MadeFrom) -> ScheduleStore:
+    from camora_sql.schedules import SqlScheduleStore
+    from camora_sql.store import Store
+
+    return SqlScheduleStore(Store(made.url or "", made.settings))
+
+
 @hookimpl
 def camora_brokers() -> Sequence[Provider[Broker]]:
     """The SQL broker."""
@@ -36,6 +43,12 @@ def camora_brokers() -> Sequence[Provider[Broker]]:
 def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
     """The SQL result backend."""
     return [Provider("sql", _results, settings=SqlSettings, schemes=_SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
+    """The SQL store of schedules."""
+    return [Provider("sql", _schedules, settings=SqlSettings, schemes=_SCHEMES, help=_HELP)]
 
 
 def sql() -> object:
