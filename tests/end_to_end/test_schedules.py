@@ -219,3 +219,19 @@ def test_a_scheduler_serves_its_group_and_hints_at_a_wrong_one(start: Start, tmp
     process.wait_for("schedule jp of", 2)
     stop([process])
     assert "schedule here" not in process.text()
+
+
+def test_a_scheduler_is_listed_and_takes_orders(start: Start, tmp_path: Path) -> None:
+    write(tmp_path, code=["a"], toml=[])
+    process = scheduler(start, cwd=tmp_path)
+
+    def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(camora(tmp_path, "workers", "--json"))["workers"]
+        return found
+
+    until(listed, "its report")
+    [info] = listed()
+    assert (info["kind"], info["pid"], info["state"]) == ("scheduler", process.process.pid, "running")
+    camora(tmp_path, "workers", "stop", info["name"])
+    assert process.end() == 0
+    assert listed() == []

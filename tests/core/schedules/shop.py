@@ -9,8 +9,8 @@ from typing import Self
 import attrs
 from camora import Camora
 from camora.builtin.memory import MemoryBroker, MemoryStore
-from camora.interfaces.broker import Envelope
-from camora.message import Message
+from camora.interfaces.observer import Observer
+from camora.message import Envelope, Message
 from camora.scheduler import Scheduler
 from camora.testing.clock import VirtualClock
 
@@ -61,12 +61,17 @@ class Shop:
     """One deploy of an app; several may share a store, as processes share a database."""
 
     def __init__(
-        self, store: MemoryStore | None = None, clock: VirtualClock | None = None, *, app: str = "shop"
+        self,
+        store: MemoryStore | None = None,
+        clock: VirtualClock | None = None,
+        *,
+        app: str = "shop",
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.clock = clock or VirtualClock(stamp(START))
         self.store = store or MemoryStore(self.clock)
         self.desk = Desk()
-        self.app = Camora(NotingBroker(self.store, self.desk), clock=self.clock, name=app)
+        self.app = Camora(NotingBroker(self.store, self.desk), clock=self.clock, name=app, observers=observers)
         self.app.schedules.parts = attrs.evolve(self.app.schedules.parts, app=app)
         self.report = self.app.task(name="report", queue="reports")(report)
 

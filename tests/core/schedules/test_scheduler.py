@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from camora import cron, every, once
 from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain
+from camora.interfaces.observer import Event, Observer, ScheduleFired
 from camora.interfaces.schedule import CatchUp, ScheduleRecord
 from camora.schedules.ticks import tick_id
 
@@ -59,6 +61,32 @@ async def test_delays_and_expiry_count_from_the_tick_s_sending(shop: Shop) -> No
     [message] = shop.messages
     now = shop.clock.now_ms()
     assert (message.created, message.due, message.expires) == (now, now + 5000, now + 60_000)
+
+
+class Seen(Observer):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.fired: list[ScheduleFired] = []
+
+    async def observe(self, events: Sequence[Event]) -> None:
+        self.fired += [event for event in events if isinstance(event, ScheduleFired)]
+
+
+async def test_observers_are_told_of_each_tick() -> None:
+    seen = Seen()
+    shop = Shop(observers=[seen])
+    async with shop.app:
+        shop.app.schedule("pulse", shop.report.s(), every(minutes=1), catch_up="all")
+        await shop.app.schedules.sync()
+        shop.clock.advance(180)
+        assert await shop.scheduler().run_due() == 3
+        await shop.app.events.flush()
+    noon = stamp(datetime(2024, 1, 1, 12, tzinfo=UTC))
+    assert [(event.key, event.tick - noon, event.at) for event in seen.fired] == [
+        ("pulse", minute * 60_000, shop.clock.now_ms()) for minute in (1, 2, 3)
+    ]
+    assert [event.job_id for event in seen.fired] == [message.id for message in shop.messages]
 
 
 # Missed ticks

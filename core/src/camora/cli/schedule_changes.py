@@ -51,8 +51,8 @@ def add(
     known = known_task(found, task, unchecked=unchecked)
     args, kwargs = read_arguments(arguments, known)
     trigger = when.make(found.schedules.parts.catalog)
-    options = {"queue": queue, "priority": priority, "expires": None if expires is None else _seconds(expires)}
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {"queue": queue, "priority": priority, "expires": None if expires is None else _seconds(expires)}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     async def work(app: Camora) -> int:
         call = app._signature(known or task, args, kwargs).options(**options)  # noqa: SLF001 -- one unit with the app
