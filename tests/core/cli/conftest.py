@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -70,7 +70,7 @@ def process(folder: Path) -> Run:
 
 
 @pytest.fixture
-def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in that folder, in this process; modules that it imports there are forgotten each time."""
     monkeypatch.chdir(folder)
 
@@ -88,11 +88,12 @@ def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
                 code = end.code if isinstance(end.code, int) else 1
             finally:
                 forget(folder)
+                for name in ("CAMORA_PROFILE", "CAMORA_CONFIG"):  # left there for worker processes
+                    os.environ.pop(name, None)
         out, err = capsys.readouterr()
         return Done(code, out, err)
 
-    yield run
-    os.environ.pop("CAMORA_PROFILE", None)
+    return run
 
 
 def forget(folder: Path) -> None:

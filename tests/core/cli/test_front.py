@@ -104,3 +104,23 @@ def test_what_no_one_expected_is_told_masked_and_with_its_own_code(camora: Run, 
     assert "LookupError: redis://me:***@host" in done.stderr
     assert "strange.py" in done.stderr
     assert "hunter2" not in done.stderr
+
+
+def test_an_app_that_reads_its_settings_itself_reads_those_that_were_named(camora: Run, folder: Path) -> None:
+    (folder / "tasks.py").write_text("from camora import Camora\napp = Camora.from_toml()\n")
+    settings = 'app = "tasks:app"\n[broker]\nurl = "sqlite:///{name}.db"\n'
+    (folder / "camora.toml").write_text(settings.format(name="one"))
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "two.toml").write_text(
+        settings.format(name="two") + '[profiles.prod.broker]\nurl = "sqlite:///three.db"\n'
+    )
+    for words, name in (
+        ([], "one.db"),
+        (["--config", "elsewhere/two.toml"], "two.db"),
+        (["--config", "elsewhere/two.toml", "--profile", "prod"], "three.db"),
+        (["--config", "elsewhere/two.toml", "--app", "tasks:app"], "two.db"),
+    ):
+        assert name in camora("doctor", *words).stdout
+    done = camora("queues", "--config", "nowhere.toml")
+    assert done.returncode == 2
+    assert "nowhere.toml: cannot be read" in done.stderr

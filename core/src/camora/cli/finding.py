@@ -21,27 +21,27 @@ def find_app(reference: str | None = None, *, config: Path | str | None = None, 
     """The app a command is about.
 
     `reference` is `module:attribute`; without it, what `app =` of camora.toml says, and where that says nothing, an
-    app made of the file's own settings, without tasks. `profile` is left in the environment, so that an app that
-    reads the file itself, and worker processes, see the same one. Raises `ConfigurationError` that says what to write.
+    app made of the file's own settings, without tasks. `config` and `profile` are left in the environment, so that an
+    app that reads the file itself, and worker processes, see the same ones. Raises `ConfigurationError` that says what
+    to write.
     """
     if profile is not None:
         os.environ["CAMORA_PROFILE"] = profile
+    if config is not None:
+        os.environ["CAMORA_CONFIG"] = str(Path(config).resolve())
     if reference is not None:
         return import_app(reference)
-    from camora import config as configuration
     from camora.app import Camora
+    from camora.config import find, read
 
-    find, read = getattr(configuration, "find", lambda: None), getattr(configuration, "read", None)
-    path = Path(config) if config is not None else find()
+    path = find()
     if path is None:
         raise ConfigurationError(
             f"which app? There is no camora.toml in {Path.cwd()} or above. Say --app module:attribute (for example "
             '--app tasks:app), or write  app = "tasks:app"  into a camora.toml (camora init makes one)'
         )
-    if read is None:
-        raise ConfigurationError(f"{path} cannot be read yet; say --app module:attribute")
     settings = read(path, profile=profile)
-    _look_in(path.resolve().parent)
+    _look_in(settings.path.resolve().parent)
     if settings.app:
         return import_app(settings.app)
     return Camora.from_toml(path, profile=profile)
