@@ -302,6 +302,30 @@ async def order_for_ever(url: str) -> None:
                 say(item)
 
 
+async def fire(url: str, last: str) -> None:
+    """Be one of many schedulers: fire tick 1, 2, … of every schedule; says each, and when there are no more."""
+    broker = broker_at(url)
+    store = broker.own_schedules()
+    assert store is not None
+    await broker.open()
+    await store.open()
+    told_to_go()
+    # The time of its own that claims are made by: what another one has let lapse is lent again at once.
+    moment = 1_000_000
+    while await store.next_due() is not None:
+        moment += 1000
+        for fire in await store.claim(moment, holder=str(os.getpid()), lease=1.0, limit=3):
+            tick = fire.record.next
+            assert tick is not None
+            job_id = f"{fire.record.key}@{tick}"
+            await broker.publish([message(job_id)])
+            say(job_id)
+            await store.advance(fire, last=tick, next_tick=tick + 1 if tick < int(last) else None, job_id=job_id)
+    say("done")
+    await store.close()
+    await broker.close()
+
+
 async def hold_a_slot(url: str) -> None:
     """Hold the one slot there is, give it back, and hold it again until the end; says how it went, step by step."""
     limits = broker_at(url).own_limits()
@@ -398,6 +422,7 @@ PARTS: dict[str, Callable[..., Coroutine[Any, Any, None] | None]] = {
         publish_and_drain_as_earlier,
         upgrade_and_die,
         hold_a_slot,
+        fire,
     )
 }
 
