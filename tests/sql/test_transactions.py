@@ -136,6 +136,36 @@ async def test_after_a_reboot_every_lease_is_over(broker: SqlBroker, tmp_path: P
     await twin.close()
 
 
+@pytest.mark.parametrize("code", [10, 5], ids=["the disk fails", "others write all the time"])
+async def test_what_the_boot_before_left_is_ended_before_anything_is_lent_out(
+    broker: SqlBroker, tmp_path: Path, commits: Commits, code: int
+) -> None:
+    if not broker.database.dialect.lease_epoch():
+        pytest.skip("this system does not name its boots")
+    await broker.publish([message("one")])
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="me", lease=3600.0))
+    assert await consumer.receive(1, 0.0)
+    with sqlite3.connect(tmp_path / "camora.db") as database:
+        database.execute("UPDATE camora_facts SET value = 'an earlier boot' WHERE name = 'lease_epoch'")
+    database.close()
+    twin = broker.twin()
+    commits.fail_before = code
+    if code == 10:
+        with pytest.raises(BrokerUnavailable, match="disk"):
+            await twin.open()
+    else:
+        # Who only publishes and looks is served all the same; who would lend out is not.
+        await twin.open()
+        assert await twin.queues.counts() == {"work": {"leased": 1}}
+        with pytest.raises(BrokerUnavailable):
+            await twin.consumer(ConsumerSettings(queues=("work",), worker="other"))
+    commits.fail_before = 0
+    await twin.open()
+    other = await twin.consumer(ConsumerSettings(queues=("work",), worker="other"))
+    assert [one.deliveries for one in await other.receive(1, 0.0)] == [2]
+    await twin.close()
+
+
 async def test_only_the_same_database_is_settled_into(broker: SqlBroker, tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "camora.db")
     same = SqlBroker(f"sqlite+pysqlite:///{tmp_path}/link.db")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql import statements
@@ -33,9 +31,12 @@ def prepare(session: Session, store: Store) -> None:
         from camora_sql.migrating import migrate
 
         migrate(session, store)
-    with contextlib.suppress(BrokerUnavailable):
+    try:
         # Not waited for: a program that holds a transaction of its own, and only publishes, has no use for it.
         begin_epoch(session, store, patience=_SHORT)
+    except BrokerUnavailable:
+        if not session.is_connected:
+            raise
 
 
 def begin_epoch(session: Session, store: Store, *, patience: float | None = None) -> None:

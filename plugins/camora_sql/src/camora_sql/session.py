@@ -135,6 +135,11 @@ class Session(Runner):
     # Life
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, and nothing has put it in doubt."""
+        return self._connection is not None
+
+    @property
     def connection(self) -> DriverConnection:
         """The raw connection, for migrations."""
         if self._connection is None:
