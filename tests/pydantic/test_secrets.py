@@ -10,7 +10,7 @@ from camora.errors import PayloadError
 from camora.message import Message
 from camora.secrets import mask_arguments
 from camora_pydantic import PydanticTask
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
 KNOWN = "hunter2"
@@ -89,8 +89,31 @@ async def test_a_refusal_does_not_show_what_came() -> None:
     async with app:
         with pytest.raises(PayloadError) as error:
             await app.dispatch("SignIn", firstLogin={"user": "ada", "password": [KNOWN]}, passWord=KNOWN)
-    assert error.value.field == "firstLogin.password"
-    assert KNOWN not in str(error.value)
+    assert str(error.value) == "SignIn: firstLogin.password: input should be a valid string"
+
+
+class Spelled(PydanticTask):
+    word: Annotated[str, Secret]
+    number: int
+
+    @field_validator("word")
+    @classmethod
+    def spelled(cls, word: str) -> str:
+        raise ValueError(f"cannot spell {word}")
+
+    async def execute(self) -> None: ...
+
+
+async def test_what_a_validator_says_is_not_shown_where_there_are_secrets() -> None:
+    app = Camora()
+    app.register(Spelled)
+    async with app:
+        with pytest.raises(PayloadError) as error:
+            await app.dispatch("Spelled", word=KNOWN, number=1)
+        assert (error.value.field, KNOWN in str(error.value)) == ("word", False)
+        with pytest.raises(PayloadError) as error:
+            await app.dispatch("Spelled", word=KNOWN, number="x")
+        assert KNOWN not in str(error.value)
 
 
 class Bare(PydanticTask):

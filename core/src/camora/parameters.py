@@ -12,6 +12,7 @@ import attrs
 
 from camora.dependencies import is_inject
 from camora.errors import ConfigurationError, PayloadError
+from camora.interfaces.types import Misfit
 from camora.secrets import marked_in
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = ["Parameter", "Parameters", "hints_of", "injected_of"]
 _PLAIN = frozenset({int, str, bool, float})
 _SAYS_NOTHING = ("is missing", "is nested too deeply")
 """Reasons that hold nothing of a value."""
+_KEY = "['"
+"""In a place, where a mapping's key begins."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +68,9 @@ class Parameter:
         mark = marked_in(self.annotation)
         if mark is not None and why not in _SAYS_NOTHING:  # it may quote the value, and the path a key of it
             path = self.name if mark.whole else path.partition("[")[0]
+            if not mark.whole and isinstance(error, Misfit) and error.discreet:
+                spot, why = error.places[0]
+                return _refusal(task, f"{self.name}{spot.partition(_KEY)[0]}".removeprefix("."), why)
             why = "does not fit its type; what came is not shown, for there is a Secret in it"
             return _refusal(task, path, why)
         if isinstance(error, AttributeError):  # cattrs unstructures by field, whatever it is given

@@ -13,11 +13,13 @@ class Misfit(ValueError):
     """A value that is not what its annotation says.
 
     `places` are the spots inside it, each with what is wrong there. A spot is written as in code, `.items[2].price`;
-    it is empty where the value itself is wrong. The first is the one that errors are named by.
+    it is empty where the value itself is wrong. The first is the one that errors are named by. `discreet` are reasons
+    that quote nothing of the value, and so may be shown where there are secrets in it.
     """
 
-    def __init__(self, places: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, places: Iterable[tuple[str, str]], *, discreet: bool = False) -> None:
         self.places: Sequence[tuple[str, str]] = tuple(places)
+        self.discreet = discreet
         super().__init__("; ".join(f"{spot.removeprefix('.')}: {why}" if spot else why for spot, why in self.places))
 
 
@@ -42,7 +44,8 @@ class TypeSupport(ABC):
 
     A *task class* of such a library derives from its base and from `BaseTask`, in that order, and says
     `makes_fields = True`. It is then converted like any other value: its plain data, a mapping, is the payload of a
-    job, and a worker runs `execute` of the object that it makes of it. Called with such an object, the class returns it.
+    job, and a worker runs `execute` of the object that it makes of it. Called with such an object, the class returns
+    it.
     """
 
     @abstractmethod
