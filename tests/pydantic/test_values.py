@@ -33,6 +33,7 @@ from pydantic import (
     RootModel,
     SecretBytes,
     SecretStr,
+    SerializeAsAny,
     StringConstraints,
     computed_field,
     model_validator,
@@ -411,6 +412,33 @@ def test_secrets_travel_in_clear_at_any_depth() -> None:
     assert data["a"]["next"]["day"] == "2026-01-01"
     assert arrived(Vault, vault, JsonCodec()) == vault
     assert "first" not in repr(vault)
+
+
+class Loose(BaseModel):
+    anything: Any
+    vault: SerializeAsAny[BaseModel]
+
+
+def test_pydantic_hides_secrets_itself_where_a_field_does_not_say_what_is_in_it() -> None:
+    vault = Vault(password=SecretStr("first"))
+    [data] = compiled(Loose).out((Loose(anything=vault, vault=vault),), {})[1].values()
+    assert data["anything"]["password"] == data["vault"]["password"] == "**********"
+
+
+class Kitten(Cat):
+    colour: str = "black"
+
+
+def test_an_object_of_a_subclass_travels_as_the_annotated_class() -> None:
+    assert arrived(Cat, Kitten(lives=3), JsonCodec()) == Cat(lives=3)
+    assert arrived(Cat | Kitten, Kitten(lives=3), JsonCodec()) == Kitten(lives=3)
+
+
+def test_data_of_a_union_that_does_not_say_which_class_is_the_first_that_fits() -> None:
+    [found] = compiled(Item | Closed).into([], {"value": {"a": 1}})[1].values()
+    assert found == Closed(a=1)
+    with pytest.raises(PayloadError, match="value: expected Item or Closed"):
+        compiled(Item | Closed).into([], {"value": {"b": 1}})
 
 
 def test_errors_do_not_show_what_was_sent() -> None:
