@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import runpy
+import sqlite3
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,15 @@ def test_stored_schedules_are_listed_and_shown(deployed: Run) -> None:
     assert facts["arguments"] == {"args": [], "kwargs": {"x": 1, "y": 2}}
     assert facts["next"] == facts["preview"][0]
     assert len(facts["preview"]) == 3
+
+
+def test_what_is_overdue_is_remarked_upon(deployed: Run, folder: Path) -> None:
+    assert "overdue" not in deployed().stderr
+    with contextlib.closing(sqlite3.connect(folder / "camora.db")) as database, database:
+        database.execute("UPDATE camora_schedules SET next = next - 400 * 86400 * 1000")
+    assert "overdue: login, nightly; does a scheduler run?" in deployed().stderr
+    deployed("pause", "login")
+    assert "overdue: nightly;" in deployed().stderr
 
 
 def test_secrets_among_the_arguments_are_masked(deployed: Run) -> None:

@@ -291,6 +291,39 @@ async def test_a_deploy_changes_what_is_declared_and_nothing_else(shop: Shop) ->
         assert (await new.app.schedules.get("changes")).next == datetime(2024, 1, 1, 13, tzinfo=UTC)
 
 
+async def test_a_task_that_is_registered_after_its_schedule_counts_with_its_options_and_parameters(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    # So it is with schedules in settings, which are read before the tasks are made.
+    shop.app.schedule("late", shop.app._signature("late", (), {"name": "a"}), every(minutes=1))
+    shop.app.schedule("never", shop.app._signature("nevr", (), {}), every(minutes=1))
+
+    @shop.app.task(name="late", queue="reports", priority=4)
+    async def late(name: str) -> str:
+        return name
+
+    scheduler = shop.scheduler()
+    await scheduler.run_due()
+    assert "schedule never: this app has no task 'nevr'" in caplog.text
+    assert "schedule late" not in caplog.text
+    shop.clock.advance(30)
+    assert await scheduler.run_due() == 2
+    queues = {message.task: (message.queue, message.priority) for message in shop.messages}
+    assert queues == {"late": ("reports", 4), "nevr": ("default", 0)}
+
+
+async def test_arguments_that_do_not_fit_are_told_with_the_schedule_when_the_scheduler_starts(shop: Shop) -> None:
+    shop.app.schedule("wrong", shop.app._signature("late", (), {"nam": "a"}), every(minutes=1))
+
+    @shop.app.task(name="late", queue="reports")
+    async def late(name: str) -> str:
+        return name
+
+    with pytest.raises(ConfigurationError, match=r"schedule 'wrong': late: .*nam"):
+        await shop.scheduler().start()
+    assert await shop.app.schedules.list() == []
+
+
 async def test_what_was_added_and_what_is_declared_do_not_take_each_other_s_place(shop: Shop) -> None:
     await shop.app.schedules.add("k", shop.report, every(minutes=1))
     shop.app.schedule("k", shop.report.s(), every(hours=1))

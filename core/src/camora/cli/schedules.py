@@ -31,6 +31,8 @@ for _change in (schedule_changes.add, schedule_changes.pause, schedule_changes.r
     app.command(_change)
 app.command(schedule_changes.run_now, name="run")
 
+_LATE = 15_000
+"""Milliseconds; a scheduler that was killed is replaced in less."""
 _ORIGINS = {"code": "code", "config": "settings", "runtime": "run time"}
 
 
@@ -56,9 +58,16 @@ def list_schedules(
         table(["key", "when", "next", "last", "task", "group", "from"], [_cells(row, now) for row in rows])
     else:
         say("no schedules are stored" if group is None else f"no schedules of group {group} are stored")
+    late = [row.key for row in rows if _is_late(row, found.clock.now_ms())]
+    if late:
+        note(f"overdue: {', '.join(late)}; does a scheduler run? (camora scheduler, or camora worker --scheduler)")
     if missing:
         note(f"declared, and stored when a scheduler starts: {', '.join(missing)}")
     return OK
+
+
+def _is_late(row: Schedule, now: int) -> bool:
+    return not row.paused and row.next is not None and _ms(row.next) < now - _LATE
 
 
 def _plain(schedule: Schedule) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from camora.clock import Clock
 from camora.connections import Connections
-from camora.errors import ConfigurationError, UnsupportedCapability
+from camora.errors import ConfigurationError, EncodeError, PayloadError, UnsupportedCapability
 from camora.events import EventBus
 from camora.ids import IdSource
 from camora.interfaces.codec import Codec
@@ -25,6 +25,7 @@ from camora.schedules.shown import Schedule
 from camora.schedules.template import message_of, template_of
 from camora.schedules.ticks import moment_of, next_tick
 from camora.signature import Signature
+from camora.task import Task
 
 __all__ = ["Schedules"]
 
@@ -110,6 +111,8 @@ class Schedules:
     async def sync(self) -> None:
         """Store what code and settings declare, and remove what this app declared before and does not any more.
 
+        Raises `ConfigurationError` for arguments that do not fit, and for a key that somebody else has taken.
+
         Schedules added at run time stay, and so do those that apps of other names declare. Of a schedule that is there
         already, pause and last tick stay; the next tick does, too, unless the trigger is another one. Every scheduler
         does this when it starts.
@@ -117,6 +120,7 @@ class Schedules:
         store = await self.parts.store()
         declared = list(self.declared.by_key.values())
         await self._check_overlap(declared)
+        self._remark_on_tasks(declared)
         await store.put([self._record(schedule) for schedule in declared])
         gone = [
             record.key
@@ -188,7 +192,7 @@ class Schedules:
         return make_trigger(self.parts.catalog, record.trigger)
 
     def _record(self, schedule: DeclaredSchedule) -> ScheduleRecord:
-        message = self._build(schedule.signature)
+        message = self._message(schedule)
         return ScheduleRecord(
             key=schedule.key,
             group=schedule.group,
@@ -202,6 +206,30 @@ class Schedules:
             overlap=schedule.overlap,
             next=next_tick(schedule.trigger, self.parts.clock.now_ms()),
         )
+
+    def _message(self, schedule: DeclaredSchedule) -> Message:
+        try:
+            return self._build(self._known(schedule.signature))
+        except (EncodeError, PayloadError) as error:
+            raise ConfigurationError(f"schedule {schedule.key!r}: {error}") from None
+
+    def _known(self, signature: Signature[Any]) -> Signature[Any]:
+        """The same; a task that was only a name when this was declared may be registered by now."""
+        if isinstance(signature.task, Task):
+            return signature
+        task = self._signature(signature.task.name, (), {}).task
+        return Signature(task, signature.args, signature.kwargs, options=signature.options_)
+
+    def _remark_on_tasks(self, schedules: Iterable[DeclaredSchedule]) -> None:
+        for schedule in schedules:
+            task = self._known(schedule.signature).task
+            if not isinstance(task, Task):
+                self._logger.warning(
+                    "schedule %s: this app has no task %r; its arguments are not checked, and its jobs go to the "
+                    "default queue",
+                    schedule.key,
+                    task.name,
+                )
 
     async def _check_overlap(self, schedules: Iterable[DeclaredSchedule]) -> None:
         broker = (await self.parts.connection()).broker
