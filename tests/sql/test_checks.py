@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,11 +128,11 @@ async def test_damage_is_found(path: Path) -> None:
 
 async def test_a_full_disk_and_a_log_that_only_grows_are_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await make(path)
-    monkeypatch.setattr(sqlite_examining.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     found = await look(path, "room")
     assert not found.ok
     assert "make room" in found.fix
-    monkeypatch.setattr(sqlite_examining.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     # A reader that never ends keeps the log from being emptied; here the log is only as large on paper.
     log = path.with_name("camora.db-wal")
     with log.open("ab") as file:

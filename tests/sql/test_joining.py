@@ -43,9 +43,9 @@ def engine(path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 async def async_engine(engine: Engine, path: Path) -> AsyncIterator[AsyncEngine]:
-    engine = make_async_engine(f"sqlite+aiosqlite:///{path}")
-    yield engine
-    await engine.dispose()
+    made = make_async_engine(f"sqlite+aiosqlite:///{path}")
+    yield made
+    await made.dispose()
 
 
 @pytest.fixture
