@@ -120,6 +120,11 @@ SECRET = "hunter2-is-my-password"
     ("text", "environ"),
     [
         ('[broker]\nurl = "sqlite://user:hunter2-is-my-password@host/"\nspeed = 1', {}),
+        ('[broker]\nurl = "sqlite:///user:hunter2-is-my-password@host/"\nspeed = 1', {}),
+        ('[broker]\nurl = "sqlite://user:so hunter2-is-my-password it is@host/"', {}),
+        ('[broker]\nurl = "sqlite:user:hunter2-is-my-password@host/"', {}),
+        ('[broker]\nurl = "user:hunter2-is-my-password@host/"', {}),
+        ('[results]\nurl = "memory://x"\nttl = "a://user:hunter2-is-my-password@host/"', {}),
         ('[broker]\nurl = "nothing://user:hunter2-is-my-password@host/"', {}),
         ('[broker]\nurl = "nothing:hunter2-is-my-password"\ntoken = 5', {}),
         ('[broker]\nurl = { env = "URL" }', {"URL": SECRET}),
@@ -151,3 +156,12 @@ def test_no_repr_shows_a_secret(settings: Read) -> None:
     assert "hunter2" not in repr(found)
     assert KEY not in repr(found)
     assert KEY not in repr(found.signing)
+
+
+def test_what_is_told_of_a_url_stays_readable(folder: Path) -> None:
+    (folder / "camora.toml").write_text('[broker]\nurl = "sqlite://ada:hunter2@host/shop.db"\n')
+    with pytest.raises(SettingsError) as error:
+        app_arguments(read(environ={}))
+    assert str(error.value).startswith("camora.toml:1:2: broker: ")
+    assert "'sqlite://ada:***@host/shop.db' names a host" in str(error.value)
+    assert "hunter2" not in str(error.value)

@@ -10,7 +10,7 @@ from typing import Any
 from camora.config.layers import Layer, is_reference
 from camora.config.locate import KeyPath, Position
 from camora.config.places import Place, dotted, nearest
-from camora.config.secrets import MASK, is_secret_key, scrubbed
+from camora.config.secrets import MASK, is_secret_key, passwords_in, scrubbed_error
 from camora.config.sections import types_in_a_file
 from camora.config.variables import names_in, substituted
 from camora.settings import mask_url
@@ -84,8 +84,8 @@ class Source(Structuring):
             found = self.resolved[path] = self._referenced(given, path)
         else:
             found = self._raw(path)
-        if isinstance(found, str) and (path in self.hidden or is_secret_key(path)):
-            self.secrets.add(found)
+        if isinstance(found, str):
+            self.secrets |= {found} if self.is_hidden(path) else passwords_in(found)
         return found
 
     def _raw(self, path: KeyPath) -> Any:
@@ -141,12 +141,12 @@ class Source(Structuring):
         if isinstance(given, (datetime, date, time)):
             return given.isoformat()
         text = repr(mask_url(given)) if isinstance(given, str) else repr(given)
-        text = scrubbed(text, self.secrets)
+        text = scrubbed_error(text, self.secrets)
         return text if len(text) <= 60 else f"{text[:57]}..."
 
     def told(self, error: BaseException, path: KeyPath) -> str:
         """A foreign error's text, without secrets."""
-        return scrubbed(super().told(error, path), self.secrets)
+        return scrubbed_error(super().told(error, path), self.secrets)
 
     def annotations(self, cls: type[Any]) -> Mapping[str, Any]:
         """As a file gives them."""
