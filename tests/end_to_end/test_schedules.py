@@ -130,6 +130,14 @@ def test_a_scheduler_beside_jobs_and_one_on_its_own_fire_each_tick_once(start: S
     each_tick_rang_once(tmp_path)
 
 
+def test_a_scheduler_that_hangs_is_ended_by_a_second_signal(start: Start, tmp_path: Path) -> None:
+    process = start("scheduler", "bell:app", SHOP_CRASH="block")
+    until((tmp_path / "blocked").exists, "the block")
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGINT)
+    assert process.end(20) == 1
+
+
 # Deploys
 
 TASKS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ def crash(step: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def block() -> None:
+    """Hold the event loop for good."""
+    if CRASH == "block":
+        (FOLDER / "blocked").touch()
+        time.sleep(600)
+
+
 class CrashingStore(SqlScheduleStore):
     """Dies around its own calls."""
 
@@ -31,6 +39,7 @@ class CrashingStore(SqlScheduleStore):
         fires = await super().claim(now, **wanted)
         if fires:
             crash("claimed")
+            block()
         return fires
 
     async def advance(self, fire: Fire, **news: Any) -> bool:

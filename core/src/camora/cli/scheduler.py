@@ -70,7 +70,9 @@ def _groups(app: Camora, given: Sequence[str] | None) -> list[str] | None:
 def _run(app: Camora, groups: Sequence[str] | None) -> None:
     import asyncio
 
+    from camora.worker.last_resort import LastResort
     from camora.worker.logs import set_up_logging
+    from camora.worker.stop_signals import StopSignals
 
     set_up_logging(os.environ)
     declared = sorted({schedule.group for schedule in app.schedules.declared.by_key.values()})
@@ -80,8 +82,14 @@ def _run(app: Camora, groups: Sequence[str] | None) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"it declares {', '.join(declared) or 'none'}"
             app.logger.warning("the app declares no schedule of group %r; %s", name, hint)
 
+    last_resort = LastResort()
+
     async def work() -> None:
         async with app:
-            await app.make_scheduler(groups=groups).run()
+            scheduler = app.make_scheduler(groups=groups)
+            await scheduler.run(signals=lambda stop: StopSignals(stop, last_resort.insist))
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    finally:
+        last_resort.cancel()

@@ -9,7 +9,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from camora.clock import Clock, MovableClock
@@ -36,6 +36,7 @@ _PATIENCE = 0.8 * LEASE
 _LONGEST_SLEEP = 5.0
 """Seconds after which the clock is read again, whatever it said before."""
 _BLOCKED_AFTER = 2.0
+Signals = Callable[[Callable[[], None]], contextlib.AbstractContextManager[object]]
 _AWAY = (BrokerUnavailable, DispatchUncertain)
 
 
@@ -135,15 +136,16 @@ class Scheduler:
 
     # Running
 
-    async def run(self) -> None:
+    async def run(self, *, signals: Signals = stopped_by_signals) -> None:
         """Start, and fire until SIGTERM, SIGINT or `stop`; a second signal does not wait for what is under way.
 
-        Raises as `start`.
+        `signals` is how they are heard: a context manager in which each calls the function it is given. Raises as
+        `start`.
         """
         watch = LoopWatch(_culprit, after=_BLOCKED_AFTER, logger=self._logger)
         watch.start()
         try:
-            with stopped_by_signals(self._signalled):
+            with signals(self._signalled):
                 await self.start()
                 await self._stop.wait()
                 await self.close()
