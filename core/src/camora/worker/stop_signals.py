@@ -10,11 +10,29 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals"]
+__all__ = ["Repeats", "StopSignals"]
 
-_SAME = {signal.SIGTERM: 1.0, signal.SIGINT: 0.0}
-"""Seconds within which the same signal counts once. Service managers send SIGTERM to every process of a group, and the
-supervisor passes its own on."""
+_SAME = {signal.SIGTERM: 1.0}
+
+
+class Repeats:
+    """Tells a signal that is meant from one that only came twice.
+
+    SIGTERM twice within a second counts once: service managers send it to every process of a group, and the supervisor
+    passes its own on. `now` is monotonic seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last: dict[int, float] = {}
+
+    def counts(self, number: int) -> bool:
+        """False for a repetition. May be called from a signal handler."""
+        now, last = self._now(), self._last.get(number)
+        if last is not None and now - last < _SAME.get(signal.Signals(number), 0.0):
+            return False
+        self._last[number] = now
+        return True
 
 
 class StopSignals:
@@ -28,7 +46,7 @@ class StopSignals:
         self._stop = stop
         self._insisted = insisted
         self._count = 0
-        self._last: dict[int, float] = {}
+        self._repeats = Repeats()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -37,16 +55,14 @@ class StopSignals:
         # A plain handler, not the loop's: it is called while a job blocks the loop, too.
         def signalled(number: int, frame: FrameType | None) -> None:
             del frame
-            now, before = time.monotonic(), self._last.get(number)
-            if before is not None and now - before < _SAME[signal.Signals(number)]:
+            if not self._repeats.counts(number):
                 return
-            self._last[number] = now
             self._count += 1
             loop.call_soon_threadsafe(self._stop)
             if self._count == 2 and self._insisted is not None:
                 self._insisted()
 
-        for number in _SAME:
+        for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread
                 self._before[number] = signal.signal(number, signalled)
 

@@ -31,6 +31,7 @@ from camora.settings import WorkerSettings
 from camora.worker.health import Health, WorkerHealth
 from camora.worker.link import SupervisorEnd, new_link
 from camora.worker.order import WorkOrder
+from camora.worker.stop_signals import Repeats
 
 __all__ = [
     "EXIT_CONFIGURATION",
@@ -452,11 +453,21 @@ def end_with(workers: WorkerProcesses) -> None:
 @contextlib.contextmanager
 def signals_to(workers: WorkerProcesses) -> Iterator[None]:
     """Inside the block, SIGTERM and SIGINT stop these processes."""
+    reading, writing = os.pipe()
+    repeats = Repeats()
 
+    # A handler interrupts whatever the main thread is at, and must not wait for a lock that it holds.
     def handle(number: int, frame: Any) -> None:
-        del number, frame
-        workers.stop()
+        del frame
+        if repeats.counts(number):
+            os.write(writing, b"!")
 
+    def pass_on() -> None:
+        while os.read(reading, 1):
+            workers.stop()
+
+    thread = threading.Thread(target=pass_on, name="camora-signals", daemon=True)
+    thread.start()
     previous = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError):  # not in the main thread
@@ -466,3 +477,6 @@ def signals_to(workers: WorkerProcesses) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
