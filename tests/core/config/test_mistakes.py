@@ -85,7 +85,8 @@ CAMORA_WORKER__PROCESSES: worker.processes: expected a whole number, found 'two'
 
 
 @pytest.mark.parametrize(
-    "command", [["worker"], ["config", "check"], ["config", "show"], ["config", "show", "--json"], ["queues"]]
+    "command",
+    [["worker"], ["scheduler"], ["config", "check"], ["config", "show"], ["config", "show", "--json"], ["queues"]],
 )
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "camora.toml").write_text(TEXT)
