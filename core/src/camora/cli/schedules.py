@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,8 +54,7 @@ def list_schedules(
         print_json({"schedules": [_plain(row) for row in rows], "not_stored": missing})
         return OK
     if rows:
-        now = found.clock.now_ms()
-        table(["key", "when", "next", "last", "task", "group", "from"], [_cells(row, now) for row in rows])
+        _print(rows, found.clock.now_ms())
     else:
         say("no schedules are stored" if group is None else f"no schedules of group {group} are stored")
     late = [row.key for row in rows if _is_late(row, found.clock.now_ms())]
@@ -74,10 +73,27 @@ def _plain(schedule: Schedule) -> dict[str, Any]:
     return attrs.asdict(schedule, recurse=False)
 
 
-def _cells(row: Schedule, now: int) -> list[str]:
-    due = "paused" if row.paused else "ended" if row.next is None else relative(_ms(row.next), now)
-    last = "never" if row.last is None else relative(_ms(row.last), now)
-    return [row.key, row.trigger, due, last, row.task, row.group, _ORIGINS.get(row.origin, row.origin)]
+def _print(rows: Sequence[Schedule], now: int) -> None:
+    """As a table; what all of them have in common needs no column."""
+    columns = {
+        "key": [row.key for row in rows],
+        "when": [row.trigger for row in rows],
+        "next": [_due(row, now) for row in rows],
+        "last": ["never" if row.last is None else relative(_ms(row.last), now) for row in rows],
+        "task": [row.task for row in rows],
+    }
+    for name, cells in (("group", [row.group for row in rows]), ("from", [_origin(row) for row in rows])):
+        if len(set(cells)) > 1:
+            columns[name] = cells
+    table(list(columns), zip(*columns.values(), strict=True))
+
+
+def _due(row: Schedule, now: int) -> str:
+    return "paused" if row.paused else "ended" if row.next is None else relative(_ms(row.next), now)
+
+
+def _origin(row: Schedule) -> str:
+    return _ORIGINS.get(row.origin, row.origin)
 
 
 def _ms(moment: datetime) -> int:
