@@ -85,7 +85,7 @@ def test_stored_schedules_are_listed_and_shown(deployed: Run) -> None:
     page = deployed().stdout
     assert "cron('30 2 * * *', tz='Europe/Paris')" in page
     assert "never" in page
-    assert ["key", "when", "next", "last", "task", "group"] == page.splitlines()[0].split()
+    assert page.splitlines()[0].split() == ["key", "when", "next", "last", "task", "group"]
     facts = shown(deployed, "nightly")
     assert (facts["group"], facts["overlap"], facts["catch_up"], facts["origin"]) == ("jp", "skip", "one", "code")
     assert facts["arguments"] == {"args": [], "kwargs": {"x": 1, "y": 2}}

@@ -82,9 +82,8 @@ def _print(rows: Sequence[Schedule], now: int) -> None:
         "last": ["never" if row.last is None else relative(_ms(row.last), now) for row in rows],
         "task": [row.task for row in rows],
     }
-    for name, cells in (("group", [row.group for row in rows]), ("from", [_origin(row) for row in rows])):
-        if len(set(cells)) > 1:
-            columns[name] = cells
+    some = {"group": [row.group for row in rows], "from": [_origin(row) for row in rows]}
+    columns |= {name: cells for name, cells in some.items() if len(set(cells)) > 1}
     table(list(columns), zip(*columns.values(), strict=True))
 
 
