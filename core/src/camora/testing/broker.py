@@ -11,6 +11,7 @@ import attrs
 from camora.builtin.memory import MemoryBroker
 from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
+from camora.interfaces.capabilities import Support
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 from camora.testing.dispatched import Dispatched
@@ -53,6 +54,9 @@ class Theatre:
 
 class StagedBroker(MemoryBroker):
     """A `MemoryBroker` that a test looks into, and breaks."""
+
+    # It fails as one behind a network does, so the dispatcher is to treat it as such.
+    capabilities = attrs.evolve(MemoryBroker.capabilities, shared=Support.NATIVE)
 
     def __init__(self, theatre: Theatre) -> None:
         super().__init__(theatre.stage.store, name="test")

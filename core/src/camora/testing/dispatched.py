@@ -81,12 +81,16 @@ class DispatchedJob:
             return list(self.message.args), dict(self.message.kwargs)
         return self._binding.parameters_of(task).into(self.message.args, self.message.kwargs)
 
-    def __str__(self) -> str:
+    @property
+    def secrets(self) -> Secrets:
+        """Which arguments must not be shown."""
         task = self._app.tasks.get(self.task)
-        secrets = _OPEN if task is None else task.secrets
+        return _OPEN if task is None else task.secrets
+
+    def __str__(self) -> str:
         options = {name: value for name, value in self.options.items() if value and (name, value) != _DEFAULT_QUEUE}
         more = f" with {', '.join(f'{name}={value!r}' for name, value in options.items())}" if options else ""
-        return f"{self.task}({secrets.shown(self.args, self.arguments)}){more}"
+        return f"{self.task}({self.secrets.shown(self.args, self.arguments)}){more}"
 
     def __repr__(self) -> str:
         return f"<DispatchedJob {self}>"
@@ -118,6 +122,10 @@ class Dispatched(Sequence[DispatchedJob]):
                 return task.name
         return task_name(what)
 
+    def _wanted(self, what: object, arguments: dict[str, Any], options: Mapping[str, Any] | None) -> _Wanted:
+        task = self._app.tasks.get(self._name(what))
+        return _Wanted(arguments, dict(options or {}), _OPEN if task is None else task.secrets)
+
     def clear(self) -> None:
         """Forget what was dispatched so far."""
         self._jobs.clear()
@@ -137,7 +145,7 @@ class Dispatched(Sequence[DispatchedJob]):
         """
         __tracebackhide__ = True
         candidates = self.of(task)
-        wanted = _Wanted(arguments, dict(options or {}))
+        wanted = self._wanted(task, arguments, options)
         found = [job for job in candidates if not wanted.differences(job)]
         if found and (times is None or len(found) == times):
             return found[0]
@@ -154,7 +162,7 @@ class Dispatched(Sequence[DispatchedJob]):
     ) -> None:
         """No job of this task has these arguments and options. Raises `AssertionError`."""
         __tracebackhide__ = True
-        wanted = _Wanted(arguments, dict(options or {}))
+        wanted = self._wanted(task, arguments, options)
         found = [job for job in self.of(task) if not wanted.differences(job)]
         if found:
             shown = "\n".join(f"  {job}" for job in found[:_SHOWN])
@@ -206,25 +214,31 @@ class Dispatched(Sequence[DispatchedJob]):
 class _Wanted:
     """Arguments and options that a job is to have."""
 
-    def __init__(self, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], options: dict[str, Any], secrets: Secrets) -> None:
         self._arguments = arguments
         self._options = options
+        self._secrets = secrets
 
     def differences(self, job: DispatchedJob) -> list[str]:
         """What this job lacks, in words."""
-        return [
-            *_compare(self._arguments, job.arguments, "no such argument"),
-            *_compare(self._options, job.options, f"no such option; there are {', '.join(job.options)}"),
-        ]
+        found = []
+        for name, value in self._arguments.items():
+            if name not in job.arguments:
+                found.append(f"{name}: no such argument")
+            elif job.arguments[name] != value:
+                hidden = self._secrets.of_name(name)
+                found.append(f"{name}: another secret" if hidden else f"{name}: {job.arguments[name]!r}, not {value!r}")
+        for name, value in self._options.items():
+            if name not in job.options:
+                found.append(f"{name}: no such option; there are {', '.join(job.options)}")
+            elif job.options[name] != value:
+                found.append(f"{name}: {job.options[name]!r}, not {value!r}")
+        return found
 
     def __str__(self) -> str:
-        wanted = {**self._arguments, **self._options}
-        return f" with {', '.join(f'{name}={value!r}' for name, value in wanted.items())}" if wanted else ""
-
-
-def _compare(wanted: Mapping[str, Any], found: Mapping[str, Any], missing: str) -> Iterator[str]:
-    for name, value in wanted.items():
-        if name not in found:
-            yield f"{name}: {missing}"
-        elif found[name] != value:
-            yield f"{name}: {found[name]!r}, not {value!r}"
+        shown = [
+            self._secrets.shown((), self._arguments),
+            ", ".join(f"{name}={value!r}" for name, value in self._options.items()),
+        ]
+        wanted = ", ".join(filter(None, shown))
+        return f" with {wanted}" if wanted else ""

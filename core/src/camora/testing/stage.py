@@ -207,6 +207,8 @@ class Stage:
         """When time alone brings something next, in milliseconds since the epoch; infinity for never."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
+        with self.store.as_of_now():
+            pass  # what has come by now is no event any more, even if nobody takes it
         return min(
             self._sleepers[0][0] if self._sleepers else math.inf,
             self.clock.now_ms() + self.store.pause_before_work() * 1000,

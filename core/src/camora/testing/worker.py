@@ -114,7 +114,8 @@ class TestWorker:
         self._theatre_: Theatre | None = None
         self._worker: Worker | None = None
         self._scheduler: Scheduler | None = None
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._replacing: asyncio.Task[None] | None = None
+        self._stopping = False
         self._failure: BaseException | None = None
         self._exit = AsyncExitStack()
 
@@ -146,9 +147,9 @@ class TestWorker:
         await self._worker.start()
 
     async def _stop(self) -> None:
-        for replacing in list(self._replacing):
-            replacing.cancel()
-            await asyncio.wait([replacing])
+        self._stopping = True
+        if self._replacing is not None:
+            await asyncio.wait([self._replacing])
         if self._scheduler is not None:
             await self._scheduler.close()
         if self._worker is not None:
@@ -156,25 +157,21 @@ class TestWorker:
             await self._worker.close()
 
     def _on_crash(self, name: str) -> None:
-        worker = self._worker
-        if worker is None or worker.name != name or self._replacing_now:
-            return
-        replacing = asyncio.get_running_loop().create_task(self._replace(worker))
-        self._replacing.add(replacing)
-        replacing.add_done_callback(self._replacing.discard)
+        del name  # there is one worker at a time
+        if self._replacing is None and not self._stopping:
+            self._replacing = asyncio.get_running_loop().create_task(self._replace())
 
-    @property
-    def _replacing_now(self) -> bool:
-        return bool(self._replacing)
-
-    async def _replace(self, worker: Worker) -> None:
-        """Clear the dead one away, and start another, as whoever looks after workers does."""
+    async def _replace(self) -> None:
+        """Clear the dead one away, and start another, as whoever looks after workers does; as often as they die."""
         with self._theatre.stage.busy():
             try:
-                await worker.close()
-                await self._start_worker()
+                while self._worker is not None and self._worker.name in self._theatre.stage.dead:
+                    await self._worker.close()
+                    await self._start_worker()
             except Exception as error:  # noqa: BLE001 -- told to the test, which waits in `advance`
                 self._failure = error
+            finally:
+                self._replacing = None
 
     @property
     def _theatre(self) -> Theatre:

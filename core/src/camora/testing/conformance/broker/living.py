@@ -119,6 +119,14 @@ class HonestySuite(BrokerSuite):
         _says_what_helps(refused.value, capability)
         await rig.nothing(await rig.consumer())
 
+    async def test_joining_a_transaction_is_refused_without_any(self, rig: Rig) -> None:
+        if rig.broker.capabilities.transactions:
+            pytest.skip("the broker supports it")
+        with pytest.raises(UnsupportedCapability) as refused:
+            await rig.broker.publish_within(object(), [envelope()])
+        _says_what_helps(refused.value, "transactions")
+        await rig.nothing(await rig.consumer())
+
     @pytest.mark.parametrize("capability", ["pause", "inspect", "cancel"])
     async def test_an_unsupported_look_or_control_is_refused(self, rig: Rig, capability: str) -> None:
         if getattr(rig.broker.capabilities, capability):
