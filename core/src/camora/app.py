@@ -185,7 +185,7 @@ class Camora:
             parameters_of=self._binding.parameters_of,
             jobs=self._jobs,
             events=self.events,
-            capabilities=self.broker.capabilities,
+            broker=self.broker,
             largest=self.settings.max_message_size,
             timeout=self.settings.dispatch_timeout,
         )
@@ -339,9 +339,7 @@ class Camora:
         """Dispatch a signature from code without an event loop; blocks."""
         if signature.options_.connection is None:
             return self.run_sync(self._dispatcher.one(signature))
-        # Opened by the portal, so that what is missing in the store is made; the statements run in this thread.
-        broker = self.run_sync(self._connections.get()).broker
-        return self._dispatcher.within_here(broker, signature)
+        return self._dispatcher.within_here(signature)
 
     def _signature(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         if isinstance(what, Signature):

@@ -22,7 +22,6 @@ from camora.errors import (
 )
 from camora.events import EventBus
 from camora.interfaces.broker import Broker
-from camora.interfaces.capabilities import Capabilities
 from camora.interfaces.codec import Codec
 from camora.interfaces.observer import JobDispatched
 from camora.job import Job, JobsPort
@@ -60,7 +59,7 @@ class Dispatcher:
         parameters_of: Callable[[AnyTask], Parameters],
         jobs: JobsPort,
         events: EventBus,
-        capabilities: Capabilities,
+        broker: Broker,
         largest: int,
         timeout: float,
     ) -> None:
@@ -71,8 +70,9 @@ class Dispatcher:
         self._parameters_of = parameters_of
         self._jobs = jobs
         self._events = events
-        self._capabilities = capabilities
-        self._largest = min(largest, capabilities.largest or largest)
+        self._broker = broker
+        self._capabilities = broker.capabilities
+        self._largest = min(largest, broker.capabilities.largest or largest)
         self._timeout = timeout
         self.chain: Callable[[Message], Awaitable[Message]] | None = None
         self.links: Sequence[Link] = ()
@@ -165,27 +165,22 @@ class Dispatcher:
         return Job(job_id, message.task, self._jobs)
 
     async def _within(self, transaction: Any, message: Message) -> Job[Any]:
-        connection = self._connections.ready() or await self._connect()
-        return await self._publish_within(connection.broker, transaction, message)
-
-    async def _publish_within(self, broker: Broker, transaction: Any, message: Message) -> Job[Any]:
         """Through the chain, too, but into the caller's transaction: not repeated, for it is the caller's to end."""
 
         async def publish(message: Message) -> Message:
-            [job_id] = await broker.publish_within(transaction, [self.envelope(message)])
+            [job_id] = await self._broker.publish_within(transaction, [self.envelope(message)])
             return message if job_id == message.id else _with_id(message, job_id)
 
         message = await (compose_dispatch(self.links, publish) or publish)(message)
         return Job(message.id, message.task, self._jobs)
 
-    def within_here(self, broker: Broker, signature: Signature[Any]) -> Job[Any]:
+    def within_here(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch into a synchronous connection's transaction, in the caller's thread, where that connection lives.
 
-        `broker` was opened somewhere, and is asked for nothing but statements. Raises `ConfigurationError` when a
-        middleware waits for the event loop: there is none here.
+        Raises `ConfigurationError` when a middleware waits for the event loop: there is none here.
         """
         message = self.build(signature)
-        step = self._publish_within(broker, signature.options_.connection, message)
+        step = self._within(signature.options_.connection, message)
         try:
             step.send(None)
         except StopIteration as done:

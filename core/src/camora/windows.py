@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["Window", "admit", "used"]
+__all__ = ["Window", "admit", "granted_now", "used"]
 
 Window = Sequence[tuple[int, int]]
 """(number of the bucket, grants in it), oldest first."""
@@ -53,3 +53,11 @@ def admit(window: Window, now: int, *, most: int, per: float) -> tuple[list[tupl
         if over < 0:
             return alive, ((bucket + 1) * length + span - now) / 1000
     raise AssertionError("a window that is full holds at least one grant")
+
+
+def granted_now(count: int, now: int, *, per: float) -> list[tuple[int, int]]:
+    """A window in which so much was granted at `now`: what is assumed where the moments themselves say nothing.
+
+    So there are never too many grants; the price is a wait of one window.
+    """
+    return [(now // _bucket_length(per), count)] if count else []

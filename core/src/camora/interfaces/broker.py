@@ -160,8 +160,9 @@ class Broker(Companions, ABC):
         and the connection stays the caller's. What an error means for the transaction is the database's business.
 
         Synchronous connections are used without ever waiting for the event loop, and nothing but `connection` is used,
-        so it may be called in any thread. Raises `UnsupportedCapability` where the broker does not declare
-        `transactions`, or `ConfigurationError` for a connection that is none, or is one to another database.
+        so it may be called in any thread, and the broker need not be open. Raises `UnsupportedCapability` where the
+        broker does not declare `transactions`, or `ConfigurationError` for a connection that is none, or is one to
+        another database.
         """
         del connection, envelopes
         raise UnsupportedCapability(

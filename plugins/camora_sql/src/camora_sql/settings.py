@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 
 import attrs
 from camora.errors import SettingsError
-from camora.settings import mask_url, structure_settings
+from camora.settings import Duration, mask_url, structure_settings
+from camora.units import duration
 
 __all__ = ["SqlSettings", "split_url"]
 
@@ -25,7 +26,7 @@ def _not_negative(_: Any, attribute: Any, value: float) -> None:
 
 @attrs.frozen(kw_only=True)
 class SqlSettings:
-    """Settings of the SQL broker and result backend; durations are seconds.
+    """Settings of the SQL broker and result backend; durations are seconds, or texts such as "10s".
 
     `synchronous` is about power failures only; the death of processes loses nothing either way. With "full" all that
     was dispatched survives one, at the price of a disk flush for each publication (those of one moment share it); the
@@ -37,8 +38,8 @@ class SqlSettings:
     """
 
     synchronous: str = attrs.field(default="full", validator=_known)
-    busy_timeout: float = attrs.field(default=5.0, validator=_not_negative)
-    dedup_window: float = attrs.field(default=3600.0, validator=_not_negative)
+    busy_timeout: Duration = attrs.field(default=5.0, converter=duration, validator=_not_negative)
+    dedup_window: Duration = attrs.field(default=3600.0, converter=duration, validator=_not_negative)
 
 
 def split_url(url: str, settings: SqlSettings | None) -> tuple[str, SqlSettings]:

@@ -28,14 +28,8 @@ class Rate:
 
 
 def granted_now(count: int, now: int, *, per: float) -> Rate:
-    """A rate of which so much was granted just now: what is assumed where the moments themselves say nothing.
-
-    So there are never too many grants; the price is a wait of one window.
-    """
-    if not count:
-        return Rate(per)
-    [(bucket, _)], _ = windows.admit([], now, most=1, per=per)
-    return Rate(per, [(bucket, count)])
+    """A rate of which so much was granted just now; see `windows.granted_now`."""
+    return Rate(per, windows.granted_now(count, now, per=per))
 
 
 @attrs.define

@@ -29,7 +29,7 @@ class Counters:
         wait = 0.0
         for limit in ask.limits:
             if limit.per:
-                window = self.rates.get(limit.name, (limit.per, []))[1]
+                window = self._window(limit, now)
                 after, delay = windows.admit(window, now, most=limit.most, per=limit.per)
                 charged.append((limit, after))
             else:
@@ -47,6 +47,11 @@ class Counters:
         if len(self.rates) + len(self.slots) > self._sweep_at:
             self._sweep(now)
         return 0.0
+
+    def _window(self, limit: Limit, now: int) -> list[tuple[int, int]]:
+        per, window = self.rates.get(limit.name, (limit.per, []))
+        # Where its length was changed, the buckets have another length.
+        return window if per == limit.per else windows.granted_now(windows.used(window, now, per), now, per=limit.per)
 
     def _slot_in(self, limit: Limit, holder: str, now: int) -> float:
         held = self.slots.get(limit.name)
