@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 import pytest
 from camora import Camora
+from camora.connections import companion_of
+from camora.interfaces.workers import WorkerInfo
 from camora.testing.ledger import audit
 from processes import APPS, WorkerProcess, pid_of, started, until, workers
 
@@ -479,9 +481,23 @@ def listed(camora: Command) -> dict[str, Any]:
     return {info["name"]: info for info in camora("workers", "list", "--json").data()["workers"]}
 
 
-async def until_listed(camora: Command, count: int) -> dict[str, Any]:
-    await asyncio.to_thread(until, lambda: len(listed(camora)) == count, f"{count} workers in the list")
-    return listed(camora)
+async def until_told(app: Camora, what: Callable[[dict[str, WorkerInfo]], object], text: str) -> dict[str, WorkerInfo]:
+    """What workers say of themselves, as soon as it is so."""
+    directory = companion_of(app.broker, app.results, "own_workers")
+    await directory.open()
+    try:
+        async with asyncio.timeout(40):
+            while not what(found := {info.name: info for info in await directory.list()}):
+                await asyncio.sleep(0.02)
+            return found
+    except TimeoutError:
+        raise AssertionError(f"{text} did not happen; there are {found}") from None
+    finally:
+        await directory.close()
+
+
+async def until_listed(app: Camora, count: int) -> dict[str, WorkerInfo]:
+    return await until_told(app, lambda found: len(found) == count, f"{count} workers in the list")
 
 
 async def test_workers_are_listed_with_what_they_do(start: Start, app: Camora, tmp_path: Path, camora: Command) -> None:
@@ -489,26 +505,20 @@ async def test_workers_are_listed_with_what_they_do(start: Start, app: Camora, t
     supervisor = start("--processes", "2", "--concurrency", "7", "--queues", "default,mail").ready(2)
     job = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
-    found = await until_listed(camora, 2)
     pids = {child.pid for child in psutil.Process(supervisor.process.pid).children()}
-    assert {info["pid"] for info in found.values()} == pids
-    for info in found.values():
+    found = await until_told(
+        app, lambda found: len(found) == 2 and any(info.running for info in found.values()), "the job in the list"
+    )
+    for info in listed(camora).values():
         assert info["host"] == socket.gethostname()
         assert (info["app"], info["queues"], info["concurrency"]) == ("shop:app", ["default", "mail"], 7)
         assert info["state"] == "running"
         assert info["memory"] > 10_000_000
         assert info["started"] <= info["seen"]
-    runs = {info["pid"]: info["running"] for info in found.values()}
-
-    def told() -> bool:
-        runs.update({info["pid"]: info["running"] for info in listed(camora).values()})
-        return bool(runs[pid_of(tmp_path, "a")])
-
-    await asyncio.to_thread(until, told, "the job in the list")
-    assert [(run["id"], run["task"], run["queue"]) for run in runs.pop(pid_of(tmp_path, "a"))] == [
-        (job.id, "hold", "default")
-    ]
-    assert list(runs.values()) == [[]]
+        runs = [(run["id"], run["task"], run["queue"]) for run in info["running"]]
+        assert runs == ([(job.id, "hold", "default")] if info["pid"] == pid_of(tmp_path, "a") else [])
+        pids.remove(info["pid"])
+    assert not pids
     text = camora("workers").out
     assert all(name in text for name in found)
     assert job.id in text
@@ -526,11 +536,11 @@ async def test_a_quiet_worker_takes_nothing_until_it_is_told(
     seen = Seen(worker)
     running = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
-    [name] = await until_listed(camora, 1)
+    [name] = await until_listed(app, 1)
     assert camora("workers", "quiet", name[:-3], "--json").data() == {"order": "quiet", "workers": [name]}
     worker.wait_for(f"{name} is quiet")
     await seen.until(live=True, ready=False, reason="it was told to take nothing more")
-    assert listed(camora)[name]["state"] == "quiet"
+    await until_told(app, lambda found: found[name].state == "quiet", "the state quiet in the list")
     waiting = await app.dispatch("work", number=5)
     (tmp_path / "release-a").touch()
     assert await running.result(30) == str(worker.process.pid)
@@ -548,34 +558,34 @@ async def test_a_worker_that_is_told_to_stop_finishes_and_is_not_replaced(
     running = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
     pid = pid_of(tmp_path, "a")
-    found = await until_listed(camora, 2)
-    [name] = [name for name, info in found.items() if info["pid"] == pid]
+    found = await until_listed(app, 2)
+    [name] = [name for name, info in found.items() if info.pid == pid]
     assert camora("workers", "stop", name).code == 0
     supervisor.wait_for(f"{name} was ordered to stop")
     (tmp_path / "release-a").touch()
     assert await running.result(30) == str(pid)
     supervisor.wait_for("was ordered to stop, and is not replaced")
-    assert list(await until_listed(camora, 1)) == [other for other in found if other != name]
+    assert list(await until_listed(app, 1)) == [other for other in found if other != name]
     assert await (await app.dispatch("work", number=1)).result(30) == 1
     assert camora("workers", "stop", "--all").code == 0
     assert supervisor.end() == 0
     assert listed(camora) == {}
 
 
-async def test_a_dead_worker_is_forgotten(start: Start, camora: Command) -> None:
+async def test_a_dead_worker_is_forgotten(start: Start, app: Camora) -> None:
     dead, alive = start().ready(), start().ready()
-    await until_listed(camora, 2)
+    await until_listed(app, 2)
     dead.process.kill()
-    [last] = (await until_listed(camora, 1)).values()
-    assert last["pid"] == alive.process.pid
+    [last] = (await until_listed(app, 1)).values()
+    assert last.pid == alive.process.pid
 
 
-async def test_workers_that_there_are_not_are_named(start: Start, camora: Command) -> None:
+async def test_workers_that_there_are_not_are_named(start: Start, app: Camora, camora: Command) -> None:
     nobody = camora("workers", "stop", "nobody")
     assert nobody.code == 3
     assert "there is no worker 'nobody'; camora workers lists them" in nobody.err
     start("--processes", "2").ready(2)
-    found = await until_listed(camora, 2)
+    found = await until_listed(app, 2)
     unclear = camora("workers", "quiet", socket.gethostname())
     assert unclear.code == 3
     assert all(name in unclear.err for name in found)
