@@ -28,7 +28,8 @@ def camora_app():
 def run(folder: Path, test: str, *options: str, conftest: str = CONFTEST) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_it.py").write_text(test)
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    loops = "" if "no:asyncio" in options else "asyncio_default_fixture_loop_scope = function\n"
+    (folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{loops}")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV_"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     return subprocess.run(
