@@ -26,7 +26,7 @@ NUMBERS = {
 }
 
 
-def _check_levels(_: Any, attribute: Any, levels: Mapping[str, str]) -> None:
+def _check_levels(_: Any, attribute: Any, levels: Mapping[str, Any]) -> None:
     if not levels:
         return
     from camora.interfaces.observer import Event
