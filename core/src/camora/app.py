@@ -536,20 +536,22 @@ class Camora:
         results: ResultBackend | None,
         clock: Clock,
         ids: Callable[[], str],
+        settings: AppSettings | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> Iterator[None]:
         """Inside the block, the app stands on other parts; for tests. Not while a worker of it runs.
 
         `middleware` is added to the app's own.
         """
-        before = self.broker, self.results, self.clock, self._ids, self._middleware
+        before = self.broker, self.results, self.clock, self._ids, self.settings, self._middleware
         self.broker, self.results, self.clock, self._ids = broker, results, clock, ids
-        self._middleware = [*self._middleware, *(Link(item, "testing") for item in middleware)]
+        self.settings = settings or self.settings
+        self._middleware = [*self._middleware, *(Link(item, "camora.testing") for item in middleware)]
         self._compose()
         try:
             yield
         finally:
-            self.broker, self.results, self.clock, self._ids, self._middleware = before
+            self.broker, self.results, self.clock, self._ids, self.settings, self._middleware = before
             self._compose()
 
     def override(self, kind: Any, replacement: Any) -> AbstractContextManager[None]:
