@@ -28,8 +28,8 @@ _All = Annotated[
 
 
 _NOBODY = "no worker has reported in the last 15 seconds"
-_COLUMNS = ("worker", "state", "queues", "jobs", "cpu", "memory", "polled", "up")
-_NUMBERS = ("jobs", "cpu", "memory", "polled", "up")
+_COLUMNS = ("worker", "state", "queues", "jobs", "cpu", "memory", "polled")
+_NUMBERS = ("jobs", "cpu", "memory", "polled")
 
 
 @app.default
@@ -145,7 +145,7 @@ async def _directory(app: Camora) -> AsyncIterator[WorkerDirectory]:
 
 def _row(info: WorkerInfo, now: float) -> list[Any]:
     if info.kind != "worker":
-        return [info.name, info.state, "·", "·", "·", "·", _ago(info.polled, now), _ago(info.started, now)]
+        return [info.name, info.state, "·", "·", "·", "·", _ago(info.polled, now)]
     return [
         info.name,
         info.state,
@@ -154,7 +154,6 @@ def _row(info: WorkerInfo, now: float) -> list[Any]:
         f"{info.cpu:.0%}",
         f"{info.memory / 1_000_000:.0f} MB",
         _ago(info.polled, now),
-        _ago(info.started, now),
     ]
 
 
