@@ -73,6 +73,16 @@ def test_an_error_in_the_user_s_module_is_told_with_its_place(
     assert "camora/" not in done.stderr
 
 
+def test_a_missing_import_is_told_with_its_place_however_deep(camora: Run, folder: Path) -> None:
+    (folder / "outer.py").write_text("import inner\n")
+    (folder / "inner.py").write_text("x = 1\nimport no_such_library\n")
+    done = camora("queues", "--app", "outer:app")
+    assert done.returncode == 2
+    assert (
+        "imports 'no_such_library', which is not installed\n  inner.py, line 2: import no_such_library" in done.stderr
+    )
+
+
 def test_head_may_close_the_pipe(camora: Run, folder: Path) -> None:
     import subprocess
     import sys

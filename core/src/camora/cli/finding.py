@@ -55,6 +55,10 @@ def import_app(reference: str) -> Camora:
     _look_in(Path.cwd())
     try:
         found: Any = import_object(reference)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        raise ConfigurationError(f"{error}{_place(error.__cause__)}") from error
     except CamoraError:
         raise
     except (Exception, SystemExit) as error:
@@ -74,8 +78,13 @@ def _told(error: BaseException) -> str:
         line = (error.text or "").strip()
         return f"{type(error).__name__}: {error.msg}\n  {_near(error.filename or '?')}, line {error.lineno}: {line}"
     text = "".join(traceback.format_exception_only(error)).strip()
+    return f"{text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, on a line of its own."""
     frame = _users_frame(error.__traceback__)
-    return f"{text}\n  {_near(frame.filename)}, line {frame.lineno}: {frame.line}" if frame else text
+    return f"\n  {_near(frame.filename)}, line {frame.lineno}: {frame.line}" if frame else ""
 
 
 def _users_frame(trace: TracebackType | None) -> traceback.FrameSummary | None:
