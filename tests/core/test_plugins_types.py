@@ -170,12 +170,8 @@ class Record(BaseTask):
 
     makes_fields = True
 
-    def __new__(cls, made: Record | None = None, /, **fields: int) -> Any:
-        return object.__new__(cls) if made is None else made
-
-    def __init__(self, made: Record | None = None, /, **fields: int) -> None:
-        if made is None:
-            self.fields = fields
+    def __init__(self, **fields: int) -> None:
+        self.fields = fields
 
 
 class RecordTypes(TypeSupport):

@@ -213,3 +213,13 @@ async def test_without_its_plugin_a_model_is_no_argument_and_the_error_says_what
         with pytest.raises(ConfigurationError, match="pip install camora-pydantic"):
             async with app.worker():
                 pass
+
+
+async def test_an_object_is_dispatched_by_an_app_that_does_not_know_its_class(
+    orders: ModuleType, tmp_path: Any
+) -> None:
+    url = f"sqlite:///{tmp_path}/camora.db"
+    here, there = Camora(url), orders.make_app(url)
+    async with here, there, there.worker():
+        job = await here.dispatch(orders.Ship(order=orders.Order(id=1, items=[]), password=SecretStr("hunter2")))
+        assert (await job.result(10))["total"] == 1

@@ -162,7 +162,8 @@ class Camora:
         return app
 
     def _compose(self) -> None:
-        self._binding = Binding(self.injector)
+        supports = self.catalog.items["camora_types"].values()
+        self._binding = Binding(self.injector, [support.make() for support in supports])
         self._connections = Connections(self.broker, self.results)
         self._portal = Portal()
         self.events = EventBus(self._observers, logger=self.logger)
@@ -360,6 +361,9 @@ class Camora:
             return Signature(task, args, kwargs)
         if args or kwargs:
             raise DispatchError(f"{kind.__name__}: give arguments to the class, or an object, not both")
+        if kind.makes_fields:
+            known = isinstance(task, Task)
+            return Signature(task, (what,), {}) if known else Signature(task, (), self._binding.payload_of(what))
         fields = {field.alias: getattr(what, field.name) for field in attrs.fields(cast("Any", kind)) if field.init}
         return Signature(task, (), fields)
 

@@ -11,7 +11,7 @@ from camora.interfaces.injector import Injector
 from camora.interfaces.types import TypeSupport
 from camora.message import Message
 from camora.parameters import Parameters, hints_of
-from camora.task import AnyTask
+from camora.task import AnyTask, BaseTask, default_name
 from camora.task_object import ObjectParameters
 
 if TYPE_CHECKING:
@@ -23,18 +23,21 @@ __all__ = ["Binding"]
 class Binding:
     """Reads annotations when a task is first used, not when it is declared, so that types may be defined later."""
 
-    def __init__(self, injector: Injector) -> None:
+    def __init__(self, injector: Injector, supports: Sequence[TypeSupport] = ()) -> None:
         self._injector = injector
+        self._supports = supports
         self._conversion: Conversion | None = None
+        self._payloads: dict[type[BaseTask], ObjectParameters] = {}
         self._parameters: dict[AnyTask, Parameters] = {}
         self._results: dict[AnyTask, tuple[Callable[[Any], Any], Callable[[Any], Any] | None]] = {}
 
-    def conversion(self, task: AnyTask) -> Conversion:
-        """The converter, with the types that the plugins of the task's app know."""
+    @property
+    def conversion(self) -> Conversion:
+        """The converter, with the types that plugins know."""
         if self._conversion is None:
             from camora.convert import Conversion
 
-            self._conversion = Conversion(_type_supports(task))
+            self._conversion = Conversion(self._supports)
         return self._conversion
 
     def parameters_of(self, task: AnyTask) -> Parameters:
@@ -45,18 +48,29 @@ class Binding:
         return found
 
     def _read(self, task: AnyTask) -> Parameters:
-        conversion, function = self.conversion(task), task.function
+        conversion, function = self.conversion, task.function
         if not isinstance(function, type):
             return Parameters.of_function(task.name, function, conversion, self._is_injected)
         if not getattr(function, "makes_fields", False):
             return Parameters.of_class(task.name, function, conversion)
-        support = conversion.support_of(function)
+        return self._of_object(task.name, function)
+
+    def _of_object(self, name: str, kind: Any) -> ObjectParameters:
+        support = self.conversion.support_of(kind)
         if support is None:
             raise ConfigurationError(
-                f"task {task.name!r}: no plugin knows how a {function.__qualname__} travels; its base class belongs to "
+                f"task {name!r}: no plugin knows how a {kind.__qualname__} travels; its base class belongs to "
                 "one that is not installed, or is disabled in camora.toml"
             )
-        return ObjectParameters(task.name, function, conversion, support)
+        return ObjectParameters(name, kind, self.conversion, support)
+
+    def payload_of(self, what: BaseTask) -> dict[str, Any]:
+        """The payload of an object whose class no task here has. Raises `PayloadError`."""
+        kind = type(what)
+        found = self._payloads.get(kind)
+        if found is None:
+            found = self._payloads[kind] = self._of_object(default_name(kind), kind)
+        return found.out((what,), {})[1]
 
     def _is_injected(self, annotation: Any) -> bool:
         return annotation is Context or annotation is Message or self._injector.provides(annotation)
@@ -69,7 +83,7 @@ class Binding:
         try:
             return self._result_hooks(task)[0](value)
         except Exception:  # noqa: BLE001 -- a hook may raise anything for a value of another type
-            return self.conversion(task).converter.unstructure(value)
+            return self.conversion.converter.unstructure(value)
 
     def result_into(self, task: AnyTask | None, data: Any) -> Any:
         """Plain data as the annotated return type; as it is where it does not fit or the task is not known here."""
@@ -88,7 +102,7 @@ class Binding:
             annotation = hints_of(function, task.name).get("return", Any)
             if annotation is type(None):
                 annotation = Any
-            conversion = self.conversion(task)
+            conversion = self.conversion
             travels = conversion.travels(annotation)
             found = self._results[task] = (
                 conversion.unstructurer(annotation if travels else Any),
@@ -110,10 +124,6 @@ class Binding:
                     f"Camora(dependencies=[…]) whose return annotation is {shown}{_or_install(kind)}"
                 )
         return found
-
-
-def _type_supports(task: AnyTask) -> Sequence[TypeSupport]:
-    return [provider.make() for provider in task.port.catalog.items["camora_types"].values()]
 
 
 def _or_install(kind: Any) -> str:

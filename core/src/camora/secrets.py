@@ -72,6 +72,8 @@ def _mark(annotation: Any, known: dict[Any, Mark]) -> Mark | None:
             return Mark(whole=True)
         return _mark(inner, known)
     origin, args = get_origin(annotation), get_args(annotation)
+    if hasattr(origin or annotation, "get_secret_value"):  # a type that is secret by itself, such as pydantic's
+        return Mark(whole=True)
     if args:
         return _mark_generic(origin, args, known)
     if isinstance(annotation, type) and annotation.__module__ != "builtins":
@@ -108,9 +110,7 @@ def _mark_class(kind: type, known: dict[Any, Mark]) -> Mark | None:
     for name, annotation in _hints(kind).items():
         found = _mark(annotation, known)
         if found is not None:
-            mark.fields[name] = found
-            if (other := _alias(kind, name)) is not None:
-                mark.fields[other] = found
+            mark.fields |= dict.fromkeys([name, *_aliases(kind, name)], found)
     if is_tuple:  # it travels as a list
         mark.places = tuple(mark.fields.get(name) for name in kind._fields)  # type: ignore[attr-defined]
     return mark
@@ -121,11 +121,12 @@ def _is_record(kind: type) -> bool:
     return any(hasattr(kind, name) for name in ("__total__", "__struct_fields__", "model_fields"))
 
 
-def _alias(kind: type, name: str) -> str | None:
-    """Another name under which a field may travel."""
+def _aliases(kind: type, name: str) -> Iterator[str]:
+    """Other names under which a field may travel."""
     info = getattr(kind, "model_fields", {}).get(name)
-    alias = getattr(info, "alias", None)
-    return alias if isinstance(alias, str) else None
+    for alias in (getattr(info, which, None) for which in ("alias", "validation_alias", "serialization_alias")):
+        choices = getattr(alias, "choices", (alias,))
+        yield from (choice for choice in choices if isinstance(choice, str))
 
 
 def _hints(what: Any) -> dict[str, Any]:

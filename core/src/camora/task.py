@@ -18,10 +18,9 @@ from camora.secrets import HIDDEN, Secrets, marked_in, secrets_of
 from camora.signature import Signature
 
 if TYPE_CHECKING:
-    from typing import Self, Unpack
+    from typing import Unpack
 
 __all__ = [
-    "ITSELF",
     "AnyTask",
     "AsyncTask",
     "BaseTask",
@@ -39,21 +38,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-ITSELF = "itself"
-"""The argument that is the object of a task class, where its fields are not the app's to read."""
-
-
-@attrs.frozen
-class _Whole:
-    _itself: Any = attrs.field(alias="itself")  # ITSELF: type checkers want it spelled out
-
-
 class DispatchPort(Protocol):
     """Where a task hands its jobs: the app."""
-
-    @property
-    def catalog(self) -> Any:
-        """What the app's plugins offer: a `camora.plugins.Catalog`."""
 
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch."""
@@ -77,12 +63,6 @@ class BaseTask:
         super().__init_subclass__(**kwargs)
         if not cls.makes_fields:
             attrs.define(cls, slots=False, repr=False)
-        else:  # whoever takes an object apart by its attrs fields gets the object, whole
-            cls.__attrs_attrs__ = attrs.fields(_Whole)  # type: ignore[attr-defined]
-
-    @property
-    def _itself(self) -> Self:
-        return self
 
     def __repr__(self) -> str:
         """As of any attrs class, but for secrets."""

@@ -9,7 +9,6 @@ from camora.errors import ConfigurationError, PayloadError
 from camora.interfaces.types import TypeSupport
 from camora.parameters import Parameter, Parameters, injected_of
 from camora.plain import find_unencodable
-from camora.task import ITSELF
 
 if TYPE_CHECKING:
     from camora.convert import Conversion
@@ -56,9 +55,8 @@ class ObjectParameters(Parameters):
         return [self._object.into(dict(kwargs), self.task)], {}
 
     def _made(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        given = [*args, *([kwargs[ITSELF]] if ITSELF in kwargs else [])]
-        if len(given) == 1 and len(args) + len(kwargs) == 1 and isinstance(given[0], self._kind):
-            return given[0]
+        if len(args) == 1 and not kwargs and isinstance(args[0], self._kind):
+            return args[0]
         try:
             return self._support.make(self._kind, args, kwargs)
         except Exception as error:  # noqa: BLE001 -- whatever another library raises for wrong arguments

@@ -44,8 +44,7 @@ class TypeSupport(ABC):
 
     A *task class* of such a library derives from its base and from `BaseTask`, in that order, and says
     `makes_fields = True`. It is then converted like any other value: its plain data, a mapping, is the payload of a
-    job, and a worker runs `execute` of the object that it makes of it. Called with such an object, the class returns
-    it.
+    job, and a worker runs `execute` of the object that it makes of it.
     """
 
     @abstractmethod

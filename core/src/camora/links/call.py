@@ -37,7 +37,8 @@ class CallFunction(Middleware):
         args, kwargs = context.arguments
         function = task.function
         if task.is_class:
-            function, args, kwargs = function(*args, **kwargs).execute, [], {}
+            made = args[0] if task.function.makes_fields else function(*args, **kwargs)  # type: ignore[attr-defined]
+            function, args, kwargs = made.execute, [], {}
         pool = self._pool_of(task)
         if context.injected:
             if not pool.in_process:
