@@ -17,9 +17,14 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class MadeFrom:
-    """What a factory gets: the URL (or None), settings structured into the provider's class, and a name."""
+    """What a factory gets: the URL (or None), settings structured into the provider's class, and a name.
+
+    `folder` is that of the settings file which the URL stands in: where a relative path in it begins. None: at the
+    working folder.
+    """
 
     url: str | None = None
+    folder: str | None = None
     settings: Any = None
     name: str = ""
 
@@ -43,8 +48,8 @@ class Provider(Generic[T]):
     schemes: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_schemes)
     help: str = attrs.field(default="", kw_only=True)
 
-    def make(self, url: str | None = None, settings: Any = None) -> T:
-        """Make the thing; `settings` is a mapping, or an object of the settings class.
+    def make(self, url: str | None = None, settings: Any = None, *, folder: str | None = None) -> T:
+        """Make the thing; `settings` is a mapping, or an object of the settings class, `folder` as in `MadeFrom`.
 
         Raises `SettingsError` for settings it does not have or cannot use.
         """
@@ -54,4 +59,4 @@ class Provider(Generic[T]):
             made = settings
         else:
             made = structure_settings(self.settings, settings or {}, where=self.name)
-        return self.factory(MadeFrom(url=url, settings=made, name=self.name))
+        return self.factory(MadeFrom(url=url, folder=folder, settings=made, name=self.name))

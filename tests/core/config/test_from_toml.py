@@ -237,3 +237,14 @@ def test_the_worker_takes_everything_from_the_file(shop: Path, below: str) -> No
     missing = camora("worker", "--burst", SHOP_KEY="short")
     assert missing.returncode == 2
     assert "signing.key: expected a key of at least 32 bytes, found one of 5" in missing.stderr
+
+
+def test_a_relative_path_of_the_file_begins_at_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a command in a subfolder sees the same jobs."""
+    (folder / "camora.toml").write_text('[broker]\nurl = "sqlite:///jobs.db?synchronous=normal"\n')
+    below = folder / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert str(folder / "jobs.db") in repr(Camora.from_toml().broker)
+    monkeypatch.setenv("CAMORA_BROKER__URL", "sqlite:///mine.db")
+    assert str(below / "mine.db") in repr(Camora.from_toml().broker)

@@ -20,11 +20,12 @@ class Choice:
     path: KeyPath
     provider: Provider[Any]
     url: str | None = attrs.field(default=None, repr=False)
+    folder: str | None = None
     settings: Any = attrs.field(default=None, repr=False)
 
     def make(self) -> Any:
         """The thing itself."""
-        return self.provider.make(self.url, self.settings)
+        return self.provider.make(self.url, self.settings, folder=self.folder)
 
 
 @attrs.frozen(kw_only=True)

@@ -131,14 +131,22 @@ class _Reading:
             self._source.note(path, self._source.told(error, path))
             return None
 
-    def _choice(self, provider: Provider[Any], given: Any, path: KeyPath, url: str | None = None) -> Choice | None:
+    def _choice(
+        self,
+        provider: Provider[Any],
+        given: Any,
+        path: KeyPath,
+        *,
+        url: str | None = None,
+        folder: str | None = None,
+    ) -> Choice | None:
         """The provider with those of the section's keys that are its own. Unknown ones the section has noted."""
         settings = None
         if provider.settings is not None:
             settings = self._source.table(provider.settings, given, path, also=None)
             if settings is WRONG:
                 return None
-        return Choice(path=path, provider=provider, url=url, settings=settings)
+        return Choice(path=path, provider=provider, url=url, folder=folder, settings=settings)
 
     # Sections
 
@@ -210,7 +218,15 @@ class _Reading:
         provider = self._backend(section)
         if provider is None:
             return None
-        return self._choice(provider, self._given(section), (section,), self._url(section))
+        # From whatever folder a command is run: a file of jobs that moved with it would be another one each time.
+        in_file = self._source.place((section, "url")).layer != "variable"
+        return self._choice(
+            provider,
+            self._given(section),
+            (section,),
+            url=self._url(section),
+            folder=str(self._source.folder) if in_file else None,
+        )
 
     def _results(self, section: ResultsSection) -> Choice | bool | None:
         choice = self._with_url("results")

@@ -40,7 +40,7 @@ class Source(Structuring):
         """The texts that references stood for."""
         self.through: dict[KeyPath, str] = {}
         """The variables and files, in words, that values were read from."""
-        self._folder = folder
+        self.folder = folder
         self._environ = environ
         self._ignore_missing = ignore_missing
         self._substituted: set[KeyPath] = set()
@@ -100,7 +100,7 @@ class Source(Structuring):
                 return self._environ[name]
             return self._missing(path, f"variable {name!r} is not set")
         try:
-            return (self._folder / name).read_text(encoding="utf-8").rstrip("\r\n")
+            return (self.folder / name).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             return self._missing(path, f"file {name!r} cannot be read: {error.strerror or error}")
         except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from camora.hookspecs import hookimpl
 from camora.interfaces import Broker, Check, Command, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
 
-from camora_sql.settings import SqlSettings
+from camora_sql.settings import SqlSettings, in_folder
 
 _SCHEMES = ("sqlite", "sqlite+pysqlite")
 _HELP = "tables in a database; SQLite: one durable file, shared by the processes of a machine"
@@ -17,20 +17,20 @@ _HELP = "tables in a database; SQLite: one durable file, shared by the processes
 def _broker(made: MadeFrom) -> Broker:
     from camora_sql.broker import SqlBroker
 
-    return SqlBroker(made.url or "", made.settings)
+    return SqlBroker(in_folder(made.url or "", made.folder), made.settings)
 
 
 def _results(made: MadeFrom) -> ResultBackend:
     from camora_sql.results import SqlResultBackend
 
-    return SqlResultBackend(made.url or "", made.settings)
+    return SqlResultBackend(in_folder(made.url or "", made.folder), made.settings)
 
 
 def _schedules(made: MadeFrom) -> ScheduleStore:
     from camora_sql.schedules import SqlScheduleStore
     from camora_sql.store import Store
 
-    return SqlScheduleStore(Store(made.url or "", made.settings))
+    return SqlScheduleStore(Store(in_folder(made.url or "", made.folder), made.settings))
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,7 +12,7 @@ from camora.errors import SettingsError
 from camora.settings import Duration, mask_url, structure_settings
 from camora.units import duration
 
-__all__ = ["SqlSettings", "split_url"]
+__all__ = ["SqlSettings", "in_folder", "split_url"]
 
 
 def _known(_: Any, attribute: Any, value: str) -> None:
@@ -56,3 +57,11 @@ def split_url(url: str, settings: SqlSettings | None) -> tuple[str, SqlSettings]
         given[name] = value
     base: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
     return bare, structure_settings(SqlSettings, {**base, **given}, where=where)
+
+
+def in_folder(url: str, folder: str | None) -> str:
+    """The URL, its relative path made absolute from this folder on. Others, and what is no path, are left alone."""
+    scheme, slashes, path = url.partition(":///")
+    if folder is None or not slashes or not path or path.startswith(("/", ":", "?")):
+        return url
+    return f"{scheme}:///{os.path.join(folder, path)}"  # noqa: PTH118 -- the text of a URL, with a query behind it
