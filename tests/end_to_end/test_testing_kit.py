@@ -8,7 +8,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from camora import Camora, Context, RetryPolicy
+from camora import Camora, Context, RetryPolicy, inject
 from camora.testing import TestWorker, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,7 +94,7 @@ def test_whatever_breaks_every_job_comes_to_its_end(
     done: list[int] = []
 
     @app.task
-    async def work(number: int, context: Context) -> int:
+    async def work(number: int, context: Context = inject()) -> int:
         if (number + context.attempt) % 2:
             raise OSError(number)
         done.append(number)

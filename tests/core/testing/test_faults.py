@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from camora import Camora, Context, RetryPolicy, every
+from camora import Camora, Context, RetryPolicy, every, inject
 from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora.outcome import Status
 from camora.testing import TestWorker
@@ -21,7 +21,7 @@ class Shop:
         self.runs: list[int] = []
 
         @self.app.task
-        async def charge(amount: int, context: Context) -> int:
+        async def charge(amount: int, context: Context = inject()) -> int:
             self.runs.append(context.deliveries)
             return amount
 
@@ -177,7 +177,7 @@ async def test_crashes_and_retries_together_lose_nothing() -> None:
     done: set[int] = set()
 
     @app.task
-    async def work(number: int, context: Context) -> None:
+    async def work(number: int, context: Context = inject()) -> None:
         if (number + context.attempt) % 3 == 0:
             raise OSError(number)
         done.add(number)

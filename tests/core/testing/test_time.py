@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from camora import Camora, Context, Queue, Retry, RetryPolicy, cron, every
+from camora import Camora, Context, Queue, Retry, RetryPolicy, cron, every, inject
 from camora.outcome import Status
 from camora.testing import TestWorker
 
@@ -69,7 +69,7 @@ async def test_retries_come_at_their_moments() -> None:
     app = Camora(retry_policy=RetryPolicy(max_tries=4, delay=60, jitter=False))
 
     @app.task
-    async def flaky(context: Context) -> int:
+    async def flaky(context: Context = inject()) -> int:
         if context.attempt < 4:
             raise OSError("not yet")
         return context.attempt
@@ -360,3 +360,35 @@ async def test_a_queue_with_a_rate_and_a_lane_of_its_own() -> None:
         await worker.run_all()
         worker.assert_all_succeeded()
         assert worker.now >= worker_start() + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_job_that_is_acknowledged_before_it_runs(works: bool) -> None:
+    app = Camora()
+
+    @app.task(ack="before")
+    async def once() -> int:
+        await asyncio.sleep(0.001)
+        if not works:
+            raise OSError("no")
+        return 1
+
+    async with TestWorker(app) as worker:
+        job = await once.dispatch()
+        assert await worker.advance(hours=1) == 1
+        [ended] = worker.finished.of(once)
+        assert (ended.id, ended.status) == (job.id, Status.SUCCEEDED if works else Status.FAILED)
+        assert ended.at == int(worker_start().timestamp() * 1000)
+
+
+async def test_a_function_in_a_process() -> None:
+    app = Camora()
+    app.register(divmod_of, execution="process")
+    async with TestWorker(app) as worker:
+        job = await app.dispatch(divmod_of.__module__ + ":divmod_of", 7, 2)
+        assert await worker.advance(hours=1) == 1
+        assert await job.result() == 3
+
+
+def divmod_of(number: int, by: int) -> int:
+    return number // by

@@ -31,12 +31,13 @@ class Attempts(Middleware):
         await self._crash_if_planned("started", context)
         token = _RUNNING.set(context)
         if context.acknowledged:
-            stage.early.add(context.id)
+            stage.begin_early(context.id, context.worker)
         try:
             value = await call_next(context)
         finally:
             _RUNNING.reset(token)
-            stage.early.discard(context.id)
+            if context.acknowledged and not self._theatre.keeps_records:
+                stage.end_early(context.id)  # else when its end is stored
         await self._crash_if_planned("finished", context)
         return value
 

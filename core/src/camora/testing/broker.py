@@ -12,11 +12,13 @@ from camora.builtin.memory import MemoryBroker
 from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.interfaces.capabilities import Support
+from camora.interfaces.results import ResultBackend
 from camora.message import Delivery, Envelope
-from camora.outcome import Action, Settlement
+from camora.outcome import Action, JobRecord, Settlement
 from camora.testing.dispatched import Dispatched
 from camora.testing.faults import Faults
 from camora.testing.finished import Finished
+from camora.testing.results import StagedResults
 from camora.testing.stage import Stage
 
 __all__ = ["StagedBroker", "Theatre"]
@@ -83,6 +85,16 @@ class StagedBroker(MemoryBroker):
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer of these queues."""
         return StagedConsumer(await super().consumer(settings), settings.worker, self._theatre)
+
+    def own_results(self) -> ResultBackend:
+        """A memory result backend on the same store."""
+        theatre = self._theatre
+
+        def ended(record: JobRecord) -> None:
+            theatre.stage.log.note(theatre.finished.add_record(record), record.task, record.id)
+            theatre.stage.end_early(record.id)
+
+        return StagedResults(theatre.stage.store, ended)
 
     def twin(self) -> Self:
         """Another broker on the same store, with the same faults."""

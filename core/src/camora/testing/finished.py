@@ -8,12 +8,10 @@ from typing import overload
 import attrs
 
 from camora.clock import Clock
-from camora.outcome import Action, ErrorInfo, Settlement, Status
+from camora.outcome import Action, ErrorInfo, JobRecord, Settlement, Status
 from camora.testing.names import task_name
 
 __all__ = ["Finished", "FinishedJob"]
-
-_DEAD = Status.FAILED
 
 
 @attrs.frozen(kw_only=True)
@@ -44,20 +42,22 @@ class Finished(Sequence[FinishedJob]):
         record, letter = settlement.record, settlement.letter
         if settlement.action is Action.RETRY:
             return "retried" if record is not None and record.error else "returned"
-        status = record.status if record is not None else (_DEAD if letter is not None else Status.SUCCEEDED)
-        error = record.error if record is not None else letter.error if letter is not None else None
-        attempts = record.attempts if record is not None else letter.attempts if letter is not None else 1
-        self._jobs.append(
-            FinishedJob(
-                id=settlement.delivery.id,
-                task=task,
-                status=status,
-                error=error,
-                attempts=attempts,
-                at=self._clock.now_ms(),
-            )
-        )
+        if record is not None:
+            return self.add_record(record)
+        status = Status.SUCCEEDED if letter is None else Status.FAILED
+        error, attempts = (None, 1) if letter is None else (letter.error, letter.attempts)
+        self._note(settlement.delivery.id, task, status, error, attempts)
         return str(status)
+
+    def add_record(self, record: JobRecord) -> str:
+        """Take note of an end; in a word, which."""
+        self._note(record.id, record.task, record.status, record.error, record.attempts)
+        return str(record.status)
+
+    def _note(self, job_id: str, task: str, status: Status, error: ErrorInfo | None, attempts: int) -> None:
+        self._jobs.append(
+            FinishedJob(id=job_id, task=task, status=status, error=error, attempts=attempts, at=self._clock.now_ms())
+        )
 
     def of(self, task: object) -> list[FinishedJob]:
         """Those of one task."""

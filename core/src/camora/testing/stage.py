@@ -59,8 +59,8 @@ class Stage:
         """Names of workers that have crashed."""
         self.crashed: Callable[[str], None] = lambda worker: None
         """Called with the name of a worker that has just crashed."""
-        self.early: set[str] = set()
-        """Ids of jobs that run though their message is settled already (`ack="before"`)."""
+        self._early: dict[str, str] = {}
+        """Jobs that run though their message is settled already (`ack="before"`), and their workers."""
         self._seats: set[Seat] = set()
         self._asleep: Counter[str] = Counter()
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -105,18 +105,28 @@ class Stage:
             seat.holds -= 1
         self._note()
 
+    def begin_early(self, job_id: str, worker: str) -> None:
+        """This job runs though its message is settled already (`ack="before"`)."""
+        self._early[job_id] = worker
+        self._note()
+
+    def end_early(self, job_id: str) -> None:
+        """Its end is known, or nobody is to know it. May be repeated."""
+        self._early.pop(job_id, None)
+        self._note()
+
     def room(self) -> int:
         """How many more may run beside what runs."""
         return self.at_once - self._awake()
 
     def _awake(self) -> int:
         if not self._asleep:
-            return len(self.held) + len(self.early)
+            return len(self.held) + len(self._early)
         return len(self.awake())
 
     def awake(self) -> list[str]:
         """The ids of the jobs that run, and do not wait for virtual time."""
-        running = [*(delivery.id for delivery in self.held), *self.early]
+        running = [*(delivery.id for delivery in self.held), *self._early]
         return [job_id for job_id in running if not self._asleep[job_id]]
 
     def kill(self, worker: str) -> None:
@@ -126,6 +136,8 @@ class Stage:
         self.dead.add(worker)
         for delivery in [delivery for delivery, seat in self.held.items() if seat.worker == worker]:
             self.let_go(delivery)
+        for job_id in [job_id for job_id, holder in self._early.items() if holder == worker]:
+            self.end_early(job_id)
         self.crashed(worker)
 
     # Being quiet
