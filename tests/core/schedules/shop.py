@@ -67,11 +67,14 @@ class Shop:
         *,
         app: str = "shop",
         observers: Sequence[Observer] = (),
+        results: bool | None = None,
     ) -> None:
         self.clock = clock or VirtualClock(stamp(START))
         self.store = store or MemoryStore(self.clock)
         self.desk = Desk()
-        self.app = Camora(NotingBroker(self.store, self.desk), clock=self.clock, name=app, observers=observers)
+        self.app = Camora(
+            NotingBroker(self.store, self.desk), clock=self.clock, name=app, observers=observers, results=results
+        )
         self.app.schedules.parts = attrs.evolve(self.app.schedules.parts, app=app)
         self.report = self.app.task(name="report", queue="reports")(report)
 
