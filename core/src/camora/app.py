@@ -201,6 +201,10 @@ class Camora:
             signature=self._signature,
             events=self.events,
             declared=self._declared_schedules,
+            app=self.name,
+            publish=self._dispatcher.chain or self._dispatcher.publish_message,
+            ids=self._ids,
+            logger=self.logger,
         )
         self.queue_control = QueueControl(self._connections, self.events, self.clock)
 

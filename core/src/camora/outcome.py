@@ -103,6 +103,10 @@ class JobRecord(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaul
     progress: Progress | None = None
     ttl: float = 86400.0
 
+    def __repr__(self) -> str:
+        """Without the result, in which there may be secrets."""
+        return f"<JobRecord {self.id} of {self.task or 'no known task'}: {self.status.value}>"
+
 
 class DeadLetter(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
     """A message that will not run again by itself, kept whole. `died` is milliseconds since the epoch."""
@@ -113,11 +117,16 @@ class DeadLetter(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defau
     body: bytes = b""
     """The message exactly as it came, undecodable bytes included."""
     reason: str = "failed"
-    """`failed`, `undecodable`, `payload`, `poison`, `unknown_task`, `refused` or `too_large`."""
+    """`failed`, `undecodable`, `payload`, `poison`, `unknown_task`, `refused` or `too_large`; of signed messages also
+    `unsigned`, `unknown_key`, `forged`, `mismatch` or `stale`."""
     error: ErrorInfo | None = None
     attempts: int = 0
     deliveries: int = 0
     died: int = 0
+
+    def __repr__(self) -> str:
+        """Without the message: whoever prints it does not know what in it is secret."""
+        return f"<DeadLetter {self.id} of {self.task or 'no known task'} from {self.queue!r}: {self.reason}>"
 
 
 class OutcomeKind(enum.Enum):

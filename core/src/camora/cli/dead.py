@@ -152,8 +152,15 @@ def _whole(app: Camora, letter: DeadLetter) -> dict[str, Any]:
         "error": None if letter.error is None else msgspec.to_builtins(letter.error),
         "headers": dict(message.headers) if message else {},
         "created": moment_of(message.created) if message else None,
-        "body": None if message else letter.body.decode("utf-8", "backslashreplace"),
+        "body": None if message else _raw(app, letter.body),
     }
+
+
+def _raw(app: Camora, body: bytes) -> str:
+    """The body that nobody can read; where secrets travel it may be one of theirs, in a codec that is not ours."""
+    if any(task.secrets for task in app.tasks):
+        return f"<{len(body)} bytes, not shown: tasks of this app have secret arguments>"
+    return body.decode("utf-8", "backslashreplace")
 
 
 @app.command

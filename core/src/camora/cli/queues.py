@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import cyclopts
 
 from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
 from camora.cli.queue_names import doubt_queue, named_queues
+from camora.errors import UnsupportedCapability
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -62,7 +64,9 @@ def resume(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # n
 
 def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
     async def work(app: Camora) -> None:
-        known = {*named_queues(app), *await app.queue_control.counts(), *await app.queue_control.paused()}
+        known = {*named_queues(app), *await app.queue_control.paused()}
+        with contextlib.suppress(UnsupportedCapability):  # it only serves the hint
+            known.update(await app.queue_control.counts())
         for queue in queues:
             doubt_queue(queue, known)
             await getattr(app.queue_control, verb)(queue)

@@ -24,6 +24,10 @@ class QueuedJob(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = ""
     body: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without the message, in which there may be secrets."""
+        return f"<QueuedJob {self.id} of {self.task or 'no known task'} in {self.queue!r}: {self.state}>"
+
 
 class Queues(ABC):
     """Inspection and control. All methods do I/O, may be repeated, and raise `BrokerUnavailable`."""

@@ -124,6 +124,8 @@ class Ender:
             elif run.reason is None:
                 self.refused += 1
                 self._logger.warning("%s: another worker has it by now; nothing was settled here", run.label)
+                if self._reports.wanted:
+                    self._reports.lease_lost(run)
             self._forget(run)
         self._gone()
 

@@ -75,7 +75,8 @@ class Reports:
             case OutcomeKind.RETRY:
                 emit(JobRetried(**about, duration=duration, delay=outcome.delay, error=error))
             case OutcomeKind.FAILED if settlement.action is Action.RETRY:
-                emit(JobRetried(**about, duration=duration, error=error))
+                due = settlement.envelope.due if settlement.envelope is not None else 0
+                emit(JobRetried(**about, duration=duration, delay=max(0, due - now) / 1000, error=error))
             case OutcomeKind.FAILED:
                 emit(JobFailed(**about, duration=duration, error=error))
             case OutcomeKind.DISCARDED:
