@@ -33,14 +33,14 @@ def make(made):
             super().__init__("sqlite:///vault.db")
 
         def __repr__(self):
-            return f"VaultBroker({SHOWN!r})"
+            return f"VaultBroker({made.url!r})"
 
         async def open(self):
             if urlsplit(made.url).hostname == "away":
                 try:
-                    raise OSError(f"no route to {SHOWN}")
+                    raise OSError(f"no route to {made.url}")
                 except OSError as error:
-                    raise BrokerUnavailable(f"{SHOWN} cannot be reached: {error}") from error
+                    raise BrokerUnavailable(f"{made.url} cannot be reached: {error}") from error
             await super().open()
 
         def twin(self):
@@ -112,9 +112,9 @@ def leaks(text: str) -> list[str]:
     return [line for line in text.splitlines() if any(secret in line for secret in SEARCHED)]
 
 
-def laid_out(folder: Path, set_up: SetUp, *, shown: str = "made.url") -> dict[str, str]:
+def laid_out(folder: Path, set_up: SetUp) -> dict[str, str]:
     """Write the files; returns the variables."""
-    (folder / "vault.py").write_text(PLUGIN.replace("SHOWN", shown))
+    (folder / "vault.py").write_text(PLUGIN)
     (folder / "tasks.py").write_text(set_up.tasks)
     (folder / "camora.toml").write_text(set_up.settings)
     return {"CAMORA_PLUGINS": "vault", **set_up.variables}
@@ -217,13 +217,15 @@ def test_what_is_said_on_the_command_line_is_not_repeated_with_its_password(
 @pytest.mark.parametrize("shape", ["text", "json"])
 def test_the_log_of_a_worker_shows_none(folder: Path, process: Run, host: str, shape: str) -> None:
     url = HERE if host == "here" else AWAY
-    variables = laid_out(folder, SetUp("", settings=f'{SETTINGS}url = "{url}"\n'), shown="mask_url(made.url)")
+    variables = laid_out(folder, SetUp("", settings=f'{SETTINGS}url = "{url}"\n'))  # its broker shows its URL as it is
     arguments = ["--log-level", "debug", "--log-format", shape]
     process("dispatch", "add", "1", "2", **variables)
+    process("dispatch", "connect", f"url=redis://you:{PASSWORD}@there/1", **variables)
     if host == "here":
         done = process("worker", "--burst", *arguments, **variables)
         assert done.returncode == 0, done.stderr
         said = done.stdout + done.stderr
+        assert "cannot connect to redis://you:***@" in said
     else:
         said = until(folder, "worker", *arguments, text="cannot be reached", **variables)
     assert leaks(said) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
 
 from camora.builtin.observers.json_lines import JsonFormatter
 from camora.errors import ConfigurationError
+from camora.masking import masked, masked_data
 
 __all__ = ["FORMAT", "FORMATS", "LEVEL", "LEVELS", "one_of", "set_up_logging"]
 
@@ -30,7 +32,7 @@ def set_up_logging(environ: Mapping[str, str]) -> None:
         JsonFormatter() if shape == "json" else _Text(colours=sys.stderr.isatty() and not environ.get("NO_COLOR"))
     )
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(formatter)
+        handler.setFormatter(_Masked(formatter, as_json=shape == "json"))
 
 
 def one_of(words: tuple[str, ...], text: str, name: str) -> str:
@@ -38,6 +40,23 @@ def one_of(words: tuple[str, ...], text: str, name: str) -> str:
     if text.lower() not in words:
         raise ConfigurationError(f"{name} {text!r}: one of {', '.join(words)}")
     return text.lower()
+
+
+class _Masked(logging.Formatter):
+    """Another formatter's lines, without the secrets of URLs: whoever raised an error may have quoted one."""
+
+    def __init__(self, inner: logging.Formatter, *, as_json: bool) -> None:
+        super().__init__()
+        self._inner = inner
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = self._inner.format(record)
+        if "://" not in line:
+            return line
+        if self._as_json:
+            return json.dumps(masked_data(json.loads(line)), ensure_ascii=False, separators=(",", ":"))
+        return masked(line)
 
 
 _COLOURS = {
