@@ -120,3 +120,19 @@ async def test_what_the_broker_had_already_is_not_noted_again() -> None:
         second = await cleanup.options(key="once").dispatch()
         assert first == second
         worker.assert_dispatched(cleanup, times=1)
+
+
+async def test_a_dispatch_into_a_transaction_is_done_at_once() -> None:
+    app = Camora()
+
+    @app.task
+    async def confirm(order: int) -> int:
+        return order
+
+    async with TestWorker(app) as worker:
+        job = await confirm.options(connection=object()).dispatch(7)
+        assert await job.result() == 7
+        worker.assert_dispatched(confirm, order=7)
+    with record(app) as dispatched:
+        confirm.options(connection=object()).dispatch_sync(8)
+        assert len(dispatched) == 1

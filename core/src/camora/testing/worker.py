@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import attrs
 
 from camora.builtin.memory import MemoryStore
-from camora.chain import Link
 from camora.clock import to_epoch_ms
 from camora.errors import BrokerUnavailable
 from camora.outcome import DeadLetter, Status
@@ -54,22 +53,17 @@ def staged(app: Camora, *, seed: int = 0, start: datetime = START, at_once: int 
         keeps_records=app.results is not None,
     )
     broker = StagedBroker(theatre)
-    # One unit with the app, as far as these go: it has no public way to add a link for a while.
-    links, settings = app._middleware, app.settings  # noqa: SLF001
-    app._middleware = [*links, Link(Attempts(theatre), "camora.testing")]  # noqa: SLF001
-    app.settings = attrs.evolve(settings, dispatch_timeout=min(settings.dispatch_timeout, _DISPATCH_TIMEOUT))
-    results = None if app.results is None else broker.own_results()
-    try:
-        with (
-            seeded_chance(seed),
-            app.swapped(broker=broker, results=results, clock=clock, ids=SeededIds(clock, seed)),
-        ):
-            yield theatre
-    finally:
-        # Before it is composed anew, on what it stood on before.
-        app._middleware, app.settings = links, settings  # noqa: SLF001
-        with app.swapped(broker=app.broker, results=app.results, clock=app.clock, ids=app._ids):  # noqa: SLF001
-            pass
+    timeout = min(app.settings.dispatch_timeout, _DISPATCH_TIMEOUT)
+    swapped = app.swapped(
+        broker=broker,
+        results=None if app.results is None else broker.own_results(),
+        clock=clock,
+        ids=SeededIds(clock, seed),
+        settings=attrs.evolve(app.settings, dispatch_timeout=timeout),
+        middleware=[Attempts(theatre)],
+    )
+    with seeded_chance(seed), swapped:
+        yield theatre
 
 
 class TestWorker:
@@ -292,12 +286,7 @@ class TestWorker:
 
         Inside a job, the job's timeout ends it, in virtual time too.
         """
-        attempts = next(
-            link.middleware
-            for link in self.app._middleware  # noqa: SLF001 -- one unit with the app: see `staged`
-            if isinstance(link.middleware, Attempts)
-        )
-        await attempts.sleep(seconds)
+        await Attempts(self._theatre).sleep(seconds)
         return result
 
     # Faults
