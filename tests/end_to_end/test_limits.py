@@ -16,6 +16,7 @@ from camora.builtin.memory import MemoryBroker
 from camora.errors import ConfigurationError, JobExpired, JobFailed, UnsupportedCapability
 from camora.interfaces import Ask, Event, JobReceived, Limits, Observer
 from camora.limits import Limit
+from camora.testing import TestWorker
 from processes import WorkerProcess, started, until, workers
 
 SOON = WorkerSettings(lease=2, shutdown_timeout=5, concurrency=20)
@@ -292,6 +293,38 @@ async def test_the_result_backend_counts_where_the_broker_cannot(tmp_path: Path)
         for job in [await narrow.dispatch() for _ in range(10)]:
             await job.result(20)
     assert gauge.most == 1
+
+
+async def test_a_limited_task_may_be_registered_while_the_worker_runs(broker_url: str) -> None:
+    app = Camora(broker_url)
+    gauge = Gauge()
+    async with app, app.worker(queues=["default"], settings=SOON):
+
+        @app.task(max_concurrency=1)
+        async def late() -> None:
+            with gauge:
+                await asyncio.sleep(0)
+
+        for job in [await late.dispatch() for _ in range(10)]:
+            await job.result(20)
+    assert gauge.most == 1
+
+
+async def test_a_backlog_is_worked_off_at_its_rate() -> None:
+    app = Camora()
+    moments: list[float] = []
+
+    @app.task(rate_limit="6/m")
+    async def call() -> None:
+        moments.append(app.clock.monotonic())
+
+    async with TestWorker(app) as worker:
+        for _ in range(30):
+            await call.dispatch()
+        await worker.advance(minutes=6)
+    assert len(moments) == 30
+    assert most_in_a_window(moments, 60) <= 6
+    assert moments[-1] - moments[0] < 300  # five a minute would take longer
 
 
 def test_format_strings_are_checked_when_the_task_is_registered() -> None:

@@ -23,6 +23,7 @@ from camora import (
     Status,
     WorkerSettings,
 )
+from camora import jobs as jobs_module
 from camora.errors import (
     JobCancelled,
     JobDiscarded,
@@ -620,3 +621,21 @@ async def test_a_message_at_the_limit_can_be_retried(broker_url: str) -> None:
             except MessageTooLarge:
                 size -= 1
         assert await job.result(20) == size
+
+
+async def test_waiting_without_a_limit_ends_for_a_job_that_nobody_knows(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_LOOK_AGAIN", 0.2)
+    app = Camora(broker_url)
+
+    @app.task
+    async def later() -> str:
+        return "done"
+
+    async with app:
+        with pytest.raises(ResultExpired, match="nothing is known"):
+            await (await app.job("0" * 32)).result()
+        job = await later.options(delay=0.6).dispatch()
+        async with app.worker(settings=SOON):
+            assert await job.result() == "done"  # looked at several times meanwhile

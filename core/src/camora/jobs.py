@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ from camora.outcome import CancelResult, JobRecord, Status
 from camora.registry import TaskRegistry
 
 __all__ = ["Jobs"]
+
+_LOOK_AGAIN = 60.0
+"""Seconds after which somebody who waits without a limit looks whether the job is still known."""
 
 R = TypeVar("R")
 
@@ -66,7 +70,7 @@ class Jobs:
     async def result(self, job_id: str, timeout: float | None) -> Any:
         """Wait for the value; see `Job.result`."""
         results = await self._results(job_id)
-        record = await results.wait(job_id, timeout)
+        record = await (self._wait(results, job_id) if timeout is None else results.wait(job_id, timeout))
         if record is None:
             if (await self.info(job_id)).status is Status.UNKNOWN:
                 raise ResultExpired(
@@ -80,6 +84,16 @@ class Jobs:
                 job_id=job_id,
             )
         return self._value(record)
+
+    async def _wait(self, results: ResultBackend, job_id: str) -> JobRecord | None:
+        """Without a limit, but not for ever for a job that nobody knows any more; None, too, when the app is closed."""
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            record = await results.wait(job_id, _LOOK_AGAIN)
+            closed = loop.time() - since < 0.9 * _LOOK_AGAIN
+            if record is not None or closed or (await self.info(job_id)).status is Status.UNKNOWN:
+                return record
 
     def _value(self, record: JobRecord) -> Any:
         task, job_id = record.task, record.id

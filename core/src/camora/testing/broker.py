@@ -131,7 +131,7 @@ class StagedConsumer(Consumer):
             seen, room = stage.changes, stage.room()
             if room <= 0:
                 with stage.looking(seat):
-                    await self._or_stopped(stage.change(seen))
+                    await self._or_stopped(stage.change(seen, seat))
                 continue
             found = await self._inner.receive(min(limit, room), 0)
             if not found:

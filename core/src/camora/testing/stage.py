@@ -68,15 +68,17 @@ class Stage:
         self._busy = 0
         self.changes = 0
         """How often there may have come to be room."""
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[asyncio.Future[None], Seat]] = []
         self._stirred = asyncio.Event()
 
     def _note(self) -> None:
         self.changes += 1
         self._stirred.set()
         waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
+        for waiter, seat in waiting:
             if not waiter.done():
+                # From now on it is about to look, however many turns it takes to wake up.
+                seat.looking = False
                 waiter.set_result(None)
 
     # Hands
@@ -180,11 +182,11 @@ class Stage:
         # One that does not look though it holds nothing is about to; one that holds sleepers may have no room.
         return any(not seat.looking and not seat.holds for seat in self._seats)
 
-    async def change(self, seen: int) -> None:
-        """Wait until there have been more `changes` than the ones that were seen."""
+    async def change(self, seen: int, seat: Seat) -> None:
+        """Wait, for this seat, until there have been more `changes` than the ones that were seen."""
         if self.changes == seen:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            self._waiting.append((waiter, seat))
             await waiter
 
     async def quiet(self, patience: float) -> bool:

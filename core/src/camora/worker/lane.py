@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -103,7 +103,7 @@ class Lane:
         # Twice the concurrency, so that there is always something at hand, and as much again may wait for limits.
         held = self.concurrency * 2 if settings.prefetch is None else self.concurrency + settings.prefetch
         if parts.limited:
-            self._desk = await self._make_desk()
+            self._desk = await self._make_desk(parts.limited)
             held += self.concurrency
         self._consumer = await connection.broker.consumer(
             ConsumerSettings(queues=self.queues, worker=parts.worker, lease=settings.lease, prefetch=held)
@@ -143,12 +143,12 @@ class Lane:
         )
         self._keeper.start()
 
-    async def _make_desk(self) -> LimitsDesk:
+    async def _make_desk(self, what: str) -> LimitsDesk:
         parts = self._parts
         limits = await parts.connection.limits()
         if limits is None:
             raise UnsupportedCapability(
-                f"{parts.limited}: neither {parts.connection.broker!r} nor the result backend counts limits across "
+                f"{what}: neither {parts.connection.broker!r} nor the result backend counts limits across "
                 "workers. Keep results in a store that does: Camora(…, results='sqlite:///results.db')",
                 capability="limits",
             )
@@ -219,12 +219,17 @@ class Lane:
         job: Job[Any] = await self._parts.dispatch(what, *args, **kwargs)
         return job
 
-    def holding(self, context: Context, limits: Sequence[Limit]) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def holding(self, context: Context, limits: Sequence[Limit]) -> AsyncIterator[None]:
         """Wait in line for a moment, without a slot of this lane; raises `NotYet` rather than wait for long."""
         run = self._hands.get(context.delivery)
         assert run is not None
-        assert self._desk is not None
-        return self._desk.holding(run, limits)
+        if self._desk is None:  # its task was registered after this worker had started
+            made = await self._make_desk(f"task {context.task.name} has limits")
+            if self._desk is None:
+                self._desk = made
+        async with self._desk.holding(run, limits):
+            yield
 
     def began(self, context: Context) -> None:
         """Tell observers."""

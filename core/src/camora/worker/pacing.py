@@ -13,6 +13,8 @@ _FIRST_STEP = 0.05
 """Seconds between two who come again for a slot, while nobody has seen how long jobs hold it."""
 _DROUGHT = 0.1
 """The step between two is at least this part of the time for which nobody got anything."""
+_LATE = 1.012
+"""Places of a rate come free up to a hundredth of its window late: who comes on the dot is refused, and starts anew."""
 _SOONEST = 0.01
 _LATEST = 15.0
 """Seconds after which somebody comes again for a slot, however many there are: jobs may have become shorter."""
@@ -48,7 +50,7 @@ class Pacing:
 
     def _step(self, limit: Limit, now: float) -> float:
         if limit.per:
-            return limit.per / limit.most
+            return limit.per / limit.most * _LATE
         since = self._since.setdefault(limit.name, now)
         return max(self._steps.setdefault(limit.name, _FIRST_STEP), _DROUGHT * (now - since))
 
