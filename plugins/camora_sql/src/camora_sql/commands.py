@@ -8,7 +8,8 @@ import cyclopts
 from camora.errors import ConfigurationError
 from camora.settings import mask_url
 
-from camora_sql.opening import newer, prepare
+from camora_sql.errors import newer
+from camora_sql.opening import prepare
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store

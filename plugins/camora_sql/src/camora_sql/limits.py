@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
-import msgspec
 from camora.interfaces.limits import Ask, Limits, LimitUse
 
+from camora_sql.counting import put_rate, read_rates, read_tally
 from camora_sql.dialects.base import Need
 from camora_sql.link import Link
 from camora_sql.session import Session
 from camora_sql.statements import limits as statements
 from camora_sql.store import Store
-from camora_sql.tally import Rate, Tally, granted_now
 
-__all__ = ["SqlLimits", "begin_anew"]
+__all__ = ["SqlLimits"]
 
 _STEP = 500
 """Rows that are pruned at a time."""
 _PRUNE_EVERY = 5.0
 """Seconds between two looks for what can be deleted."""
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[tuple[int, int]]).decode
 
 
 class SqlLimits(Limits):
@@ -54,12 +50,12 @@ class SqlLimits(Limits):
 
         def take(session: Session) -> list[float]:
             now = self._store.lease_now()
-            tally = _tally(session, asks, now)
+            tally = read_tally(session, asks, now)
             # One more, because the clock is cut to whole milliseconds: a lease is never shorter than promised.
             until = now + round(lease * 1000) + 1
             answers = [tally.take(ask, until) for ask in asks]
             for name in tally.charged:
-                _put(session, name, tally.rates[name], now)
+                put_rate(session, name, tally.rates[name], now)
             slots = [(name, holder, end) for (name, holder), end in tally.taken.items()]
             session.insert(statements.put_slots, slots)
             if prune:
@@ -97,7 +93,7 @@ class SqlLimits(Limits):
 
         def look(session: Session) -> list[LimitUse]:
             now = self._store.lease_now()
-            rates = _rates(session, names)
+            rates = read_rates(session, names)
             held: dict[str, list[str]] = defaultdict(list)
             for name, holder in session.rows_in(statements.holders_of, names, (now,)):
                 held[name].append(holder)
@@ -121,36 +117,3 @@ class SqlLimits(Limits):
     async def close(self) -> None:
         """End the thread and its connection."""
         await self._link.close()
-
-
-def begin_anew(session: Session, now: int) -> None:
-    """The lease clock began again: nobody holds a slot any more, and what was granted was granted just now."""
-    session.change(statements.end_slots)
-    for name, rate in _rates_from(session.rows(statements.all_rates)).items():
-        _put(session, name, granted_now(sum(count for _, count in rate.grants), now, per=rate.per), now)
-
-
-def _tally(session: Session, asks: Sequence[Ask], now: int) -> Tally:
-    limits = {limit.name: limit for ask in asks for limit in ask.limits}
-    rates = [name for name, limit in limits.items() if limit.per]
-    slots = [name for name, limit in limits.items() if not limit.per]
-    counts = session.rows_in(statements.count_slots, slots, (now,))
-    mine = session.rows_in(statements.slots_of, [ask.holder for ask in asks]) if slots else []
-    return Tally(
-        now=now,
-        rates=_rates(session, rates),
-        held={name: (count, lapses) for name, count, lapses in counts},
-        holding={(name, holder) for holder, name, until in mine if until > now},
-    )
-
-
-def _rates(session: Session, names: Sequence[str]) -> dict[str, Rate]:
-    return _rates_from(session.rows_in(statements.read_rates, names))
-
-
-def _rates_from(rows: Sequence[Any]) -> dict[str, Rate]:
-    return {name: Rate(per, _decode(grants)) for name, per, grants in rows}
-
-
-def _put(session: Session, name: str, rate: Rate, now: int) -> None:
-    session.change(statements.put_rate, (name, rate.per, _encode(rate.grants).decode(), rate.empty_at(now)))

@@ -12,7 +12,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
-from camora_sql.opening import newer
+from camora_sql.errors import newer
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from camora.errors import BrokerUnavailable, ConfigurationError
+from camora.errors import BrokerUnavailable
 
 from camora_sql import statements
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store
 
-__all__ = ["begin_epoch", "newer", "prepare"]
+__all__ = ["begin_epoch", "prepare"]
 
 _EPOCH = "lease_epoch"
 _SHORT = 0.1
@@ -59,18 +59,12 @@ def _begin(session: Session, store: Store, epoch: str) -> None:
     if _epoch(session) == epoch:
         return  # another process was quicker
     # Imported only where there is something to do, as above.
-    from camora_sql import limits, workers
+    from camora_sql import counting
+    from camora_sql.statements import workers
 
     # The machine was started anew: whoever held a lease is gone, and its clock began again.
     session.change(statements.end_leases)
-    limits.begin_anew(session, store.lease_now())
-    workers.forget_all(session)
+    counting.begin_anew(session, store.lease_now())
+    session.change(workers.end_workers)
+    session.change(workers.end_orders)
     session.change(statements.write_fact, (_EPOCH, epoch))
-
-
-def newer(label: str, revision: str) -> ConfigurationError:
-    """The schema is of a later version than this code."""
-    return ConfigurationError(
-        f"{label} has schema revision {revision!r}, which this camora-sql (it knows up to {HEAD!r}) does not: "
-        "it was made by a newer one; upgrade here: pip install --upgrade camora-sql"
-    )

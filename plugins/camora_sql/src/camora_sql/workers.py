@@ -14,7 +14,7 @@ from camora_sql.session import Session
 from camora_sql.statements import workers as statements
 from camora_sql.store import Store
 
-__all__ = ["SqlWorkerDirectory", "forget_all"]
+__all__ = ["SqlWorkerDirectory"]
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(WorkerInfo).decode
@@ -95,9 +95,3 @@ class SqlWorkerDirectory(WorkerDirectory):
     async def close(self) -> None:
         """End the thread and its connection."""
         await self._link.close()
-
-
-def forget_all(session: Session) -> None:
-    """The machine was started anew: nobody who reported is there any more."""
-    session.change(statements.end_workers)
-    session.change(statements.end_orders)
