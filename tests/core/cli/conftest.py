@@ -77,6 +77,7 @@ def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def run(*arguments: str, **environment: str) -> Done:
         capsys.readouterr()
         code = 0
+        before = dict(os.environ)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "stdin", io.StringIO())
@@ -88,8 +89,8 @@ def camora(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
                 code = end.code if isinstance(end.code, int) else 1
             finally:
                 forget(folder)
-                for name in ("CAMORA_PROFILE", "CAMORA_CONFIG"):  # left there for worker processes
-                    os.environ.pop(name, None)
+        for name in os.environ.keys() - before.keys():  # left there for worker processes
+            del os.environ[name]
         out, err = capsys.readouterr()
         return Done(code, out, err)
 
