@@ -130,7 +130,7 @@ def test_held_by_a_worker() -> None:
 
 
 def test_limits_reached() -> None:
-    slots = (Limit(name="slots:send:ada", most=2), LimitUse(name="slots:send:ada", used=2, holders=("a:w", "b:w")))
+    slots = (Limit(name="slots:send:ada", most=2), LimitUse(name="slots:send:ada", used=2, holders=("a:w:1", "b:w:2")))
     rate = (Limit(name="queue:mail", most=10, per=60), LimitUse(name="queue:mail", used=10))
     room = (Limit(name="rate:send", most=10, per=60), LimitUse(name="rate:send", used=9))
     texts = [reason.text for reason in reasons(facts(limits=[slots, rate, room]))]

@@ -185,7 +185,8 @@ def _limit_text(limit: Limit, use: LimitUse) -> str:
     kind, _, name = limit.name.partition(":")
     if limit.per:
         return f"the rate of {'queue ' if kind == 'queue' else ''}{name} is used up: {use.used} in {span(limit.per)}"
-    holders = f", by {', '.join(use.holders[:5])}" if use.holders else ""
+    # As "job:worker"; which run of the job it is, is nobody's concern here.
+    holders = f", by {', '.join(holder.rpartition(':')[0] for holder in use.holders[:5])}" if use.holders else ""
     more = " …" if len(use.holders) > 5 else ""
     return f"all {limit.most} slots of {name} are taken{holders}{more}"
 

@@ -168,9 +168,19 @@ class Scheduler:
         if self._stop.is_set():
             return
         self._recovered()
-        self._work = asyncio.get_running_loop().create_task(self._fire_until_stopped(), name=self.name)
+        self._begin()
         groups = "all groups" if self._groups is None else f"group {', '.join(self._groups)}"
         self._logger.info("scheduler %s fires the schedules of %s", self.name, groups)
+
+    def _begin(self) -> None:
+        self._work = asyncio.get_running_loop().create_task(self._fire_until_stopped(), name=self.name)
+        self._work.add_done_callback(self._begin_again)
+
+    def _begin_again(self, ended: asyncio.Task[None]) -> None:
+        """A job in the same loop that cancels every task it can find must not end the schedules."""
+        if ended is self._work and ended.cancelled() and not self._stop.is_set():
+            self._logger.warning("something has cancelled the scheduler's own task; it goes on")
+            self._begin()
 
     def stop(self) -> None:
         """Fire nothing more, and let `run` end."""

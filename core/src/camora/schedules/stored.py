@@ -138,9 +138,14 @@ class Schedules:
             raise await self._unknown(store, key)
 
     async def resume(self, key: str) -> None:
-        """Fire it again, from its next tick on; ticks that came while it was paused are left out."""
+        """Fire it again, from its next tick on; ticks that came while it was paused are left out.
+
+        One that is not paused stays as it is, with the ticks that it owes.
+        """
         store = await self.parts.store()
         record = await self._get(store, key)
+        if not record.paused:
+            return
         trigger = make_trigger(self.parts.catalog, record.trigger)
         following = next_tick(trigger, self.parts.clock.now_ms())
         if not await store.pause([key], paused=False, next_ticks=[following]):

@@ -246,5 +246,7 @@ class Stage:
             return
         with self.store.lock:
             now = int(self.clock.monotonic() * 1000)
-            for delivery, seat in self.held.items():
-                self.store.counters.keep(f"{delivery.id}:{seat.worker}", now, now + round((step + 60) * 1000))
+            names = tuple(f"{delivery.id}:{seat.worker}:" for delivery, seat in self.held.items())
+            for holder in list(self.store.counters.names_of):
+                if holder.startswith(names):
+                    self.store.counters.keep(holder, now, now + round((step + 60) * 1000))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -61,13 +62,15 @@ class LimitsDesk:
         self._returning: list[str] = []
         self._flusher: asyncio.Task[None] | None = None
         self._lines: dict[tuple[str, ...], collections.deque[asyncio.Event]] = {}
+        self._runs = itertools.count()
         self._away = False
         self._stopping = False
 
     @asynccontextmanager
     async def holding(self, run: Run, limits: Sequence[Limit]) -> AsyncIterator[None]:
         """Inside the block all of these limits are kept. Raises `NotYet` when it would be a long wait."""
-        holder = f"{run.delivery.id}:{self._worker}"
+        # One for each run: an earlier one of the job, which has lost its lease, must not give this one's slot back.
+        holder = f"{run.delivery.id}:{self._worker}:{next(self._runs)}"
         await self._acquire(run, Ask(holder=holder, limits=tuple(limits)))
         self._pacing.granted(limits)
         slots = any(not limit.per for limit in limits)
@@ -96,9 +99,15 @@ class LimitsDesk:
         else:
             wait = 0.0  # whoever is in front asks; how long it takes is for it to find out
         if wait > _SHORT or self._patience == 0.0 or self._stopping or self._runner.parked >= self._concurrency:
-            raise NotYet(self._pacing.delay(ask.limits, wait))
+            raise NotYet(self._delay(ask, wait))
         self._runner.park(run)
         await self._wait_in_line(names, ask, wait, self._patience_for(run))
+
+    def _delay(self, ask: Ask, wait: float) -> float:
+        """How long a refused one stays away. Where nobody answered, nobody's place in a rate is spoken for."""
+        if self._away:
+            return max(wait, random.uniform(1.5, 3.0))  # noqa: S311 -- jitter
+        return self._pacing.delay(ask.limits, wait)
 
     def _patience_for(self, run: Run) -> float:
         """A job that expires while it waits shall not run: it goes back, and is found to have expired."""
@@ -130,7 +139,7 @@ class LimitsDesk:
                     if not wait:
                         return
                 if loop.time() >= deadline:
-                    raise NotYet(self._pacing.delay(ask.limits, wait))
+                    raise NotYet(self._delay(ask, wait))
         finally:
             line.remove(turn)
             if line:
@@ -142,7 +151,13 @@ class LimitsDesk:
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._asking.append((ask, answer))
         self._flush_soon()
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.result():
+                self._returning.append(ask.holder)  # granted in the very moment
+                self._flush_soon()
+            raise
 
     def _flush_soon(self) -> None:
         if self._flusher is None:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 from camora.clock import Clock
-from camora.errors import BrokerUnavailable
 from camora.events import EventBus
 from camora.executor import Run, StopReason
 from camora.failures import describe
@@ -100,8 +99,8 @@ class Ender:
                     try:
                         if self._results is not None and record is not None:
                             await self._results.store([record])
-                    except BrokerUnavailable as error:
-                        self._logger.warning("%s: its result cannot be stored: %s", run.label, error)
+                    except Exception as error:  # noqa: BLE001 -- whatever the store raises
+                        self._logger.warning("%s: its result cannot be stored: %r", run.label, error)
                         await asyncio.sleep(pause)
                     else:
                         break

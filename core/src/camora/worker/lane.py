@@ -178,6 +178,11 @@ class Lane:
         self._taker.resume()
 
     @property
+    def held(self) -> bool:
+        """True while it takes nothing on purpose: the rate of its queue is used up."""
+        return self._taker.held
+
+    @property
     def polled_at(self) -> float:
         """Monotonic time of the last answer from the broker."""
         return self._taker.polled_at

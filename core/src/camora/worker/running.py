@@ -118,7 +118,9 @@ class Runner:
         if self._suspect is None:
             chosen = suspects.pop(0)
             self._suspect = chosen.delivery
+            self._running += 1
             chosen.task = asyncio.get_running_loop().create_task(self._start_alone(chosen, suspects))
+            chosen.task.add_done_callback(self._task_ended)
         for run in suspects:
             pause = random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
             self._finish(run, Outcome(kind=OutcomeKind.RELEASED, delay=pause))
@@ -127,7 +129,6 @@ class Runner:
         # Not before the others are given back: what this process holds when it dies is charged for it.
         while any(other.delivery in self._hands for other in others):  # noqa: ASYNC110 -- rare, and soon over
             await asyncio.sleep(0.002)
-        self._running += 1
         await self._go(run)
 
     def _start(self, run: Run) -> None:

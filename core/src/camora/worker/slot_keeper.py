@@ -29,7 +29,7 @@ class SlotKeeper:
     def hold(self, holder: str) -> None:
         """Keep its slots."""
         self._held[holder] = None
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():  # a stranger's store may have ended it
             self._thread = threading.Thread(target=self._run, name="camora-slots", daemon=True)
             self._thread.start()
 

@@ -94,8 +94,6 @@ class _Child:
         self.slot = slot
         self.process = process
         self.link = link
-        self.keeper = threading.current_thread()
-        """The thread that waits for its end."""
         self.leaving = False
         """It finishes what it has begun; another one has its place."""
         self._killer: threading.Timer | None = None
@@ -173,9 +171,9 @@ class WorkerProcesses:
             for slot in range(self._count):
                 self._start_keeper(slot)
 
-    def _start_keeper(self, slot: int, *, after: threading.Thread | None = None) -> None:
+    def _start_keeper(self, slot: int) -> None:
         name = f"camora-process-{slot}"
-        thread = threading.Thread(target=self._keep, args=(slot, after), name=name, daemon=True)
+        thread = threading.Thread(target=self._keep, args=(slot,), name=name, daemon=True)
         self._threads = [*(other for other in self._threads if other.is_alive()), thread]
         thread.start()
 
@@ -240,10 +238,9 @@ class WorkerProcesses:
         with ThreadPoolExecutor(self._count) as threads:
             return Health.of(*threads.map(_health_of, map(by_slot.get, range(self._count))))
 
-    def _keep(self, slot: int, after: threading.Thread | None) -> None:
-        """Keep a place filled, from when `after` has ended, until all is over or its process leaves it to another."""
-        if after is not None:
-            after.join()
+    def _keep(self, slot: int) -> None:
+        """Keep a place filled until all is over or its process leaves it to another."""
+        self._wait_for_room(slot)
         quick = 0
         while not self._stopping.is_set():
             started, generation = time.monotonic(), self._generation
@@ -285,19 +282,32 @@ class WorkerProcesses:
         code = child.wait()
         with self._lock:
             self._children.remove(child)
+        with self._changed:
+            self._changed.notify_all()
         child.ended()
         if child.leaving and code not in (0, EXIT_DISMISSED):
             self._logger.warning("%s, which was to be replaced, %s", child, _ended(code))
         return code
 
+    def _wait_for_room(self, slot: int) -> None:
+        """Of processes that finish long jobs there shall not be more and more: two are waited for, whichever ends."""
+
+        def has_room() -> bool:
+            return self._stopping.is_set() or self._leaving(slot) <= 1
+
+        with self._changed:
+            self._changed.wait_for(has_room)
+
+    def _leaving(self, slot: int) -> int:
+        return sum(child.leaving and child.slot == slot for child in list(self._children))
+
     def _let_leave(self, child: _Child) -> None:
-        """Another process takes its place now; there is never more than one that leaves it."""
+        """Another process takes its place now, or as soon as no more than one is leaving it."""
         with self._lock:
             if child not in self._children:
                 return
-            earlier = next((other for other in self._children if other.leaving and other.slot == child.slot), None)
             child.leaving = True
-            self._start_keeper(child.slot, after=None if earlier is None else earlier.keeper)
+            self._start_keeper(child.slot)
 
     def _is_over(self, slot: int, code: int, generation: int) -> bool:
         """True when nobody is to come in its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -66,10 +67,12 @@ class Taker:
 
     def hold(self, seconds: float) -> None:
         """Take nothing for a while: it would only have to be given back."""
-        until = time.monotonic() + seconds
-        if until > self._held_until:
-            self._held_until = until
-            asyncio.get_running_loop().call_later(seconds, self._more.set)
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    @property
+    def held(self) -> bool:
+        """True while it takes nothing on purpose."""
+        return time.monotonic() < self._held_until
 
     async def stop(self) -> None:
         """Take nothing more, ever. Returns when no message is under way any more, or after 5 seconds."""
@@ -113,10 +116,14 @@ class Taker:
 
     async def _while_up(self) -> None:
         while not self.stopping:
-            limit = 0 if self.quiet or time.monotonic() < self._held_until else self._room()
+            left = self._held_until - time.monotonic()
+            limit = 0 if self.quiet or left > 0 else self._room()
             if limit <= 0:
                 self._more.clear()
-                await self._more.wait()
+                # Loops differ in how early a timer may fire: what is left is looked at anew after each.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left + 0.002 if left > 0 else None):
+                        await self._more.wait()
                 continue
             asked = time.monotonic()
             deliveries = await self._consumer.receive(limit, self._poll_interval)

@@ -287,24 +287,28 @@ class Worker:
         self._recycling = self._make_recycling()
         with StopSignals(self.stop, insisted):
             try:
-                try:
-                    await self.start()
-                except BrokerUnavailable:
-                    if not self._stop.is_set():
-                        raise
-                    return Ending.STOPPED
-                if burst:
-                    await self._until_empty()
-                else:
-                    await self._told.wait()
-                if self._ending is Ending.RECYCLED:
-                    await self._finish_at_leisure()
-                if self._stop.is_set():
-                    self._tell_busy()
-                await self.drain()
-                return self._ending or Ending.EMPTY
+                await self._work(burst)
             finally:
                 await self.close()
+            # Not before it is closed: a stop that comes while it closes counts.
+            return self._ending or Ending.EMPTY
+
+    async def _work(self, burst: bool) -> None:
+        try:
+            await self.start()
+        except BrokerUnavailable:
+            if not self._stop.is_set():
+                raise
+            return
+        if burst:
+            await self._until_empty()
+        else:
+            await self._told.wait()
+        if self._ending is Ending.RECYCLED:
+            await self._finish_at_leisure()
+        if self._stop.is_set():
+            self._tell_busy()
+        await self.drain()
 
     def _make_recycling(self) -> Recycling | None:
         if self._leaving is not None:
@@ -399,10 +403,10 @@ class Worker:
             await bounded(self._reporter.close(), 0.1 if self.hurried.is_set() else None)
 
     def _note_full_lanes(self) -> None:
-        """A lane that is full asks for nothing, and hears nothing."""
+        """A lane that is full, or held by a rate, asks for nothing, and hears nothing."""
         now = time.monotonic()
         for lane in list(self._lanes):
-            if lane.busy >= lane.concurrency:
+            if lane.held or lane.busy >= lane.concurrency:
                 self._had_no_room_at[lane] = now
 
     def unanswered(self) -> float | None:
