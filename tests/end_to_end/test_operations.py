@@ -96,6 +96,18 @@ async def test_the_next_process_works_while_the_last_one_finishes_a_long_job(
     await other.result(30)
 
 
+async def test_one_long_job_does_not_keep_others_waiting_however_often_the_process_is_replaced(
+    start: Start, app: Camora, tmp_path: Path
+) -> None:
+    start("--concurrency", "3", "--max-jobs", "2", CAMORA_WORKER__LEASE="60").ready()
+    long = await app.dispatch("hold", name="long")
+    await asyncio.to_thread(until, started(tmp_path, "long"), "the job's start")
+    for number in range(8):
+        await (await app.dispatch("work", number=number)).result(30)
+    (tmp_path / "release-long").touch()
+    await long.result(30)
+
+
 async def test_signals_reach_a_process_that_is_being_replaced(start: Start, app: Camora, tmp_path: Path) -> None:
     supervisor = start("--concurrency", "3", "--max-jobs", "1").ready()
     long = await app.dispatch("hold", name="long")
