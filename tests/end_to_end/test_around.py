@@ -278,6 +278,28 @@ async def test_a_burst_ends_when_nothing_is_due(broker_url: str) -> None:
     assert sorted(ran) == list(range(300))
 
 
+async def test_a_burst_ends_beside_a_paused_queue(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = Camora(broker_url)
+    ran = []
+
+    @app.task(queue="mail")
+    async def mail() -> None:
+        ran.append("mail")
+
+    @app.task
+    async def work() -> None:
+        ran.append("work")
+
+    async with app:
+        await app.queue_control.pause("mail")
+        await mail.dispatch()
+        await work.dispatch()
+        with caplog.at_level(logging.WARNING, "camora"):
+            await asyncio.wait_for(app.make_worker(settings=SOON).run(burst=True), 30)
+    assert ran == ["work"]
+    assert "queue mail is paused: 1 jobs stay there" in caplog.text
+
+
 def test_duplicate_names_and_stray_options_are_refused() -> None:
     app = Camora()
 

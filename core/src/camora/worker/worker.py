@@ -321,18 +321,25 @@ class Worker:
 
     async def _until_empty(self) -> None:
         assert self._connection is not None
-        queues = self._connection.broker.queues
+        broker = self._connection.broker
+        pause = 0.02
         while not self._told.is_set():
             await self._draining.idle(self._lanes, unless=self._told)
             try:
-                counts = await queues.counts()
+                counts = await broker.queues.counts()
+                paused = await broker.queues.paused() if broker.capabilities.pause else ()
             except BrokerUnavailable:
                 await bounded(self._told.wait(), random.uniform(0.2, 1.0))  # noqa: S311 -- jitter
                 continue
-            ready = sum(counts.get(queue, {}).get(JobState.READY, 0) for queue in self.queues)
-            if not ready and not self.busy:
+            ready = {queue: counts.get(queue, {}).get(JobState.READY, 0) for queue in self.queues}
+            if not self.busy and not any(count for queue, count in ready.items() if queue not in paused):
+                for queue in paused:
+                    if ready.get(queue):
+                        self._parts.logger.warning("queue %s is paused: %d jobs stay there", queue, ready[queue])
                 return
-            await asyncio.sleep(0.02)
+            # A queue may be held by its rate: nothing is gained by looking all the time.
+            await bounded(self._told.wait(), pause)
+            pause = min(0.5, pause * 1.5) if not self.busy else 0.02
 
     async def _finish_at_leisure(self) -> None:
         """Nobody is in a hurry to begin anew: what runs is never interrupted for it."""
