@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 from camora.cli.codes import DEFECT, FAILED, MISTAKE
 from camora.errors import CamoraError, ConfigurationError, EncodeError, MessageTooLarge, PayloadError
@@ -26,19 +28,36 @@ def explained(error: Exception) -> tuple[str, int]:
 
 
 def _of_arguments(error: Exception) -> str:
-    import difflib
-
     chain = " ".join(getattr(error, "command_chain", None) or ())
     command = f"camora {chain}".rstrip()
-    text = str(error)
-    unused = getattr(error, "unused_tokens", None)
-    if unused:
-        text = f"{unused[0]!r} is not expected here."
-        app = getattr(error, "app", None)
-        known = [name for name in app or () if not name.startswith("-")]
-        near = difflib.get_close_matches(unused[0], known, n=1)
-        if near:
-            text = f"there is no {unused[0]!r}. Did you mean {near[0]!r}?"
-        elif known:
-            text = f"there is no {unused[0]!r}; there are {', '.join(known)}."
-    return f"{command}: {text} More: {command} --help"
+    return f"{command}: {_mistyped(error) or error} More: {command} --help"
+
+
+def _mistyped(error: Exception) -> str | None:
+    """The word that is wrong, and the one that is nearest; None where the error says it better itself."""
+    kind = type(error).__name__
+    if kind not in ("UnknownOptionError", "UnusedCliTokensError"):
+        return None
+    app: Any = getattr(error, "app", None)
+    chain, given = getattr(error, "command_chain", None) or (), getattr(error, "root_input_tokens", None) or ()
+    words = [name for name in app if not name.startswith("-")]
+    first = next(iter(given[len(chain) :]), "")
+    # A group that does not know a command's name reads the options behind it as its own.
+    if words and not first.startswith("-") and (text := _nearest(f"there is no {first!r}", first, words)):
+        return text
+    if kind == "UnknownOptionError":
+        token: Any = getattr(error, "token", None)
+        option = (token.keyword or token.value).partition("=")[0]
+        known = [name for argument in app.assemble_argument_collection() for name in argument.names]
+        return _nearest(f"no option {option!r}", option, [*known, "--help"]) or f"there is no option {option!r}."
+    if words:
+        return f"there is no {first!r}; there are {', '.join(words)}."
+    [unused, *_] = getattr(error, "unused_tokens", None) or [first]
+    return f"{unused!r} is not expected here."
+
+
+def _nearest(text: str, given: str, known: Sequence[str]) -> str | None:
+    import difflib
+
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"{text}: did you mean {near[0]!r}?" if near else None
