@@ -95,11 +95,10 @@ Index(
     jobs.c.priority.desc(),
     jobs.c.due,
     sqlite_where=_ready,
-    postgresql_where=_ready,
 )
-Index("camora_jobs_scheduled", jobs.c.due, sqlite_where=_scheduled, postgresql_where=_scheduled)
-Index("camora_jobs_leased", jobs.c.lease_until, sqlite_where=_leased, postgresql_where=_leased)
-Index("camora_jobs_cancelled", jobs.c.receipt, sqlite_where=_cancelled, postgresql_where=_cancelled)
+Index("camora_jobs_scheduled", jobs.c.due, sqlite_where=_scheduled)
+Index("camora_jobs_leased", jobs.c.lease_until, sqlite_where=_leased)
+Index("camora_jobs_cancelled", jobs.c.receipt, sqlite_where=_cancelled)
 
 keys = Table(
     "camora_keys",
