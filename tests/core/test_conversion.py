@@ -179,7 +179,7 @@ def test_every_kind_of_parameter_is_bound(args: tuple[Any, ...], kwargs: dict[st
     [
         ((), {}, "add: x: is missing (takes x: int, y: int)"),
         ((1,), {}, "add: y: is missing (takes x: int, y: int)"),
-        ((1, 2, 3), {}, "add: takes 2 positional arguments, got 3"),
+        ((1, 2, 3), {}, "add: takes 2 positional arguments, got 3 (takes x: int, y: int)"),
         ((1,), {"x": 2}, "add: x: given twice"),
         ((1, 2), {"z": 3}, "add: z: unknown argument (takes x: int, y: int)"),
     ],
@@ -195,6 +195,35 @@ def test_missing_and_extra_arguments_are_named(args: tuple[Any, ...], kwargs: di
     if "twice" not in text:
         with pytest.raises(PayloadError):
             parameters.into(list(args), kwargs)
+
+
+class Plain:
+    """No type that travels."""
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((1, Plain()), {}), ((1,), {"x": Plain()})], ids=["position", "name"])
+def test_an_argument_whose_type_does_not_travel_says_what_to_do(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def send(to: int, x: Plain) -> None: ...
+
+    parameters = Parameters.of_function("t:send", send, Conversion(), lambda kind: False)
+    with pytest.raises(PayloadError) as caught:
+        parameters.out(args, kwargs)
+    assert str(caught.value) == (
+        "t:send: x: Plain is no type that travels, so it is taken for a dependency; "
+        "make it an attrs class or a dataclass, or provide it"
+    )
+    assert caught.value.field == "x"
+
+
+def test_too_many_arguments_name_those_that_are_injected() -> None:
+    def send(to: int, x: Plain) -> None: ...
+
+    parameters = Parameters.of_function("t:send", send, Conversion(), lambda kind: kind is Plain)
+    with pytest.raises(PayloadError) as caught:
+        parameters.out((1, Plain()), {})
+    assert str(caught.value) == (
+        "t:send: takes 1 positional argument, got 2 (takes to: int); injected where the job runs: x"
+    )
 
 
 def nested(levels: int) -> Any:

@@ -120,6 +120,7 @@ class Parameters:
         positional_only: int = 0,
         rest: Parameter | None = None,
         rest_named: Parameter | None = None,
+        stuck: Mapping[str, Any] = {},
     ) -> None:
         self.task = task
         self.payload = dict(payload)
@@ -129,6 +130,8 @@ class Parameters:
         self._positional_only = positional_only
         self._rest = rest
         self._rest_named = rest_named
+        # Injected only because their types do not travel: nobody is known to provide them.
+        self._stuck = dict(stuck)
         self._required = frozenset(name for name, parameter in self.payload.items() if parameter.required)
         self.never_filled = frozenset(injected) - self.payload.keys()
 
@@ -140,6 +143,7 @@ class Parameters:
         hints = hints_of(function, task)
         payload: dict[str, Parameter] = {}
         injected: dict[str, Any] = {}
+        stuck: dict[str, Any] = {}
         order, optional = [], set()
         positional_only, rest, rest_named = 0, None, None
         for parameter in inspect.signature(function).parameters.values():
@@ -153,6 +157,8 @@ class Parameters:
                 rest_named = made()
             elif never_sent or is_injected(annotation) or not conversion.travels(annotation):
                 injected[parameter.name] = annotation
+                if not never_sent and not is_injected(annotation):
+                    stuck[parameter.name] = annotation
                 if not required:
                     optional.add(parameter.name)
                 elif not never_sent and conversion.travels(annotation):
@@ -171,6 +177,7 @@ class Parameters:
             positional_only=positional_only,
             rest=rest,
             rest_named=rest_named,
+            stuck=stuck,
         )
 
     @classmethod
@@ -219,12 +226,12 @@ class Parameters:
 
     def _out_positional(self, args: Sequence[Any], order: Sequence[str], named: dict[str, Any]) -> list[Any]:
         """Positional arguments into `named`; returns those that only `*args` takes."""
+        if self._rest is None and len(args) > len(order):
+            raise self._too_many(len(order), len(args))
         for name, value in zip(order, args, strict=False):
             named[name] = self.payload[name].out(value, self.task)
-        if len(args) <= len(order):
-            return []
         if self._rest is None:
-            raise self._bad(f"takes {len(order)} positional arguments, got {len(args)}")
+            return []
         return [self._rest.out(value, self.task) for value in args[len(order) :]]
 
     def into(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -241,7 +248,7 @@ class Parameters:
             # By position: the leading parameters that did not come by name.
             free = [name for name in self._order if name not in values]
             if len(args) > len(free) and self._rest is None:
-                raise self._bad(f"takes {len(self._order)} positional arguments, got {len(args) + len(values)}")
+                raise self._too_many(len(self._order), len(args) + len(values))
             for name, data in zip(free, args, strict=False):
                 value = payload[name].into(data, task)
                 if self._rest is not None or self._order.index(name) < self._positional_only:
@@ -257,22 +264,36 @@ class Parameters:
 
     def text(self) -> str:
         """The parameters as a reader of an error wants to see them."""
-        return (
-            ", ".join(
-                f"{name}: {getattr(item.annotation, '__name__', item.annotation)}"
-                for name, item in self.payload.items()
-            )
-            or "nothing"
-        )
+        return ", ".join(f"{name}: {_shown(item.annotation)}" for name, item in self.payload.items()) or "nothing"
 
     def _extra(self, name: str) -> Parameter:
         if self._rest_named is not None:
             return self._rest_named
+        if name in self._stuck:
+            raise self._does_not_travel(name)
         injected = "; it is injected where the job runs" if name in self.injected else ""
         raise self._bad(f"{name}: unknown argument (takes {self.text()}){injected}", name)
 
+    def _too_many(self, most: int, got: int) -> PayloadError:
+        if self._stuck:
+            return self._does_not_travel(next(iter(self._stuck)))
+        noun = "argument" if most == 1 else "arguments"
+        injected = f"; injected where the job runs: {', '.join(self.injected)}" if self.injected else ""
+        return self._bad(f"takes {most} positional {noun}, got {got} (takes {self.text()}){injected}")
+
+    def _does_not_travel(self, name: str) -> PayloadError:
+        return self._bad(
+            f"{name}: {_shown(self._stuck[name])} is no type that travels, so it is taken for a dependency; "
+            "make it an attrs class or a dataclass, or provide it",
+            name,
+        )
+
     def _bad(self, text: str, field: str = "") -> PayloadError:
         return PayloadError(f"{self.task}: {text}", task=self.task, field=field)
+
+
+def _shown(annotation: Any) -> str:
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def _parameter(name: str, annotation: Any, required: bool, conversion: Conversion) -> Parameter:
