@@ -41,7 +41,8 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the whole suite."""
     install(session, "test", "lint")
-    session.run("pytest", *session.posargs)
+    # Much of it waits for real processes; the blocks of a document, and the tests of a module, stay in order.
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
 
 
 @nox.session

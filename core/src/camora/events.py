@@ -28,12 +28,21 @@ class EventBus:
         settings: FeedSettings | None = None,
     ) -> None:
         self._settings = settings or FeedSettings()
-        self._feeds = tuple(Feed(observer, logger, clock, self._settings) for observer in observers)
-        self.active = bool(self._feeds)
+        self._logger = logger
+        self._clock = clock
+        self._feeds: list[Feed] = []
+        self.active = False
         """False when nobody observes: then events need not even be made."""
-        if self._feeds:
+        for observer in observers:
+            self.add(observer)
+
+    def add(self, observer: Observer) -> None:
+        """One more that observes what is emitted from now on; not while others emit."""
+        if not self._feeds:
             # A program that ends, or drops its app, without closing it: the last events are shown all the same.
             weakref.finalize(self, _end, self._feeds)
+        self._feeds.append(Feed(observer, self._logger, self._clock, self._settings))
+        self.active = True
 
     @property
     def observers(self) -> tuple[Observer, ...]:

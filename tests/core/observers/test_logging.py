@@ -81,13 +81,13 @@ def kept() -> Iterator[Kept]:
         (JobDeadLettered(at=NOON, job_id="j", reason="stale"), "ERROR", "job.dead_lettered job_id=j reason=stale", {}),
         (
             WorkerStarted(at=NOON, worker="w", queues=("a", "b c")),
-            "INFO",
+            "DEBUG",
             'worker.started worker=w queues=a,"b c"',
             {"queues": ["a", "b c"]},
         ),
-        (WorkerStopping(at=NOON, worker="w", busy=0), "INFO", "worker.stopping worker=w busy=0", {"busy": 0}),
+        (WorkerStopping(at=NOON, worker="w", busy=0), "DEBUG", "worker.stopping worker=w busy=0", {"busy": 0}),
         (QueuePaused(at=NOON, queue="mail"), "INFO", "queue.paused queue=mail", {"queue": "mail"}),
-        (ScheduleFired(at=NOON, key="k", tick=5), "INFO", "schedule.fired key=k tick=5", {"tick": 5}),
+        (ScheduleFired(at=NOON, key="k", tick=5), "DEBUG", "schedule.fired key=k tick=1970-01-01T00:00:00.005Z", {"tick": 5}),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )  # fmt: skip

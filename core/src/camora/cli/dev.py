@@ -24,6 +24,8 @@ def dev(
 ) -> None:
     """Run one worker and the app's schedules in this terminal, and start over when a file changes; Ctrl-C ends it.
 
+    How each job ends is logged in one line, unless the app has observers of its own.
+
     Parameters
     ----------
     app
@@ -44,5 +46,5 @@ def dev(
 
     log_as(log_level, None)
     note("worker and schedules, started over when a file changes; Ctrl-C ends them")
-    order = work_order(queues, scheduler=True, concurrency=concurrency)
+    order = attrs.evolve(work_order(queues, scheduler=True, concurrency=concurrency), show_jobs=True)
     run_reloading(where if app is None else attrs.evolve(where, app=app), order, processes=1, health=health)

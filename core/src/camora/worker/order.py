@@ -32,6 +32,8 @@ class WorkOrder:
     burst: bool = False
     scheduler: bool = False
     """Run the app's schedules in the same loop."""
+    show_jobs: bool = False
+    """Log how each job ends, where the app has no observers of its own."""
 
     def settings_for(self, app: Any, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
         """The settings in force for a worker of this app. Raises `SettingsError`."""

@@ -86,6 +86,10 @@ async def _work(
     _hint_at_queues(app, order.queues)
     if not app.broker.capabilities.shared:
         app.logger.warning("%r lives in this process: what other programs dispatch does not come here", app.broker)
+    if order.show_jobs and not app.events.active:
+        from camora.builtin.observers.logging import LoggingObserver
+
+        app.events.add(LoggingObserver())
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
     replaceable = app.broker.capabilities.shared  # what lives in this process would end with it

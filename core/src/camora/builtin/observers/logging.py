@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -27,10 +28,15 @@ LEVELS: Mapping[str, str] = {
     "job.dead_lettered": "error",
     "job.expired": "warning",
     "job.lease_lost": "warning",
+    # Workers and schedulers log these by themselves.
+    "worker.started": "debug",
+    "worker.stopping": "debug",
+    "schedule.fired": "debug",
 }
 """The levels of events that are not `info`."""
 
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_MOMENTS = frozenset({"tick", "due"})
 _SECONDS = frozenset({"duration", "waited", "delay"})
 
 
@@ -103,8 +109,17 @@ _SILENT = frozenset({"task", "queue", "attempt", "worker", "due", "error", "reas
 def line_of(fields: Mapping[str, Any]) -> str:
     """`job.succeeded task=shop:add job_id=… duration=0.012`: always one line, and safe to print."""
     told = [str(fields["event"])]
-    told += [f"{name}={_word(value)}" for name, value in fields.items() if name != "event"]
+    told += [
+        f"{name}={_moment(value) if name in _MOMENTS else _word(value)}"
+        for name, value in fields.items()
+        if name != "event"
+    ]
     return " ".join(told)
+
+
+def _moment(milliseconds: int) -> str:
+    """`2026-11-21T12:30:30.000Z`."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _word(value: Any) -> str:

@@ -163,16 +163,16 @@ class PoolConformance:
         if not self.concurrent:
             pytest.skip("the caller itself runs the function")
         await self.run(pool, "double", 1)
-        stuck = [asyncio.create_task(pool.call(self.make_call("sleep", 3.0))) for _ in range(2)]
+        stuck = [asyncio.create_task(pool.call(self.make_call("sleep", 8.0))) for _ in range(2)]
         await asyncio.sleep(0.2)
         begin = time.monotonic()
         for task in stuck:
             task.cancel()
         results = await asyncio.gather(*stuck, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 5.0
         assert await self.run(pool, "double", 2) == 4
-        assert time.monotonic() - begin < 2.5, "the slots were not replaced"
+        assert time.monotonic() - begin < 7.0, "the slots were not replaced"
 
     async def test_what_was_abandoned_is_counted(self, pool: Pool) -> None:
         assert pool.abandoned == 0
