@@ -298,10 +298,13 @@ async def test_dev_runs_schedules_and_starts_over(run: Start, app: Camora, tmp_p
     terminal.wait_for("tasks.py changed, starting over")
     terminal.ready(2)
     terminal.wait_for("fires the schedules", 2)
-    assert await (await app.dispatch("answer")).result(30) == "new"
+    job = await app.dispatch("answer")
+    assert await job.result(30) == "new"
+    terminal.wait_for(f"job.succeeded job_id={job.id} task=answer")
     terminal.signal(signal.SIGINT)
     assert terminal.end() == 0
     assert "Traceback" not in terminal.text()
+    assert not any(said in terminal.text() for said in ("worker.started", "worker.stopping", "schedule.fired"))
 
 
 async def test_of_several_processes_one_runs_the_schedules(run: Start, tmp_path: Path) -> None:

@@ -87,7 +87,12 @@ def kept() -> Iterator[Kept]:
         ),
         (WorkerStopping(at=NOON, worker="w", busy=0), "DEBUG", "worker.stopping worker=w busy=0", {"busy": 0}),
         (QueuePaused(at=NOON, queue="mail"), "INFO", "queue.paused queue=mail", {"queue": "mail"}),
-        (ScheduleFired(at=NOON, key="k", tick=5), "DEBUG", "schedule.fired key=k tick=1970-01-01T00:00:00.005Z", {"tick": 5}),
+        (
+            ScheduleFired(at=NOON, key="k", tick=5),
+            "DEBUG",
+            "schedule.fired key=k tick=1970-01-01T00:00:00.005Z",
+            {"tick": 5},
+        ),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )  # fmt: skip

@@ -25,6 +25,8 @@ from camora.worker.worker import Ending, Worker
 
 __all__ = ["check_recycling", "run_worker"]
 
+_ENDS = {"job.retried": "debug", "job.dead_lettered": "debug"}
+"""Of what a job goes through, only how it ends is shown; the worker logs these by itself."""
 _SCHEDULER_STOP = 5.0
 """Seconds for what the scheduler is just sending."""
 _LAST_STEPS = 0.1
@@ -89,7 +91,7 @@ async def _work(
     if order.show_jobs and not app.events.active:
         from camora.builtin.observers.logging import LoggingObserver
 
-        app.events.add(LoggingObserver())
+        app.events.add(LoggingObserver(levels=_ENDS))
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
     replaceable = app.broker.capabilities.shared  # what lives in this process would end with it
