@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 import attrs
@@ -14,7 +15,7 @@ import attrs
 from camora import plugins
 from camora.binding import Binding
 from camora.chain import Link, arrange, compose_dispatch
-from camora.clock import SYSTEM_CLOCK, Clock
+from camora.clock import SYSTEM_CLOCK, Clock, seconds
 from camora.connections import Connections, Portal
 from camora.dispatcher import Dispatcher, Dispatching, NamedTask
 from camora.engine import FRAMEWORK, EngineParts
@@ -413,6 +414,14 @@ class Camora:
     async def job(self, job_id: str) -> Job[Any]:
         """A job again from its id; does no I/O."""
         return Job(job_id, "", self._jobs)
+
+    async def forget_finished(self, older_than: float | timedelta, *, only_successful: bool = False) -> int:
+        """Delete the records of jobs that finished so long ago (seconds or a `timedelta`); returns how many.
+
+        With `only_successful`, those that succeeded. Raises `ResultsDisabled`, or `UnsupportedCapability` where records
+        go by their `ttl` alone.
+        """
+        return await self._jobs.forget_finished(seconds(older_than), only_successful=only_successful)
 
     def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
         """All dead letters, of one queue or of all, oldest first."""

@@ -85,6 +85,14 @@ class Jobs:
             )
         return self._value(record)
 
+    async def forget_finished(self, older_than: float, *, only_successful: bool) -> int:
+        """Delete records in steps; see `Camora.forget_finished`."""
+        results = await self._results("")
+        before, total = self._clock.now_ms() - round(older_than * 1000), 0
+        while some := await results.prune(before, only_successful=only_successful):
+            total += some
+        return total
+
     async def _wait(self, results: ResultBackend, job_id: str) -> JobRecord | None:
         """Without a limit, but not for ever for a job that nobody knows any more; None, too, when the app is closed."""
         loop = asyncio.get_running_loop()
