@@ -52,7 +52,7 @@ def test_the_variables_of_a_profile_are_only_needed_where_it_is_chosen(folder: P
     for chosen in (check(folder, "--profile", "prod"), check(folder, CAMORA_PROFILE="prod")):
         assert chosen.returncode == 2
         assert chosen.stderr == (
-            "camora: camora.toml:4:1: broker.url: variable 'DATABASE' is not set: "
+            "camora.toml:4:1: broker.url: variable 'DATABASE' is not set: "
             "set it, or write ${DATABASE:-default}\n"
             "camora.toml:6:1: signing.key: variable 'KEY' is not set\n"
         )
@@ -65,8 +65,8 @@ def test_mistakes_of_profiles_that_are_not_chosen_are_told_once(folder: Path) ->
     done = check(folder)
     assert done.returncode == 2
     assert done.stderr == (
-        "camora: camora.toml:11:1: worker.lease: must be more than 0, found 0\n"
         "camora.toml:9:1: worker.leese: unknown setting: did you mean 'lease'?\n"
+        "camora.toml:11:1: worker.lease: must be more than 0, found 0\n"
     )
     answer = json.loads(check(folder, "--json").stdout)
     assert (answer["ok"], len(answer["problems"])) == (False, 2)
@@ -94,6 +94,8 @@ def test_without_a_file_or_with_no_toml_in_it(folder: Path) -> None:
 
 TASKS = """\
 app = "tasks:app"
+[queues.mial]
+concurrency = 1
 [tasks."shop.*"]
 timeout = 1
 [tasks."shop.ad"]
@@ -114,20 +116,35 @@ every = "1d"
 def test_tasks_that_the_app_does_not_have_are_remarked_upon(folder: Path) -> None:
     (folder / "camora.toml").write_text(TASKS)
     unchecked = check(folder)
-    assert unchecked.returncode == 0
-    assert (
-        "what the file says of tasks was not looked at: app 'tasks:app': there is no module 'tasks'" in unchecked.stderr
-    )
+    assert unchecked.returncode == 2
+    assert unchecked.stderr.startswith("camora.toml:1:1: app: app 'tasks:app': there is no module 'tasks'")
     (folder / "tasks.py").write_text(
         "from camora import Camora\napp = Camora.from_toml()\n"
-        "@app.task(name='shop.add')\ndef add(): ...\n@app.task(name='shop.report')\ndef report(): ...\n"
+        "@app.task(name='shop.add', queue='mail')\ndef add(): ...\n@app.task(name='shop.report')\ndef report(): ...\n"
     )
     remarks = [
-        "camora.toml:4:8: tasks.\"shop.ad\": the app has no such task: did you mean 'shop.add'?",
-        'camora.toml:6:8: tasks."stock.*": the app has no such task',
-        "camora.toml:10:1: schedules[0].task: the app has no such task: did you mean 'shop.report'?",
+        "camora.toml:2:9: queues.mial: no task of the app is in this queue: did you mean 'mail'?",
+        "camora.toml:6:8: tasks.\"shop.ad\": the app has no such task: did you mean 'shop.add'?",
+        'camora.toml:8:8: tasks."stock.*": the app has no such task',
+        "camora.toml:12:1: schedules[0].task: the app has no such task: did you mean 'shop.report'?",
     ]
     done = check(folder)
-    assert (done.returncode, done.stdout) == (0, "camora.toml: nothing is wrong\n")
-    assert done.stderr.splitlines() == [f"camora: {remark}" for remark in remarks]
+    assert (done.returncode, done.stdout) == (0, "camora.toml: no mistakes, 4 remarks\n")
+    assert done.stderr.splitlines() == remarks
+    assert check(folder, "--strict").returncode == 1
     assert json.loads(check(folder, "--json").stdout)["remarks"] == remarks
+
+
+def test_a_schedule_with_two_triggers_and_a_wrong_zone_has_two_mistakes(folder: Path) -> None:
+    (folder / "camora.toml").write_text(
+        '[[schedules]]\nkey = "a"\ntask = "t"\nevery = "1d"\ncron = "0 1 * * *"\ntz = "Europe/Pariss"\n'
+    )
+    done = check(folder)
+    assert done.returncode == 2
+    assert "found cron and every" in done.stderr
+    assert "camora.toml:6:1: schedules[0].tz: there is no time zone 'Europe/Pariss'" in done.stderr
+
+
+def test_a_table_that_stands_twice_is_named(folder: Path) -> None:
+    (folder / "camora.toml").write_text("[worker]\nlease = 3\n[worker]\nlease = 4\n")
+    assert check(folder).stderr.startswith("camora.toml:3:8: [worker] stands here twice")

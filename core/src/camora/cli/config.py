@@ -9,6 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from camora.cli.common import (
+    FAILED,
     MISTAKE,
     OK,
     ConfigOption,
@@ -16,11 +17,12 @@ from camora.cli.common import (
     ProfileOption,
     find_app,
     masked,
-    note,
     print_json,
     say,
+    stderr,
 )
 from camora.errors import ConfigurationError, SettingsError
+from camora.masking import masked_error
 
 if TYPE_CHECKING:
     from camora.config import Configuration
@@ -33,43 +35,57 @@ _OriginOption = Annotated[
     bool, Parameter(name="--origin", negative=(), show_default=False, help="Say where each value comes from.")
 ]
 
+_StrictOption = Annotated[
+    bool, Parameter(name="--strict", negative=(), show_default=False, help="Exit with 1 where there are remarks.")
+]
+
 
 @app.command
-def check(*, config: ConfigOption = None, profile: ProfileOption = None, as_json: JsonOption = False) -> int:
+def check(
+    *,
+    config: ConfigOption = None,
+    profile: ProfileOption = None,
+    strict: _StrictOption = False,
+    as_json: JsonOption = False,
+) -> int:
     """Read the settings, and name every mistake with its place; exit code 2 if there is one.
 
     Without --profile all profiles of the file are checked, too; secrets that only they need may be missing. What the
-    settings choose is made, but nothing is connected. Tasks that the app does not have are
-    remarked upon.
+    settings choose is made, but nothing is connected. An app that cannot be imported is a mistake; tasks that it
+    does not have, and queues that none of its tasks is in, are remarked upon.
     """
     from camora.config.checking import check as checked
 
     found = checked(config, profile=profile)
-    remarks = [] if found.problems or found.settings is None else _remarks(found.settings, profile)
+    problems, remarks = list(found.problems), list[str]()
+    if not problems and found.settings is not None and found.settings.app:
+        problems, remarks = _looked_at(found.settings, profile)
+    code = MISTAKE if problems else FAILED if strict and remarks else OK
     if as_json:
-        answer = {"ok": not found.problems, "file": found.file, "problems": list(found.problems), "remarks": remarks}
-        print_json(answer)
-        return MISTAKE if found.problems else OK
-    if found.problems:
-        raise SettingsError("\n".join(found.problems), problems=found.problems)
-    for remark in remarks:
-        note(remark)
+        print_json({"ok": code == OK, "file": found.file, "problems": problems, "remarks": remarks})
+        return code
+    for line in (*problems, *remarks):
+        stderr().print(masked_error(line), style="red" if problems else "yellow", markup=False, soft_wrap=True)
+    if problems:
+        return code
     profiles = f", with {_profiles(found.profiles)}" if found.profiles else ""
-    say(f"{found.file}: nothing is wrong{profiles}")
-    return OK
+    count = f"no mistakes, {len(remarks)} remark{'s' if len(remarks) > 1 else ''}" if remarks else "nothing is wrong"
+    say(f"{found.file}: {count}{profiles}")
+    return code
 
 
-def _remarks(found: Configuration, profile: str | None) -> list[str]:
-    """What only the app itself can tell: whether it has the tasks that the file speaks of."""
-    from camora.config.checking import unknown_tasks
+def _looked_at(found: Configuration, profile: str | None) -> tuple[list[str], list[str]]:
+    """What only the app itself can tell: mistakes, and remarks on the tasks and queues that the file speaks of."""
+    from camora.config.checking import in_order, unknown_tasks, unused_queues
 
-    if not (found.app and (found.task_options or found.schedules)):
-        return []
     try:
         app = find_app(config=found.path, profile=profile)
+    except SettingsError as error:
+        return list(error.problems), []
     except ConfigurationError as error:
-        return [f"what the file says of tasks was not looked at: {error}"]
-    return unknown_tasks(found, app.tasks.by_name)
+        return [found.source.line_of(("app",), str(error))], []
+    remarks = [*unknown_tasks(found, app.tasks.by_name), *unused_queues(found, app.tasks.queues())]
+    return [], list(in_order(remarks, _file(found)))
 
 
 def _profiles(names: tuple[str, ...]) -> str:

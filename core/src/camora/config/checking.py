@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from camora.config.loading import file_of, profiles_of, read
 from camora.config.locate import KeyPath
 from camora.errors import SettingsError
 
-__all__ = ["Checked", "check", "unknown_tasks"]
+__all__ = ["Checked", "check", "in_order", "unknown_tasks", "unused_queues"]
 
 
 @attrs.frozen
@@ -51,7 +52,18 @@ def check(
             read(file, profile=name, environ=environ, ignore_missing=True)
         except SettingsError as error:
             problems += error.problems
-    return Checked(shown_path(file), tuple(names), tuple(dict.fromkeys(problems)), settings)
+    return Checked(shown_path(file), tuple(names), in_order(dict.fromkeys(problems), shown_path(file)), settings)
+
+
+def in_order(problems: Iterable[str], file: str) -> tuple[str, ...]:
+    """Those with a place in the file by their lines, then the others as they came."""
+    place = re.compile(rf"{re.escape(file)}:(\d+):(\d+): ")
+
+    def key(problem: str) -> tuple[bool, int, int]:
+        found = place.match(problem)
+        return (False, int(found[1]), int(found[2])) if found else (True, 0, 0)
+
+    return tuple(sorted(problems, key=key))
 
 
 def _looked_at(
@@ -80,6 +92,20 @@ def unknown_tasks(found: Configuration, known: Iterable[str]) -> list[str]:
     ]
 
 
+def unused_queues(found: Configuration, used: Iterable[str]) -> list[str]:
+    """`[queues.…]` that none of the app's tasks is in, each with its place and the nearest name."""
+    names = sorted(used)
+    return [
+        found.source.line_of(("queues", name), f"no task of the app is in this queue{_near(name, names)}")
+        for name in found.queues
+        if name not in names
+    ]
+
+
 def _unknown(pattern: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(pattern, names, n=1)
-    return f"the app has no such task{f': did you mean {near[0]!r}?' if near else ''}"
+    return f"the app has no such task{_near(pattern, names)}"
+
+
+def _near(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {near[0]!r}?" if near else ""

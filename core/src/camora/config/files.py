@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import tomllib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from camora.config.layers import Layer
 from camora.config.locate import Position, locate
-from camora.config.places import Place
+from camora.config.places import Place, dotted
 from camora.errors import SettingsError
 
 __all__ = ["find", "read_file", "shown_path"]
@@ -91,7 +92,15 @@ def _syntax(label: str, text: str, message: str) -> SettingsError:
         return _wrong(label, f"is no TOML: {message}")
     lines = text.split("\n")
     position = Position(int(found[2] or len(lines)), int(found[3] or len(lines[-1]) + 1))
-    return _wrong(f"{label}:{position.line}:{position.column}", f"is no TOML: {found[1]}")
+    return _wrong(f"{label}:{position.line}:{position.column}", _told(found[1]))
+
+
+def _told(message: str) -> str:
+    twice = re.fullmatch(r"Cannot declare \((.*)\) twice", message)
+    if twice is None:
+        return f"is no TOML: {message}"
+    names = ast.literal_eval(f"({twice[1]})")
+    return f"[{dotted(names)}] stands here twice: put its settings into one table"
 
 
 def folder_of(path: Path) -> str:

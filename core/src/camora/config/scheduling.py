@@ -79,6 +79,7 @@ def _trigger(source: Source, catalog: Catalog, table: Mapping[str, Any], path: K
     given = [name for name in _TRIGGERS if name in table]
     if len(given) != 1:
         found = " and ".join(given) or "none"
+        _zone(source, table.get("tz"), (*path, "tz"))  # for what else is wrong
         return source.note(path, f"expected one of {', '.join(_TRIGGERS)}, found {found}")
     [name] = given
     tz = _zone(source, table.get("tz"), (*path, "tz"))
