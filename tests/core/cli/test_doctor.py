@@ -71,8 +71,9 @@ def test_a_broker_that_cannot_be_opened_fails_with_its_fix_and_spares_the_rest(c
     (folder / "camora.toml").write_text('[broker]\nurl = "sqlite:///nowhere/camora.db"\n')
     code, found = findings(camora)
     assert code == 1
-    assert found["broker"]["state"] == "failed"
-    assert "mkdir" in found["broker"]["text"]
+    assert [name for name, check in found.items() if check["state"] == "failed"] == ["database place"]
+    assert "mkdir" in found["database place"]["fix"]
+    assert found["broker"]["text"] == "not looked at: database place failed"
     assert found["clock"]["state"] == "ok"  # it does without the broker
     assert found["results"]["state"] == "skipped"
     assert found["dead letters"]["state"] == "skipped"
@@ -163,9 +164,9 @@ def test_checks_of_plugins_take_their_place_and_cannot_hold_up_the_others(proces
 
 
 def test_the_text_shows_fixes_below_what_failed(camora: Run, folder: Path) -> None:
-    (folder / "camora.toml").write_text('app = "nothing:app"\n')
+    (folder / "camora.toml").write_text('app = "taskz:app"\n')
     done = camora("doctor")
     assert done.returncode == 1
     assert "✗ app: " in done.stdout
-    assert "\n  → " in done.stdout
+    assert "\n  → write 'tasks' for 'taskz'" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 failed"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import pkgutil
 import platform
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -16,7 +20,7 @@ from cyclopts import Parameter
 from camora.cli.codes import FAILED, OK
 from camora.cli.common import JsonOption, Where, item, print_json, say, waiting
 from camora.cli.examining import Examiner
-from camora.errors import CamoraError, ConfigurationError
+from camora.errors import CamoraError, ConfigurationError, SettingsError
 from camora.masking import masked_error
 
 if TYPE_CHECKING:
@@ -93,10 +97,10 @@ def _findings(where: Where, timeout: float | None) -> Iterator[Finding]:
     try:
         app = where.find()
     except ConfigurationError as error:
-        yield Finding(name="app", state="failed", text=str(error), fix="everything else is looked at when this works")
+        yield Finding(name="app", state="failed", text=str(error), fix=_app_fix(error))
         return
     yield Finding(name="settings", state="ok", text=_settings(where))
-    yield Finding(name="app", state="ok", text=f"{app!r}")
+    yield Finding(name="app", state="ok", text=_of_app(app))
     checks = sorted(app.catalog.items["camora_checks"].values(), key=lambda check: check.order)
     yield from _examined(app, checks, timeout)
 
@@ -142,15 +146,45 @@ def _of_plugins(catalog: Catalog) -> Finding:
     return Finding(name="plugins", state="ok", text=", ".join(names))
 
 
+def _of_app(app: Camora) -> str:
+    count = len(app.tasks.by_name)
+    return f"{app.name!r} with {count} task{'' if count == 1 else 's'}, its broker is {app.broker!r}"
+
+
+def _app_fix(error: ConfigurationError) -> str:
+    """What to do, and what follows."""
+    if isinstance(error, SettingsError):
+        return "mend each line, until  camora config check  finds no mistake; then  camora doctor  again"
+    missing = re.search(r"there is no module '([^']+)'", str(error))
+    if missing is not None:
+        near = _near_module(missing[1])
+        wrong = f"write {near!r} for {missing[1]!r}" if near else f"make {missing[1].replace('.', '/')}.py"
+        return f"{wrong}, or name the app's module by --app module:attribute or  app =  in camora.toml"
+    return "mend what this says, or name the app by --app module:attribute; then  camora doctor  again"
+
+
+def _near_module(name: str) -> str | None:
+    """A module beside the one that is missing whose name is nearly the same."""
+    package, _, last = name.rpartition(".")
+    folder = package.replace(".", "/")
+    beside = [one.name for one in pkgutil.iter_modules([str(Path(place, folder)) for place in sys.path])]
+    near = difflib.get_close_matches(last, beside, n=1)
+    return f"{package}.{near[0]}".lstrip(".") if near else None
+
+
 def _examined(app: Camora, checks: Sequence[Check], timeout: float | None) -> Iterator[Finding]:
     with Examiner(app) as examiner:
-        reached = True
+        missing: dict[str, str] = {}  # what did not pass, with the failure that is to blame
         for check in checks:
-            if not reached and not check.offline:
-                yield Finding(name=check.name, state="skipped", text="not looked at: the broker does not answer")
+            needs = check.needs if check.offline or check.name == _GATE else (*check.needs, _GATE)
+            cause = next((missing[name] for name in needs if name in missing), None)
+            if cause is not None:
+                missing[check.name] = cause
+                yield Finding(name=check.name, state="skipped", text=f"not looked at: {cause} failed")
                 continue
             with waiting(f"{check.name} …"):
                 result = examiner.run(check, timeout or check.timeout)
             state = "failed" if not result.ok else "advice" if result.fix else "ok"
             yield Finding(name=check.name, state=state, text=result.text, fix=result.fix)
-            reached = reached and (result.ok or check.name != _GATE)
+            if not result.ok:
+                missing[check.name] = check.name

@@ -42,3 +42,5 @@ class Check:
     order: int = 100
     timeout: float = 10.0
     offline: bool = False
+    needs: tuple[str, ...] = ()
+    """Names of checks before this one; where one of them failed, this one is not looked at."""

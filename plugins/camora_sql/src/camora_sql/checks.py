@@ -18,6 +18,8 @@ _PARTS = (
     ("integrity", 120.0),
 )
 """What is looked at, and the seconds it may take."""
+_FIRST = "place"
+"""Where it fails, the others could only say the same."""
 _ORDER = 16
 """Before the core's look at the broker: they say why that may fail."""
 
@@ -25,7 +27,14 @@ _ORDER = 16
 def checks() -> Sequence[Check]:
     """All of them. They read the database by themselves, and so also say why a broker does not answer."""
     return [
-        Check(name=f"database {part}", run=_of(part), order=_ORDER, timeout=timeout, offline=True)
+        Check(
+            name=f"database {part}",
+            run=_of(part),
+            order=_ORDER,
+            timeout=timeout,
+            offline=True,
+            needs=() if part == _FIRST else (f"database {_FIRST}",),
+        )
         for part, timeout in _PARTS
     ]
 

@@ -30,12 +30,20 @@ _CHECKS = (
 )
 _OFFLINE = ("tasks", "machine")
 """The modules whose checks do without the broker."""
+_NEEDS = {"broker": ("database place",)}
+"""Where a plugin's look at the store failed, the broker fails for the same cause."""
 
 
 def checks() -> Sequence[Check]:
     """All of them, ordered from 10 on."""
     return [
-        Check(name=name, run=_late(module, function), order=10 + number, offline=module in _OFFLINE)
+        Check(
+            name=name,
+            run=_late(module, function),
+            order=10 + number,
+            offline=module in _OFFLINE,
+            needs=_NEEDS.get(name, ()),
+        )
         for number, (name, module, function) in enumerate(_CHECKS)
     ]
 
