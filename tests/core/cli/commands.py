@@ -28,7 +28,7 @@ WORDS: dict[str, list[str]] = {
     "dead list": [],
     "dead show": [JOB],
     "dead requeue": ["--all", "--yes"],
-    "dead purge": ["--yes"],
+    "dead purge": ["--all", "--yes"],
     "queues": [],
     "queues list": [],
     "queues pause": ["mail"],

@@ -179,8 +179,12 @@ def test_dead_letters_from_listing_to_the_end(camora: Run, folder: Path) -> None
     assert camora("dead", "requeue", "--all", "--queue", "mail", "--yes", *APP).stdout == "2 requeued\n"
     worked(folder)
     assert camora("dead", "purge", jobs[0], "--yes", *APP).stdout == "1 deleted\n"
-    assert camora("dead", "purge", "--queue", "sums", "--yes", *APP).stdout == "0 deleted\n"
-    assert camora("dead", "purge", "--yes", *APP).stdout == "2 deleted\n"
+    assert camora("dead", "purge", "--all", "--queue", "sums", "--yes", *APP).stdout == "0 deleted\n"
+    for words in ([], ["--queue", "mail"], [jobs[1], "--all"], [jobs[1], "--queue", "mail"]):
+        refused = camora("dead", "purge", *words, "--yes", *APP)
+        assert refused.returncode == 2
+        assert "camora dead purge: name ids, or say --all, or --all --queue NAME" in refused.stderr
+    assert camora("dead", "purge", "--all", "--yes", *APP).stdout == "2 deleted\n"
     assert camora("dead", "requeue", *APP).returncode == 2
 
 

@@ -93,10 +93,21 @@ def test_spinners_too(folder: Path) -> None:
     ("key", "said"), [("n", "nothing was deleted"), ("", "nothing was deleted"), ("y", "20 deleted")]
 )
 def test_a_question_is_asked_and_answered(folder: Path, dead: int, key: str, said: str) -> None:
-    done = at_terminal(folder, "dead", "purge", keys=f"{key}\n")
-    assert "Delete ALL dead letters for good? [y/N]" in done.terminal
+    done = at_terminal(folder, "dead", "purge", "--all", keys=f"{key}\n")
+    assert "Delete all 20 dead letters of all queues for good? [y/N]" in done.terminal
     assert done.stdout == f"{said}\n"
     assert done.returncode == 0
+
+
+def test_a_question_says_how_many_and_which(folder: Path, dead: int, process: Run) -> None:
+    for words, question in (
+        (["purge", "--all", "--queue", "mail"], "Delete all 20 dead letters of queue mail for good?"),
+        (["purge", "--all", "--queue", "sums"], "Delete all 0 dead letters of queue sums for good?"),
+        (["purge", "a", "b"], "Delete these 2 dead letters for good?"),
+        (["purge", "a"], "Delete the dead letter a for good?"),
+        (["requeue", "--all", "-q", "mail"], "Requeue all 20 dead letters of queue mail?"),
+    ):
+        assert question in process("dead", *words, *APP).stderr
 
 
 def test_colours_unless_somebody_wants_none(folder: Path) -> None:

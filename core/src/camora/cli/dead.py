@@ -29,7 +29,7 @@ from camora.cli.common import (
 from camora.cli.moments import exact, moment_of, relative
 from camora.cli.payload import arguments_of, call_text, decoded
 from camora.cli.queue_names import doubt_queue, named_queues
-from camora.errors import ConfigurationError
+from camora.errors import ConfigurationError, UnsupportedCapability
 
 if TYPE_CHECKING:
     from camora.app import Camora
@@ -43,6 +43,8 @@ _WIDE = 120
 """Columns from which on a letter has room in one line."""
 _Id = Annotated[str, Parameter(help="The job's id.")]
 _Queue = Annotated[str | None, Parameter(name=["--queue", "-q"], help="Only those of this queue.")]
+
+_Every = Annotated[bool, Parameter(name="--all", negative=(), show_default=False, help="All of them.")]
 
 
 @app.default
@@ -166,23 +168,23 @@ def _raw(app: Camora, body: bytes) -> str:
 @app.command
 def requeue(
     *job_ids: _Id,
-    every: Annotated[bool, Parameter(name="--all", negative=(), show_default=False, help="All of them.")] = False,
+    every: _Every = False,
     queue: _Queue = None,
     yes: YesOption = False,
     where: Where = Where(),  # noqa: B008
 ) -> int:
     """Put dead letters back into their queues, each as a first attempt; exits with 3 when one does not exist."""
-    if bool(job_ids) == every or (queue is not None and not every):
-        raise ConfigurationError("camora dead requeue: name ids, or say --all, or --all --queue NAME")
+    _check_choice("requeue", job_ids, every, queue)
     found = where.find()
-    which = f"all dead letters of queue {queue}" if queue else "all dead letters"
-    if every and not confirm(f"Requeue {which}?", yes=yes):
-        say("nothing was requeued")
-        return OK
+    if every and not yes:
+        count = run(lambda app: _count(app, queue), found)
+        if not confirm(f"Requeue {_which((), queue, count)}?", yes=False):
+            say("nothing was requeued")
+            return OK
 
     async def work(app: Camora) -> tuple[int, list[str]]:
         done, missing = 0, []
-        with progress("requeueing", total=len(job_ids) or await _count(app, queue)) as step:
+        with progress("requeueing", total=len(job_ids) or await _count(app, queue) or None) as step:
             async for job_id in _ids(app, job_ids, queue):
                 if await app.requeue(job_id):
                     done += 1
@@ -208,32 +210,51 @@ async def _ids(app: Camora, given: tuple[str, ...], queue: str | None) -> AsyncI
 
 async def _count(app: Camora, queue: str | None) -> int | None:
     """How many there are, where the broker counts them."""
-    counts = await app.queue_control.counts()
+    try:
+        counts = await app.queue_control.counts()
+    except UnsupportedCapability:
+        return None
     names = counts if queue is None else [queue]
-    return sum(counts.get(name, {}).get("dead", 0) for name in names) or None
+    return sum(counts.get(name, {}).get("dead", 0) for name in names)
 
 
 @app.command
 def purge(
     *job_ids: _Id,
+    every: _Every = False,
     queue: _Queue = None,
     yes: YesOption = False,
     where: Where = Where(),  # noqa: B008
 ) -> int:
-    """Delete dead letters for good: these, those of a queue, or all."""
-    if job_ids and queue is not None:
-        raise ConfigurationError("camora dead purge: name ids or a queue, not both")
+    """Delete dead letters for good; exits with 3 when one does not exist."""
+    _check_choice("purge", job_ids, every, queue)
     found = where.find()
-    which = f"these {len(job_ids)}" if job_ids else f"all of queue {queue}" if queue else "ALL dead letters"
-    if not confirm(f"Delete {which} for good?", yes=yes):
-        say("nothing was deleted")
-        return OK
+    if not yes:
+        count = None if job_ids else run(lambda app: _count(app, queue), found)
+        if not confirm(f"Delete {_which(job_ids, queue, count)} for good?", yes=False):
+            say("nothing was deleted")
+            return OK
 
     async def work(app: Camora) -> int:
         letters = (await connection_of(app)).broker.dead_letters
         return await letters.purge(queue=queue, ids=job_ids or None)
 
-    with waiting(f"deleting {which} …"):
+    with waiting("deleting …"):
         count = run(work, found)
+    if every and not count and queue is not None:
+        doubt_queue(queue, named_queues(found))
     say(f"{count} deleted")
-    return NOT_FOUND if count < len(job_ids) else OK
+    return NOT_FOUND if count < len(set(job_ids)) else OK
+
+
+def _check_choice(verb: str, job_ids: Sequence[str], every: bool, queue: str | None) -> None:
+    if bool(job_ids) == every or (queue is not None and not every):
+        raise ConfigurationError(f"camora dead {verb}: name ids, or say --all, or --all --queue NAME")
+
+
+def _which(job_ids: Sequence[str], queue: str | None, count: int | None) -> str:
+    """Which letters are meant, as a question names them; `count` is None where the broker does not say."""
+    if job_ids:
+        return f"the dead letter {job_ids[0]}" if len(job_ids) == 1 else f"these {len(job_ids)} dead letters"
+    number = "" if count is None else f" {count}"
+    return f"all{number} dead letters" + (" of all queues" if queue is None else f" of queue {queue}")
