@@ -301,6 +301,6 @@ def test_the_first_two_commands(tmp_path: Path) -> None:
         out, err = sent.communicate(timeout=60)
         worked.terminate()
         worked.communicate(timeout=60)
-    assert out.strip() == "'Hello, Ada!'", err
+    assert out.strip() == '"Hello, Ada!"', err
     assert worked.returncode == 0
-    assert "exists already" in camora("init").stderr
+    assert "exist already" in camora("init").stderr

@@ -284,9 +284,9 @@ def test_a_result_is_printed_as_json_whatever_its_type(camora: Run, folder: Path
 @pytest.mark.parametrize(
     "words",
     [
-        ["queues", "pause", "mial"],
+        ["queues", "pause", "mial", "--unchecked"],
         ["queues", "resume", "mial"],
-        ["queues", "purge", "mial", "--yes"],
+        ["queues", "purge", "mial", "--yes", "--unchecked"],
         ["dead", "--queue", "mial"],
         ["dispatch", "fail", "to=x", "--queue", "mial"],
     ],
@@ -297,6 +297,14 @@ def test_a_misspelt_queue_is_remarked(camora: Run, words: list[str]) -> None:
     assert done.returncode == 0
     assert "nothing is known of a queue 'mial'; did you mean 'mail'?" in done.stderr
     assert camora(*(word.replace("mial", "mail") for word in words), *APP).stderr == ""
+
+
+@pytest.mark.parametrize("words", [["pause", "mial"], ["purge", "mial", "--yes"]], ids=" ".join)
+def test_a_misspelt_queue_is_neither_paused_nor_purged(camora: Run, words: list[str]) -> None:
+    done = camora("queues", *words, *APP)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "nothing is known of a queue 'mial'; did you mean 'mail'?" in done.stderr
+    assert "paused" not in camora("queues", *APP).stdout
 
 
 def test_dead_letters_fit_a_narrow_terminal(camora: Run, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +112,7 @@ async def _outcome(job: Job[Any], timeout: float | None, *, as_json: bool) -> in
     elif error:
         note(error)
     else:
-        say(repr(value))
+        say(json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value))
     return FAILED if error else OK
 
 

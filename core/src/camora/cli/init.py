@@ -48,7 +48,8 @@ def init(folder: Annotated[Path, Parameter(help="Where; it is made if need be.")
     }
     taken = [str(path) for path in files if path.exists()]
     if taken:
-        raise ConfigurationError(f"camora init: {' and '.join(taken)} exists already, and nothing was written")
+        exist = "exist" if len(taken) > 1 else "exists"
+        raise ConfigurationError(f"camora init: {' and '.join(taken)} {exist} already, and nothing was written")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -57,7 +58,7 @@ def init(folder: Annotated[Path, Parameter(help="Where; it is made if need be.")
     except OSError as error:
         raise ConfigurationError(f"camora init: cannot write to {folder}: {error.strerror}") from None
     say(f"wrote {' and '.join(map(str, files))}. Now, in two terminals{_inside(folder)}:")
-    say("  camora worker")
+    say("  camora dev" if find_spec("watchfiles") is not None else "  camora worker")
     say("  camora dispatch tasks:hello name=Ada --wait")
     if not durable:
         note(

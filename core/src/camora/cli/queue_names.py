@@ -19,8 +19,9 @@ def named_queues(app: Camora) -> set[str]:
     return {*app.tasks.queues(), *(queue.name for queue in app.queues)}
 
 
-def doubt_queue(name: str, known: Collection[str]) -> None:
-    """Say on stderr that nobody knows a queue of this name, but one that is called nearly so."""
+def doubt_queue(name: str, known: Collection[str]) -> bool:
+    """Say on stderr that nobody knows a queue of this name, but one that is called nearly so; True when it was said."""
     near = difflib.get_close_matches(name, sorted(known), n=1) if name not in known else []
     if near:
         note(f"nothing is known of a queue {name!r}; did you mean {near[0]!r}?")
+    return bool(near)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 
-from camora.cli.common import OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
+from camora.cli.common import NOT_FOUND, OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
 from camora.cli.queue_names import doubt_queue, named_queues
 from camora.errors import UnsupportedCapability
 
@@ -22,6 +22,9 @@ app = cyclopts.App(name="queues", help="Count, pause, resume or purge queues; wi
 _STATES = {"ready": "ready", "scheduled": "scheduled", "leased": "running", "dead": "dead"}
 """The broker's word for where a message lies, and the column's."""
 _Queue = Annotated[str, cyclopts.Parameter(help="The queue's name.")]
+_Unchecked = Annotated[
+    bool, cyclopts.Parameter(negative=(), show_default=False, help="Whether or not anybody knows such a queue.")
+]
 
 
 @app.default
@@ -51,36 +54,58 @@ async def _rows(app: Camora) -> list[dict[str, Any]]:
 
 
 @app.command
-def pause(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
-    """Hand out no jobs of these queues, to any worker, until resumed; what runs goes on."""
-    return _each((queue, *more), where, "pause", "paused")
+def pause(
+    queue: _Queue,
+    /,
+    *more: _Queue,
+    unchecked: _Unchecked = False,
+    where: Where = Where(),  # noqa: B008
+) -> int:
+    """Hand out no jobs of these queues, to any worker, until resumed; what runs goes on.
+
+    Exits with 3, and pauses none, when nobody knows one of them, but one that is called nearly so.
+    """
+    return _each((queue, *more), where, "pause", "paused", refuse=not unchecked)
 
 
 @app.command
 def resume(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # noqa: B008
     """Hand out jobs of these queues again."""
-    return _each((queue, *more), where, "resume", "resumed")
+    return _each((queue, *more), where, "resume", "resumed", refuse=False)
 
 
-def _each(queues: Sequence[str], where: Where, verb: str, done: str) -> int:
-    async def work(app: Camora) -> None:
+def _each(queues: Sequence[str], where: Where, verb: str, done: str, *, refuse: bool) -> int:
+    async def work(app: Camora) -> int:
         known = {*named_queues(app), *await app.queue_control.paused()}
         with contextlib.suppress(UnsupportedCapability):  # it only serves the hint
             known.update(await app.queue_control.counts())
+        doubted = [doubt_queue(queue, known) for queue in queues]
+        if refuse and any(doubted):
+            return NOT_FOUND
         for queue in queues:
-            doubt_queue(queue, known)
             await getattr(app.queue_control, verb)(queue)
             say(f"{queue}: {done}")
+        return OK
 
-    run(work, where.find())
-    return OK
+    return run(work, where.find())
 
 
 @app.command
-def purge(queue: _Queue, /, *, yes: YesOption = False, where: Where = Where()) -> int:  # noqa: B008
-    """Delete all waiting jobs of a queue for good; running ones and dead letters stay."""
+def purge(
+    queue: _Queue,
+    /,
+    *,
+    yes: YesOption = False,
+    unchecked: _Unchecked = False,
+    where: Where = Where(),  # noqa: B008
+) -> int:
+    """Delete all waiting jobs of a queue for good; running ones and dead letters stay.
+
+    Exits with 3, and deletes nothing, when the app knows no such queue, but one that is called nearly so.
+    """
     found = where.find()
-    doubt_queue(queue, named_queues(found))
+    if doubt_queue(queue, named_queues(found)) and not unchecked:
+        return NOT_FOUND
     if not confirm(f"Delete all waiting jobs of {queue!r} for good?", yes=yes):
         say("nothing was deleted")
         return OK

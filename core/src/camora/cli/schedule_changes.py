@@ -111,10 +111,18 @@ def remove(key: _Key, /, *more: _Key, yes: YesOption = False, where: Where = Whe
     """Delete these for good. What code or settings declare comes back with the next scheduler: pause that instead."""
     found = where.find()
     keys = (key, *more)
-    if not confirm(f"Delete {', '.join(keys)} for good?", yes=yes):
+
+    async def stored(app: Camora) -> list[str]:
+        return [one for one in keys if await is_stored(app, one)]
+
+    there = run(stored, found)
+    code = OK if len(there) == len(keys) else NOT_FOUND
+    if not there:
+        return code
+    if not confirm(f"Delete {', '.join(there)} for good?", yes=yes):
         say("nothing was deleted")
         return OK
-    code = _each(keys, found, Schedules.remove, "removed")
+    code = _each(there, found, Schedules.remove, "removed") or code
     if back := [one for one in keys if one in found.schedules.declared.by_key]:
         note(f"still declared, and stored again when a scheduler starts: {', '.join(back)}; pause does not come undone")
     return code
