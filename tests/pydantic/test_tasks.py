@@ -208,7 +208,7 @@ async def test_without_its_plugin_a_model_is_no_argument_and_the_error_says_what
     app = Camora(catalog=plugins.load(disable=["camora-pydantic"]))
     task = app.register(orders.total, name="total")
     async with app:
-        with pytest.raises(PayloadError, match=r"order: unknown argument \(.*\); it is injected where the job runs"):
+        with pytest.raises(PayloadError, match="order: Order is no type that travels"):
             await task.dispatch(order=orders.Order(id=1, items=[]))
         with pytest.raises(ConfigurationError, match="pip install camora-pydantic"):
             async with app.worker():
