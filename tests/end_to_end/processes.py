@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 APPS = Path(__file__).parent / "apps"
 
@@ -97,6 +100,23 @@ def until(what: Callable[[], object], text: str, timeout: float = 30) -> None:
     while not what():
         assert time.monotonic() < deadline, f"{text} did not happen within {timeout} s"
         time.sleep(0.005)
+
+
+def freeze_between_writes(worker: WorkerProcess, database: Path) -> None:
+    """Stop a process, but not while it holds the database: nobody could write to that until it goes on."""
+    frozen = psutil.Process(worker.process.pid)
+    for _ in range(1000):
+        worker.signal(signal.SIGSTOP)
+        until(lambda: frozen.status() == psutil.STATUS_STOPPED, "the stop")
+        with contextlib.closing(sqlite3.connect(database, timeout=0.1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                worker.signal(signal.SIGCONT)
+            else:
+                return
+    raise AssertionError("it holds the database all the time")
 
 
 def started(folder: Path, name: str, count: int = 1) -> Callable[[], bool]:

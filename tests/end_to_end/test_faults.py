@@ -14,7 +14,7 @@ import pytest
 from camora import Camora, Status
 from camora.errors import JobCancelled, JobFailed
 from camora.testing.ledger import audit
-from processes import WorkerProcess, started, until, workers
+from processes import WorkerProcess, freeze_between_writes, started, until, workers
 
 Start = Callable[..., WorkerProcess]
 
@@ -121,7 +121,7 @@ async def test_a_frozen_worker_does_not_settle_over_the_new_holder(start: Start,
     frozen = start().ready()
     job = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
-    frozen.signal(signal.SIGSTOP)
+    await asyncio.to_thread(freeze_between_writes, frozen, tmp_path / "camora.db")
     other = start().ready()
     await asyncio.to_thread(until, started(tmp_path, "a", 2), "its second start")
     frozen.signal(signal.SIGCONT)
