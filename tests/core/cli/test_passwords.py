@@ -25,7 +25,6 @@ from camora import Provider, hookimpl
 
 def make(made):
     from camora.errors import BrokerUnavailable
-    from camora.settings import mask_url
     from camora_sql.broker import SqlBroker
 
     class VaultBroker(SqlBroker):

@@ -69,10 +69,6 @@ class Ready:
                 self._merge(level, limit, taken)
         return taken
 
-    def waits(self, queues: Iterable[str]) -> bool:
-        """Whether `take` would find anything."""
-        return any(entry.state is _READY for _, lane in self._open_lanes(queues) for entry in lane)
-
     def _open_lanes(self, queues: Iterable[str]) -> list[tuple[int, deque[Entry]]]:
         lanes = []
         for name in queues:
