@@ -74,6 +74,18 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def insist(self, number: int) -> None:
+        """Send it again until the process has ended, as one does whose Ctrl-C is not heard.
+
+        The first may be pending still, and another thread than the blocked one may be told of the second.
+        """
+
+        def again() -> bool:
+            self.signal(number)
+            return self.process.poll() is not None
+
+        until(again, "its end")
+
     def end(self, timeout: float = 30) -> int:
         """Wait for its end; the exit code."""
         code = self.process.wait(timeout)

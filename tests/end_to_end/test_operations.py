@@ -636,13 +636,7 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start,
     worker = start().ready()
     job = await app.dispatch("block", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
-
-    def insist() -> bool:
-        """Nothing tells that one signal has arrived, and two that wait to arrive are one."""
-        worker.signal(signal.SIGINT)
-        return worker.process.poll() is not None
-
-    await asyncio.to_thread(until, insist, "its end")
+    await asyncio.to_thread(worker.insist, signal.SIGINT)
     assert worker.end() == 1
     (tmp_path / "release-a").touch()
     other = start().ready()

@@ -134,8 +134,8 @@ def test_a_scheduler_that_hangs_is_ended_by_a_second_signal(start: Start, tmp_pa
     process = start("scheduler", "bell:app", SHOP_CRASH="block")
     until((tmp_path / "blocked").exists, "the block")
     process.signal(signal.SIGTERM)
-    process.signal(signal.SIGINT)
-    assert process.end(20) == 1
+    process.insist(signal.SIGINT)
+    assert process.end() == 1
 
 
 # Deploys
