@@ -38,7 +38,7 @@ SCENARIO = Scenario(
     "W5 dispatch and await the result, 50 at once",
     (Metric("rate", "results /s"), Metric("p50", "p50 ms", more_is_better=False, digits=1)),
     measure,
-    params={"count": 3_000},
+    params={"count": 3_000, "results": True},
     quick={"count": 300},
     counts=("count",),
 )
