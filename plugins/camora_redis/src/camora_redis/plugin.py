@@ -1,0 +1,37 @@
+"""The plugin: what camora-redis offers. The client library is imported only when somebody uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from camora.hookspecs import hookimpl
+from camora.interfaces import Broker, ResultBackend
+from camora.provider import MadeFrom, Provider
+
+from camora_redis.settings import SCHEMES, RedisSettings
+
+_HELP = "streams in Redis or Valkey; a single server, Sentinel or a cluster"
+
+
+def _broker(made: MadeFrom) -> Broker:
+    from camora_redis.broker import RedisBroker
+
+    return RedisBroker.from_url(made.url or "redis://localhost:6379/0", made.settings)
+
+
+def _results(made: MadeFrom) -> ResultBackend:
+    from camora_redis.results import RedisResultBackend
+
+    return RedisResultBackend(made.url or "redis://localhost:6379/0", made.settings)
+
+
+@hookimpl
+def camora_brokers() -> Sequence[Provider[Broker]]:
+    """The Redis broker."""
+    return [Provider("redis", _broker, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
+    """The Redis result backend."""
+    return [Provider("redis", _results, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]

@@ -1,0 +1,59 @@
+"""Publishing: one script for each queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from camora.message import Envelope
+
+from camora_redis.link import Link, script
+
+__all__ = ["packed_envelope", "publish"]
+
+_PUBLISH = script("publish")
+_BATCH = 500
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def packed_envelope(envelope: Envelope, blobs: list[bytes], *, whole: bool = False) -> tuple[Any, ...]:
+    """As the scripts read it: most have nothing but id, task and body, which goes to the blobs."""
+    blobs.append(envelope.body)
+    if not whole and not (envelope.due or envelope.expires or envelope.priority or envelope.key):
+        return (envelope.id, envelope.task, len(blobs))
+    return (
+        envelope.id,
+        envelope.task,
+        len(blobs),
+        envelope.due,
+        envelope.expires or 0,
+        envelope.priority,
+        envelope.key or "",
+        envelope.key_ttl,
+    )
+
+
+async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
+    """Store a batch; the ids that stand for the messages. Raises as `Link.run`."""
+    keys = link.store.keys
+    queue = envelopes[0].queue
+    if len(envelopes) <= _BATCH and all(envelope.queue == queue for envelope in envelopes):
+        blobs: list[bytes] = []
+        packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
+        answer = await link.run(_PUBLISH, (keys.of_queue(queue),), packed, *blobs)
+        return [one.decode() for one in answer]
+    by_queue: dict[str, list[int]] = {}
+    for number, envelope in enumerate(envelopes):
+        by_queue.setdefault(envelope.queue, []).append(number)
+    ids = [""] * len(envelopes)
+
+    async def part(queue: str, numbers: Sequence[int]) -> None:
+        for at in range(0, len(numbers), _BATCH):
+            some = numbers[at : at + _BATCH]
+            for number, one in zip(some, await publish(link, [envelopes[number] for number in some]), strict=True):
+                ids[number] = one
+
+    await asyncio.gather(*(part(queue, numbers) for queue, numbers in by_queue.items()))
+    return ids

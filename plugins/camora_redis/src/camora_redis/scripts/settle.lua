@@ -1,0 +1,103 @@
+-- End deliveries of one queue. ARGV: group, consumer, dedup window, whether to look up each entry by itself,
+-- the channel to tell, the settlements, packed: {action, priority, entry, times taken, id, key, ttl, more}, and blobs.
+-- `more` is {record, successors, envelope, letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
+-- Successors are {stream, {envelope, …}} each. Answers with 1 for each that counted, else 0.
+local stream, group, consumer, window = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local each, list = ARGV[4] == '1', cmsgpack.unpack(ARGV[6])
+blobs = 6
+local dead = KEYS[2]
+local answers, held, gone, ended, told, problem = {}, {}, {}, {}, {}, nil
+
+-- How often each entry was taken, of those that are this consumer's.
+local function holding(priority, entry)
+  local name = lane(stream, priority)
+  if each then
+    local row = redis.pcall('XPENDING', name, group, entry, entry, 1, consumer)
+    return not failed(row) and row[1] and row[1][4]
+  end
+  local mine = held[priority]
+  if not mine then
+    mine = {}
+    held[priority] = mine
+    local rows = redis.pcall('XPENDING', name, group, '-', '+', 1000000, consumer)
+    if not failed(rows) then
+      for _, row in ipairs(rows) do mine[row[1]] = row[4] end
+    end
+  end
+  return mine[entry]
+end
+
+local function record(r)
+  local name, body, ms, final = r[1], blob(r[2]), r[3], r[4]
+  local value = (final and 'F' or 'U') .. body
+  if redis.call('SET', name, value, 'PX', ms, 'NX') then return final end
+  if redis.call('GETRANGE', name, 0, 0) == 'F' then return false end
+  redis.call('SET', name, value, 'PX', ms)
+  return final
+end
+
+-- Everything that may fail for want of memory comes before the message is given up.
+local function act(s)
+  local action, priority, entry, id, more = s[1], s[2], s[3], s[5], s[8]
+  local name = lane(stream, priority)
+  if more then
+    if more[1] and record(more[1]) then told[#told + 1] = id end
+    if more[2] then
+      for _, successor in ipairs(more[2]) do publish(successor[1], successor[2]) end
+    end
+  end
+  if action == 'retry' then
+    local m = more[3]
+    local where = store(stream, fields(m), m[4], m[6] or 0, redis.call('HGET', helper(stream, 'index'), ''))
+    redis.call('HSET', helper(stream, 'index'), id, where)
+  elseif action == 'release' then
+    local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
+    local m = {f.i, f.t, f.b, more[5] > 0 and now() + more[5] * 1000 or 0, tonumber(f.e), tonumber(f.p), f.k, f.l}
+    local state = redis.call('HGET', helper(stream, 'index'), '')
+    local where = store(stream, fields(m, more[6]), m[4], priority, state)
+    redis.call('HSET', helper(stream, 'index'), id, where)
+  elseif action == 'reject' then
+    local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
+    local letter = {'id', id, 'b', f.b, 'letter', blob(more[4][1]), 'task', more[4][2], 'queue', more[4][3], 'reason', more[4][4],
+      'error', more[4][5], 'attempts', more[4][6]}
+    for _, key in ipairs({'e', 'p', 'k', 'l'}) do
+      if f[key] then letter[#letter + 1] = key; letter[#letter + 1] = f[key] end
+    end
+    redis.call('HSET', helper(stream, 'index'), id, 'x' .. redis.call('XADD', dead, '*', unpack(letter)))
+    redis.call('SREM', helper(stream, 'cancel'), id)
+    free(stream, id, f.k, f.l)
+  else
+    ended[#ended + 1] = id
+    free(stream, id, s[6], s[7])
+  end
+  gone[priority] = gone[priority] or {}
+  table.insert(gone[priority], entry)
+end
+
+for i, s in ipairs(list) do
+  local count = holding(s[2], s[3])
+  if count and count == s[4] then
+    local ok, err = pcall(act, s)
+    if not ok then problem = err; break end
+    if held[s[2]] then held[s[2]][s[3]] = nil end
+    if each then
+      redis.call('XACK', lane(stream, s[2]), group, s[3])
+    end
+    answers[i] = 1
+  else
+    answers[i] = 0
+  end
+end
+
+for priority, entries in pairs(gone) do
+  local name = lane(stream, priority)
+  if not each then redis.call('XACK', name, group, unpack(entries)) end
+  redis.call('XDEL', name, unpack(entries))
+end
+finish(stream, ended, window)
+if #told > 0 then redis.call('PUBLISH', ARGV[5], table.concat(told, ' ')) end
+if problem then
+  if type(problem) == 'table' then return problem end
+  return redis.error_reply(problem)
+end
+return answers

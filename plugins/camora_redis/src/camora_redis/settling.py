@@ -1,0 +1,125 @@
+"""Settlements as the server's script wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from camora.message import Delivery, Envelope
+from camora.outcome import Action, Settlement
+
+from camora_redis.calling import answered
+from camora_redis.keys import Keys
+from camora_redis.link import Link, script
+from camora_redis.publishing import packed_envelope
+from camora_redis.records import packed_record
+
+__all__ = ["given_back", "settle"]
+
+_SETTLE = script("settle")
+_BATCH = 500
+_ACK, _RETRY, _REJECT = Action.ACK, Action.RETRY, Action.REJECT
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def given_back(delivery: Delivery) -> Settlement:
+    """The settlement of what was taken and never handed out."""
+    return Settlement(delivery=delivery, action=Action.RELEASE, charged=False)
+
+
+async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], held: int) -> list[bool]:
+    """Settle a batch for a consumer that holds so many; one answer each, in order.
+
+    Raises `ValueError` for a settlement that lacks its envelope or letter, or `BrokerUnavailable`.
+    """
+    keys = link.store.keys
+    by_queue: dict[str, list[int]] = {}
+    for number, settlement in enumerate(settlements):
+        by_queue.setdefault(settlement.delivery.queue, []).append(number)
+    if keys.clustered:
+        await _publish_first(link, settlements)
+    parts = [
+        (queue, numbers[at : at + _BATCH])
+        for queue, numbers in by_queue.items()
+        for at in range(0, len(numbers), _BATCH)
+    ]
+    answers = [False] * len(settlements)
+
+    async def part(queue: str, numbers: Sequence[int]) -> None:
+        chosen = [settlements[number] for number in numbers]
+        # Where few of many are settled, each is looked up by itself.
+        each = len(chosen) * 8 < held
+        blobs: list[bytes] = []
+        packed = _pack([_packed(keys, settlement, blobs) for settlement in chosen])
+        done = await answered(
+            link,
+            link.run(
+                _SETTLE,
+                (keys.of_queue(queue), keys.failures_of(queue)),
+                keys.group,
+                consumer,
+                link.store.settings.dedup_window,
+                int(each),
+                keys.finished,
+                packed,
+                *blobs,
+            ),
+        )
+        for number, applied in zip(numbers, done, strict=True):
+            answers[number] = applied == 1
+
+    if len(parts) == 1:
+        await part(*parts[0])
+    else:
+        await asyncio.gather(*(part(*one) for one in parts))
+    return answers
+
+
+def _packed(keys: Keys, settlement: Settlement, blobs: list[bytes]) -> tuple[Any, ...]:
+    delivery, action = settlement.delivery, settlement.action
+    receipt = delivery.receipt
+    head = (action.value, receipt.priority, receipt.entry, receipt.taken, delivery.id, receipt.key, receipt.key_ttl)
+    if action is _ACK and settlement.record is None and not settlement.successors:
+        return head
+    record = None if settlement.record is None else packed_record(keys, settlement.record, blobs)
+    successors = None if keys.clustered or not settlement.successors else _by_stream(keys, settlement.successors, blobs)
+    return (*head, [record or False, successors or False, *_particular(settlement, blobs)])
+
+
+def _particular(settlement: Settlement, blobs: list[bytes]) -> tuple[Any, ...]:
+    action, job_id = settlement.action, settlement.delivery.id
+    if action is _RETRY:
+        if settlement.envelope is None or settlement.envelope.id != job_id:
+            raise ValueError(f"the retry of {job_id} needs an envelope with the same id")
+        return (packed_envelope(settlement.envelope, blobs, whole=True),)
+    if action is _REJECT:
+        letter = settlement.letter
+        if letter is None or letter.id != job_id:
+            raise ValueError(f"the rejection of {job_id} needs a letter with the same id")
+        line = "" if letter.error is None else letter.error.line
+        # The body stays in the stream's own field, where a requeueing finds it.
+        blobs.append(_pack(msgspec.structs.replace(letter, body=b"")))
+        shown = (len(blobs), letter.task, letter.queue, letter.reason, line, str(letter.attempts))
+        return (False, shown)
+    if action is _ACK:
+        return ()
+    deliveries = settlement.delivery.deliveries
+    return (False, False, settlement.delay, deliveries if settlement.charged else deliveries - 1)
+
+
+def _by_stream(keys: Keys, envelopes: Iterable[Envelope], blobs: list[bytes]) -> list[Any]:
+    found: dict[str, list[Any]] = {}
+    for envelope in envelopes:
+        found.setdefault(keys.of_queue(envelope.queue), []).append(packed_envelope(envelope, blobs))
+    return list(found.items())
+
+
+async def _publish_first(link: Link, settlements: Sequence[Settlement]) -> None:
+    """In a cluster successors may belong to another node; their ids follow from their parents, so a repeat is known."""
+    from camora_redis.publishing import publish
+
+    successors = [envelope for settlement in settlements for envelope in settlement.successors]
+    if successors:
+        await publish(link, successors)

@@ -1,0 +1,187 @@
+"""One connection, once it is made: commands go out together, answers come back in order.
+
+The redis client connects (names, TLS, authentication, Sentinel), then hands its transport over. Awaiting each command
+with the client itself costs several times what the server needs for it. The protocol is RESP 2 or 3:
+https://redis.io/docs/latest/develop/reference/protocol-spec/ .
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from camora_redis.errors import ConnectionLost, ServerError
+
+__all__ = ["Wire", "pack"]
+
+_NOTHING = object()
+_PUSH: type[Any] = getattr(hiredis, "PushNotification", type(None))
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+"""A command as it travels: its words are `bytes`, `str`, `int` or `float`."""
+
+
+class Wire(asyncio.Protocol):
+    """Belongs to the event loop of its transport. `timeout` is seconds until an answer that does not come ends it.
+
+    `heard` gets what the server sends unasked: the messages of channels, by RESP 3 or where no answer is awaited.
+    """
+
+    def __init__(self, timeout: float, heard: Callable[[Any], None] | None = None) -> None:
+        self.closed = False
+        self.client_id = 0
+        self._timeout = timeout
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._writer: Any = None
+        self._reader = hiredis.Reader(replyError=_error, protocolError=ConnectionLost, notEnoughData=_NOTHING)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._outbox: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+
+    def take_over(self, connection: Any) -> None:
+        """From now on, the transport of this connection of the redis client's is this wire's."""
+        # The client has no public way to give it away. The stream writer closes its transport when it goes.
+        self._writer = connection._writer  # noqa: SLF001
+        connection._reader = connection._writer = None  # noqa: SLF001
+        self._transport = self._writer.transport
+        self._transport.set_protocol(self)
+
+    @property
+    def idle(self) -> bool:
+        """True while no answer is awaited."""
+        return not self._waiting
+
+    def send(self, packed: bytes, *, longer: float = 0.0) -> asyncio.Future[Any]:
+        """Send a command; its answer, which may be a `ServerError`, comes by the future.
+
+        What is sent in one turn of the loop travels together. `longer` is how many seconds the server may hold back
+        the answer beyond the timeout. The future fails with `ConnectionLost`.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self.closed:
+            future.set_exception(ConnectionLost("the connection is closed"))
+            return future
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.append(packed)
+        self._waiting.append((future, self._loop.time() + self._timeout + longer))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout, self._check)
+        return future
+
+    async def call(self, *words: Any, longer: float = 0.0) -> Any:
+        """Send a command, and wait for its answer. Raises `ServerError` or `ConnectionLost`."""
+        answer = await self.send(pack(words), longer=longer)
+        if isinstance(answer, ServerError):
+            raise answer
+        return answer
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if not self.closed:
+            self._transport.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+
+    def _check(self) -> None:
+        """End the connection when the oldest answer is overdue: nothing that comes on it can be trusted any more."""
+        self._timer = None
+        while self._waiting and self._waiting[0][0].done() and self.closed:
+            self._waiting.popleft()
+        if not self._waiting:
+            return
+        left = self._waiting[0][1] - self._loop.time()
+        if left <= 0:
+            self.abort(ConnectionLost(f"no answer within {self._timeout:g} s"))
+        else:
+            self._timer = self._loop.call_later(left, self._check)
+
+    # What the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the answers in it."""
+        reader, waiting = self._reader, self._waiting
+        reader.feed(data)
+        try:
+            while (answer := reader.gets(False)) is not _NOTHING:
+                if isinstance(answer, _PUSH) or not waiting:
+                    if self._heard is not None:
+                        self._heard(answer)
+                    continue
+                future, _ = waiting.popleft()
+                if not future.done():
+                    future.set_result(answer)
+        except ConnectionLost as error:
+            self.abort(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nobody gets an answer any more."""
+        self._fail(ConnectionLost(str(error) if error else "the server closed the connection"))
+
+    # Its end
+
+    def abort(self, error: Exception) -> None:
+        """Cut the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def ended(self) -> None:
+        """Wait until the connection is gone, for whatever reason."""
+        await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """Close the connection, after what was sent has been written."""
+        if not self.closed:
+            self._flush_rest()
+            self._transport.close()
+            self._fail(ConnectionLost("the connection was closed here"))
+
+    def _flush_rest(self) -> None:
+        if self._outbox:
+            self._flush()
+
+    def abandon(self) -> None:
+        """Close the socket although the event loop is gone: from any thread, without waiting."""
+        self.closed = True
+        with contextlib.suppress(RuntimeError):
+            self._transport.abort()
+        # Of a loop that is closed, a transport cannot close its socket any more, and would complain.
+        found = getattr(self._transport, "_sock", None)
+        if found is not None:
+            self._transport._sock = None  # noqa: SLF001
+            found.close()
+
+    def tell(self, packed: bytes) -> None:
+        """Send a command whose answer goes to `heard`, if there is one: on a wire that listens."""
+        if not self.closed:
+            self._transport.write(packed)
+
+
+def _error(text: str) -> ServerError:
+    return ServerError(text)
+
+
+def raise_errors(answers: Sequence[Any]) -> Sequence[Any]:
+    """The answers; raises the first error among them."""
+    for answer in answers:
+        if isinstance(answer, ServerError):
+            raise answer
+    return answers
