@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from tests.servers.binaries import given_url, need
+from tests.servers.cluster import Cluster
 from tests.servers.given import GivenServer
 from tests.servers.redis import Server
+from tests.servers.sentinel import Sentinels
 
-__all__ = ["fresh_url", "private", "private_server", "shared"]
+__all__ = ["fresh_url", "private", "private_server", "shared", "shared_cluster", "shared_sentinels"]
 
 _DATABASES = 1024
 
@@ -49,6 +51,18 @@ def fresh_url(kind: str = "redis") -> str:
     return server.url_of(database)
 
 
+def shared_sentinels(kind: str = "redis") -> Sentinels:
+    """Sentinels that all tests of this process share: a failover is allowed if `wait_settled` follows it."""
+    with _starting:
+        return _shared_sentinels(kind)
+
+
+def shared_cluster(kind: str = "redis") -> Cluster:
+    """The Cluster of three masters that all tests of this process share: slots may move, nodes may not die."""
+    with _starting:
+        return _shared_cluster(kind)
+
+
 @contextlib.contextmanager
 def private(kind: str = "redis", **options: Any) -> Iterator[Server]:
     """A server of the test's own, started, with the options of `tests.servers.redis.Options`."""
@@ -76,3 +90,13 @@ def _shared(kind: str) -> Server | GivenServer:
     if url := given_url(kind):
         return GivenServer(url)
     return Server(need(kind), databases=_DATABASES).start()
+
+
+@functools.cache
+def _shared_sentinels(kind: str) -> Sentinels:
+    return Sentinels(need(kind)).start()
+
+
+@functools.cache
+def _shared_cluster(kind: str) -> Cluster:
+    return Cluster(need(kind)).start()

@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,7 @@ from tests.servers.ports import free_port
 from tests.servers.resp import Connection, ReplyError
 from tests.servers.tls import Certificates, new_certificates
 
-__all__ = ["Options", "Server", "ServerFailed", "wait_until"]
+__all__ = ["Options", "Server", "ServerFailed", "quoted", "wait_until"]
 
 _numbers = itertools.count(1)
 
@@ -54,7 +54,7 @@ class Options:
     def lines(self) -> list[str]:
         """The lines that say so in the server's configuration file."""
         named = {
-            "requirepass": None if self.password is None else json.dumps(self.password),  # quoted as there
+            "requirepass": None if self.password is None else quoted(self.password),
             "maxmemory": self.maxmemory,
             "maxmemory-policy": self.maxmemory_policy,
             "appendfsync": self.appendfsync,
@@ -160,17 +160,17 @@ class Server:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, as a power cut of the process would: it saves nothing more."""
+        """End it at once: it saves nothing more."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
         """Stop its process: connections stay, and nothing answers."""
-        assert self._process is not None
+        assert self._process is not None and self.running(), "the server is not running"
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused process go on."""
-        assert self._process is not None
+        assert self._process is not None and self.running(), "the server is not running"
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
@@ -227,10 +227,10 @@ class Server:
         yield from self.options.lines()
 
     def _end(self, number: signal.Signals) -> None:
-        assert self._process is not None, "the server was not started"
+        assert self._process is not None and self.running(), "the server is not running"
         self._process.send_signal(number)
         if number == signal.SIGTERM:
-            self.resume()  # a paused process hears nothing else
+            self._process.send_signal(signal.SIGCONT)  # paused, it would not hear the other
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
@@ -238,13 +238,19 @@ class Server:
         keeper().drop(self._process.pid)
 
 
-def wait_until(condition: Any, what: str, timeout: float, *servers: Server) -> None:
+def quoted(value: str) -> str:
+    """A value as a configuration file wants it when it may hold blanks."""
+    return json.dumps(value)
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float, *servers: Server) -> None:
     """Look until it is so: a server tells nobody. Raises `ServerFailed` with the logs if it is not so in time."""
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not condition():
         dead = [server for server in servers if not server.running()]
-        if dead or time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if dead or waited > timeout:
             why = "the server ended" if dead else f"not within {timeout} s"
             logs = "\n".join(f"--- log of the server at {server.port}\n{server.log[-3000:]}" for server in servers)
             raise ServerFailed(f"{what}: {why}\n{logs}")
-        time.sleep(0.003)
+        time.sleep(min(0.002 + waited / 10, 0.05))  # quick at first; looking costs the servers time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -29,6 +28,7 @@ class Connection:
         tls: ssl.SSLContext | None = None,
         timeout: float = 10,
     ) -> None:
+        self._buffer = bytearray()
         if isinstance(address, Path):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(timeout)
@@ -38,7 +38,6 @@ class Connection:
         try:
             if tls is not None:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=str(address[0]))  # type: ignore[index]
-            self._file = self._socket.makefile("rb")
             if password is not None:
                 self.call("AUTH", *([user] if user else []), password)
         except BaseException:
@@ -70,11 +69,9 @@ class Connection:
         self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
 
     def receive(self) -> Any:
-        """Wait for one reply."""
-        line = self._file.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError("the server closed the connection")
-        kind, rest = line[:1], line[1:-2].decode(errors="surrogateescape")
+        """Wait for one reply. After a TimeoutError it may be waited for again, if nothing of it had come."""
+        line = self._line()
+        kind, rest = line[:1], line[1:].decode(errors="surrogateescape")
         match kind:
             case b"+":
                 return rest
@@ -83,7 +80,7 @@ class Connection:
             case b":":
                 return int(rest)
             case b"$" if int(rest) >= 0:
-                return self._file.read(int(rest) + 2)[:-2].decode(errors="surrogateescape")
+                return self._take(int(rest) + 2)[:-2].decode(errors="surrogateescape")
             case b"*" if int(rest) >= 0:
                 return [self._item() for _ in range(int(rest))]
             case b"$" | b"*":
@@ -91,8 +88,6 @@ class Connection:
         raise ConnectionError(f"this is no RESP reply: {line!r}")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            self._file.close()
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -100,6 +95,24 @@ class Connection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            self._read()
+        return self._take(end + 2)[:-2]
+
+    def _take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._read()
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _read(self) -> None:
+        # Not a file of the socket's: that cannot be read any more after a time-out.
+        if not (data := self._socket.recv(65536)):
+            raise ConnectionError("the server closed the connection")
+        self._buffer += data
 
     def _item(self) -> Any:
         try:
