@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from camora.declarations import Declarations
 from camora.errors import ConfigurationError
 from camora.interfaces.broker import Broker
 from camora.interfaces.limits import Limits
@@ -88,9 +89,10 @@ def companion_of(broker: Broker, results: ResultBackend | None, kind: str) -> An
 class Connections:
     """Opens the broker and the result backend once in every loop that uses the app."""
 
-    def __init__(self, broker: Broker, results: ResultBackend | None) -> None:
+    def __init__(self, broker: Broker, results: ResultBackend | None, declarations: Declarations | None = None) -> None:
         self._broker = broker
         self._results = results
+        self._declarations = declarations or Declarations()
         self._first_taken = False
         self._by_loop: dict[asyncio.AbstractEventLoop, asyncio.Task[Connection]] = {}
         self._lock = threading.Lock()
@@ -124,6 +126,8 @@ class Connections:
         broker = self._broker if first else self._broker.twin()
         results = self._results if first or self._results is None else self._results.twin()
         async with contextlib.AsyncExitStack() as undo:
+            self._declarations.tell(broker)
+            undo.callback(self._declarations.forget, broker)
             undo.push_async_callback(broker.close)
             await broker.open()
             if results is not None:
@@ -140,12 +144,15 @@ class Connections:
         if opening is None:
             return
         with contextlib.suppress(Exception):
-            await (await opening).close()
+            connection = await opening
+            self._declarations.forget(connection.broker)
+            await connection.close()
 
     def _drop_dead_loops(self) -> None:
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             opening = self._by_loop.pop(loop)
             if opening.done() and not opening.cancelled() and opening.exception() is None:
+                self._declarations.forget(opening.result().broker)
                 opening.result().abandon()
 
 

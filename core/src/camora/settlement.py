@@ -115,6 +115,7 @@ class Verdicts:
             priority=message.priority,
             key=message.key,
             key_ttl=message.key_ttl,
+            options=None if run.context is None else run.context.task.owned,
         )
         record = self._record(run, outcome) if outcome.kind is OutcomeKind.RETRY else None
         return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
