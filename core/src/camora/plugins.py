@@ -10,7 +10,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,10 @@ import pluggy
 
 from camora import hookspecs
 from camora.errors import PluginConflict, PluginLoadError, UnknownPlugin
+from camora.options import DispatchOptions, TaskOptions
+from camora.plugin_options import TaskOption
 from camora.provider import HOOK_API_VERSION, Provider
+from camora.queue import Queue
 
 __all__ = ["Catalog", "PluginInfo", "Source", "discover", "load", "local"]
 
@@ -288,7 +291,34 @@ def _checked(source: Source, hook: str, result: Any) -> Sequence[Any]:
             raise PluginLoadError(
                 f"plugin {source.label}: {hook} returned a list with {item!r}, expected {expected.__name__} objects"
             )
+        if problem := _OWN_RULES.get(hook, _no_rule)(item):
+            raise PluginLoadError(f"plugin {source.label}: {hook}: {problem}")
     return result
+
+
+def _no_rule(_: Any) -> str:
+    return ""
+
+
+def _kind_problem(provider: Provider[Any]) -> str:
+    cls = provider.settings
+    if isinstance(cls, type) and issubclass(cls, Queue):
+        return ""
+    return f"the settings of {provider.name!r} are {cls!r}; give the class of such queues, derived from camora.Queue"
+
+
+def _option_problem(option: TaskOption) -> str:
+    # Not names_of_options: what the core keeps for itself is no name either.
+    if option.name in {field.name for cls in (TaskOptions, DispatchOptions) for field in attrs.fields(cls)}:
+        return f"the option {option.name!r} is the core's own; give yours another name"
+    return ""
+
+
+_OWN_RULES: Mapping[str, Callable[[Any], str]] = {
+    "camora_queue_kinds": _kind_problem,
+    "camora_task_options": _option_problem,
+}
+"""What else the items of a hook must be: each says what is wrong, or nothing."""
 
 
 def _claim(source: Source, offers: Mapping[str, Sequence[Any]], owners: dict[tuple[str, str], str]) -> None:

@@ -15,6 +15,7 @@ from camora.interfaces.capabilities import Support
 from camora.interfaces.results import ResultBackend
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, JobRecord, Settlement
+from camora.queue import Queue
 from camora.testing.dispatched import Dispatched
 from camora.testing.faults import Faults
 from camora.testing.finished import Finished
@@ -35,6 +36,8 @@ class Theatre:
     dispatched: Dispatched
     finished: Finished
     keeps_records: bool
+    task_options: frozenset[str]
+    """The options of plugins that the app's tasks may have."""
     down_until: float = 0.0
     """Milliseconds since the epoch until which the broker cannot be reached."""
 
@@ -63,6 +66,10 @@ class StagedBroker(MemoryBroker):
     def __init__(self, theatre: Theatre) -> None:
         super().__init__(theatre.stage.store, name="test")
         self._theatre = theatre
+        self.task_options = theatre.task_options
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Any kind: it stands for whatever broker the app has. Here all are plain queues."""
 
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch as one step, unless it is to go wrong."""
