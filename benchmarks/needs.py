@@ -35,4 +35,4 @@ def single_workers(about: Mapping[str, Any]) -> str:
 
 def delays(about: Mapping[str, Any]) -> str:
     """Jobs for later are stored first."""
-    return "" if about["delays"] else "no delayed jobs in this entrant"
+    return "" if about["delays"] else "delays no jobs here"

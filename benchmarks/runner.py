@@ -113,7 +113,8 @@ class Runner:
 
     def _params(self, scenario: Scenario, name: str, share: int = 1) -> dict[str, Any]:
         params = {**scenario.params, **(scenario.quick if self._quick else {})}
-        divisor = self.entrants[name]["slow"] * share
+        slow = self.entrants[name]["slow"]
+        divisor = (slow if scenario.grows else max(1, slow)) * share
         return {
             key: max(100, int(value / divisor)) if key in scenario.counts else value for key, value in params.items()
         }

@@ -34,5 +34,7 @@ class Scenario:
     counts: tuple[str, ...] = ()
     unfit: Callable[[Mapping[str, Any]], str] = field(default=lambda about: "")
     """Why the entrant that the catalog describes so cannot take part; "" where it can."""
+    grows: bool = True
+    """Fast entrants do more jobs; else slow ones do fewer, and no others do more."""
     chooses: bool = True
     """Tries the entrant's variants; else it takes the one that W2 chose, or the first."""
