@@ -138,6 +138,23 @@ class Sentinels(Topology):
             sentinel_options=self._sentinel_options,
         )
 
+    async def told(self, timeout: float) -> Mapping[Address, Mapping[str, Any] | BaseException]:
+        """What each Sentinel says of each service that it watches, by its name; or the error that it ended with."""
+        asked = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **self._sentinel_options}
+        async with contextlib.AsyncExitStack() as stack:
+            sentinel = Sentinel(self._addresses, sentinel_kwargs={**asked, "retry": Retry(NoBackoff(), 0)})
+            for one in sentinel.sentinels:
+                stack.push_async_callback(one.aclose)
+            answers = await asyncio.gather(
+                *(one.sentinel_masters() for one in sentinel.sentinels), return_exceptions=True
+            )
+        return dict(zip(self._addresses, answers, strict=True))
+
+    @property
+    def service(self) -> str:
+        """The name under which the Sentinels know the master."""
+        return self._service
+
     async def connect(self, key: str, timeout: float) -> Any:
         asked = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **self._sentinel_options}
         async with contextlib.AsyncExitStack() as stack:
