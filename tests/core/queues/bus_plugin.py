@@ -8,8 +8,10 @@ from typing import Self
 import attrs
 from camora import MadeFrom, Provider, Queue, hookimpl
 from camora.builtin.memory import MemoryBroker, MemoryStore
-from camora.interfaces import Broker, TaskOption
+from camora.builtin.memory.consumer import MemoryConsumer
+from camora.interfaces import Broker, Consumer, ConsumerSettings, TaskOption
 from camora.message import Envelope
+from camora.outcome import Settlement
 from camora.settings import Duration
 
 
@@ -23,8 +25,20 @@ class BusQueue(Queue):
     """How long late listeners still hear what was said."""
 
 
+class BusConsumer(MemoryConsumer):
+    """Notes the messages that take another's place."""
+
+    def __init__(self, store: MemoryStore, settings: ConsumerSettings, retried: list[Envelope]) -> None:
+        super().__init__(store, settings)
+        self._retried = retried
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        self._retried.extend(one.envelope for one in settlements if one.envelope is not None)
+        return await super().settle(settlements)
+
+
 class BusBroker(MemoryBroker):
-    """Notes what it is told, and what is published."""
+    """Notes what it is told, what is published, and what is tried again."""
 
     queue_kinds = (Queue, BusQueue)
     task_options = frozenset({"copies", "route"})
@@ -33,6 +47,7 @@ class BusBroker(MemoryBroker):
         super().__init__(store, name=name)
         self.told: list[tuple[Queue, ...]] = []
         self.published: list[Envelope] = []
+        self.retried: list[Envelope] = []
         self.twins: list[BusBroker] = []
 
     def declare(self, queues: Sequence[Queue]) -> None:
@@ -42,6 +57,9 @@ class BusBroker(MemoryBroker):
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
         self.published.extend(envelopes)
         return await super().publish(envelopes)
+
+    async def consumer(self, settings: ConsumerSettings) -> Consumer:
+        return BusConsumer(self.store, settings, self.retried)
 
     def twin(self) -> Self:
         twin = super().twin()
