@@ -20,7 +20,10 @@ FOLDER = Path(os.environ["SHOP_FOLDER"])
 CRASH = os.environ.get("SHOP_CRASH", "")
 """At which step the first process that gets there kills itself."""
 
-app = Camora(os.environ["SHOP_BROKER"])
+RESULTS = os.environ.get("SHOP_RESULTS")
+"""Where results are kept, if not with the broker; "none": nowhere."""
+
+app = Camora(os.environ["SHOP_BROKER"], results=False if RESULTS == "none" else RESULTS or None)
 _ledgers: list[Ledger] = []
 
 
