@@ -1,5 +1,7 @@
 """Options of tasks that plugins own: taken, checked, handed to the broker that reads them, and refused elsewhere."""
 
+# mypy: disable-error-code="untyped-decorator, call-overload"
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -19,12 +21,12 @@ from tests.core.queues.bus_plugin import BusBroker
 from tests.core.queues.conftest import source
 
 
-def broker_of(app: Camora) -> BusBroker:
+def broker_of(app: Any) -> BusBroker:
     assert isinstance(app.broker, BusBroker)
     return app.broker
 
 
-def sent(app: Camora) -> list[Any]:
+def sent(app: Any) -> list[Any]:
     return [envelope.options for envelope in broker_of(app).published]
 
 
@@ -42,7 +44,7 @@ def app(request: pytest.FixtureRequest, catalog: Catalog) -> Camora:
     return Camora("bus://", catalog=catalog, middleware=[Quiet()] if request.param == "chain" else [])
 
 
-async def test_the_broker_gets_what_was_given_and_nothing_else(app: Camora) -> None:
+async def test_the_broker_gets_what_was_given_and_nothing_else(app: Any) -> None:
     @app.task(route="north", copies=2)
     async def routed() -> None: ...
 
@@ -78,7 +80,7 @@ async def test_the_broker_gets_what_was_given_and_nothing_else(app: Camora) -> N
     ]
 
 
-async def test_they_do_not_travel_in_the_message(app: Camora) -> None:
+async def test_they_do_not_travel_in_the_message(app: Any) -> None:
     @app.task(route="northwards")
     async def routed() -> None: ...
 
@@ -90,7 +92,7 @@ async def test_they_do_not_travel_in_the_message(app: Camora) -> None:
     assert "northwards" not in repr(envelope)
 
 
-async def test_a_retry_has_those_of_the_task_and_not_those_of_the_dispatch(bus: Camora) -> None:
+async def test_a_retry_has_those_of_the_task_and_not_those_of_the_dispatch(bus: Any) -> None:
     tries = 0
 
     @bus.task(route="north", retry_policy=RetryPolicy(max_tries=3))
@@ -117,7 +119,7 @@ async def test_a_retry_has_those_of_the_task_and_not_those_of_the_dispatch(bus: 
         assert [envelope.options for envelope in broker_of(bus).retried[1:]] == [None]
 
 
-async def test_a_schedule_sends_those_of_the_task(app: Camora) -> None:
+async def test_a_schedule_sends_those_of_the_task(app: Any) -> None:
     @app.task(route="north")
     async def routed() -> None: ...
 
@@ -128,7 +130,7 @@ async def test_a_schedule_sends_those_of_the_task(app: Camora) -> None:
     assert sent(app) == [{"route": "north"}]
 
 
-async def test_a_schedule_refuses_those_of_one_dispatch(bus: Camora) -> None:
+async def test_a_schedule_refuses_those_of_one_dispatch(bus: Any) -> None:
     @bus.task(name="routed")
     async def routed() -> None: ...
 
@@ -160,7 +162,7 @@ async def function() -> None: ...
     ],
     ids=["check", "type", "truth", "misspelt", "internal", "beside"],
 )
-def test_what_an_option_cannot_be_is_refused_at_the_task(bus: Camora, options: dict[str, Any], text: str) -> None:
+def test_what_an_option_cannot_be_is_refused_at_the_task(bus: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         bus.task(name="f", **options)(function)
     assert str(error.value).startswith(text)
@@ -178,7 +180,7 @@ def test_what_an_option_cannot_be_is_refused_at_the_task(bus: Camora, options: d
     ],
     ids=["check", "of-tasks", "misspelt", "internal", "stray"],
 )
-def test_what_an_option_cannot_be_is_refused_at_a_dispatch(bus: Camora, options: dict[str, Any], text: str) -> None:
+def test_what_an_option_cannot_be_is_refused_at_a_dispatch(bus: Any, options: dict[str, Any], text: str) -> None:
     task = bus.task(name="f")(function)
     for give in (task.options, task.options(priority=1).options, task.s().options):
         with pytest.raises(ConfigurationError) as error:
@@ -189,11 +191,11 @@ def test_what_an_option_cannot_be_is_refused_at_a_dispatch(bus: Camora, options:
 def test_a_stray_option_asks_for_its_plugin() -> None:
     app = Camora(catalog=plugins.load(plugins.discover({}), disable=["camora-redis"]))
     with pytest.raises(ConfigurationError, match="unknown option 'zzz': known are .*; did you forget a plugin"):
-        app.task(name="f", zzz=1)(function)  # type: ignore[call-overload]
+        app.task(name="f", zzz=1)(function)
 
 
-async def test_a_broker_that_does_not_read_an_option_refuses_it_at_start_and_at_dispatch(plain: Camora) -> None:
-    task = plain.task(name="f", copies=2)(function)  # type: ignore[call-overload]
+async def test_a_broker_that_does_not_read_an_option_refuses_it_at_start_and_at_dispatch(plain: Any) -> None:
+    task = plain.task(name="f", copies=2)(function)
     text = (
         "MemoryBroker('memory://', new) does nothing with the option 'copies': it has none of plugins. Leave it out, "
         "or use the broker that it belongs to"
@@ -211,26 +213,26 @@ async def test_a_broker_that_does_not_read_an_option_refuses_it_at_start_and_at_
     await plain.close()
 
 
-async def test_an_option_of_one_dispatch_that_the_broker_does_not_read_is_refused(plain: Camora) -> None:
+async def test_an_option_of_one_dispatch_that_the_broker_does_not_read_is_refused(plain: Any) -> None:
     task = plain.task(name="f")(function)
     async with plain, plain.worker():
         with pytest.raises(UnsupportedCapability, match="does nothing with the option 'copies'"):
-            await task.options(copies=1).dispatch()  # type: ignore[call-arg]
+            await task.options(copies=1).dispatch()
         with pytest.raises(UnsupportedCapability, match="does nothing with the option 'copies'"):
-            plain.task(name="late", copies=1)(function)  # type: ignore[call-overload]
+            plain.task(name="late", copies=1)(function)
         assert plain.tasks.get("late") is None
         await (await task.dispatch()).result(timeout=10)
 
 
-def test_a_fallback_has_none(bus: Camora) -> None:
+def test_a_fallback_has_none(bus: Any) -> None:
     def strangers(message: Message) -> None: ...
 
     with pytest.raises(ConfigurationError, match="'route' says how jobs are sent; a fallback only gets them"):
         bus.fallback(queue="lost", route="north")(strangers)
 
 
-async def test_a_test_worker_takes_them_and_tells_of_them(plain: Camora) -> None:
-    task = plain.task(name="f", route="north")(function)  # type: ignore[call-overload]
+async def test_a_test_worker_takes_them_and_tells_of_them(plain: Any) -> None:
+    task = plain.task(name="f", route="north")(function)
     async with TestWorker(plain) as worker:
         await task.options(copies=2).dispatch()
         worker.assert_dispatched(task, options={"route": "north", "copies": 2})

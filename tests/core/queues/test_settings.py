@@ -1,5 +1,7 @@
 """Kinds of queues and options of plugins in camora.toml, its schema, and the lists of plugins."""
 
+# mypy: disable-error-code="untyped-decorator, call-overload"
+
 from __future__ import annotations
 
 import json
