@@ -1,0 +1,187 @@
+"""Queues whose keys lie on one server: they are looked at, and waited for, together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from camora.errors import BrokerUnavailable
+from camora.message import Delivery
+
+from camora_redis.calling import answered
+from camora_redis.errors import ConnectionLost, ServerError, unavailable
+from camora_redis.link import Link, script
+from camora_redis.reading import deliveries_of, delivery_of
+from camora_redis.wire import Wire, pack
+
+__all__ = ["Shelf"]
+
+_TAKE = script("take")
+_NAP = 5.0
+"""Seconds after which a wait begins anew, whatever wakes it before."""
+_LONG = 3600.0
+_BELL = "}:bell"
+
+Taken = tuple[float, list[Delivery]]
+"""Deliveries, and the monotonic time before they were asked for: their leases began then or later."""
+
+
+class Shelf:
+    """One consumer's way to some queues: it looks with a script, and waits at the streams themselves.
+
+    Looking is exact (pauses, priorities, what has come due, lapsed leases); waiting hands a message out in one round
+    trip. Both go on when their caller is cancelled, so that nothing is taken unseen.
+    """
+
+    def __init__(self, link: Link, consumer: str, lease: float, queues: Sequence[str]) -> None:
+        self.queues = list(queues)
+        self._link = link
+        self._consumer = consumer
+        self._lease = lease
+        self._group = link.store.keys.group
+        self._streams = [link.store.keys.of_queue(queue) for queue in queues]
+        self._bells_heard: list[tuple[str, bytes]] = []
+        self._wire: Wire | None = None
+        self._waiting: asyncio.Task[Taken] | None = None
+        self._due = 0.0
+        self._sweep = 0.0
+        self.away_until = 0.0
+        """Monotonic seconds until which its server is left alone, because it did not answer."""
+
+    # Looking
+
+    async def look(self, limit: int, turn: int, late: Callable[[Taken], None]) -> list[Delivery]:
+        """Take up to `limit` messages that are there now. `late` gets them where the caller was cancelled meanwhile.
+
+        `turn` is a number that grows: each queue is the first in its turn, so that none starves behind another one.
+        Raises `BrokerUnavailable`.
+        """
+        now = time.monotonic()
+        sweep = now >= self._sweep
+        at = turn % len(self._streams)
+        streams = self._streams[at:] + self._streams[:at]
+        queues = self.queues[at:] + self.queues[:at]
+        numbers = {stream: number for number, stream in enumerate(streams, 1)}
+        heard, self._bells_heard = self._bells_heard, []
+        bells = [word for stream, entry in heard for word in (numbers[stream], entry)]
+        taking = self._link.run(_TAKE, streams, self._group, self._consumer, limit, int(sweep), *bells)
+        task = asyncio.ensure_future(answered(self._link, taking))
+        try:
+            soon, again, *lanes = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: _hand_over(done, now, queues, late))
+            raise
+        self._due = now + (soon / 1000 if soon >= 0 else _LONG)
+        if sweep:
+            self._sweep = now + min(self._lease / 3, again / 1000 if again >= 0 else _LONG)
+        return deliveries_of(lanes, queues)
+
+    # Waiting
+
+    @property
+    def waits(self) -> bool:
+        """True while something may come that was not looked at yet."""
+        return self._waiting is not None
+
+    def pause(self, now: float) -> float:
+        """Seconds until there is a reason to look again, though nobody publishes."""
+        return min(self._due - now, self._sweep - now, _NAP)
+
+    def wait(self, limit: int, seconds: float) -> asyncio.Task[Taken]:
+        """Begin to wait at the streams, or go on with it; the task ends when something has come, or with the time."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_task(self._at_streams(limit, seconds))
+        return self._waiting
+
+    def come(self) -> Taken | None:
+        """What has come by waiting; None while it goes on, or where nobody waits. Raises `BrokerUnavailable`."""
+        waiting = self._waiting
+        if waiting is None or not waiting.done():
+            return None
+        self._waiting = None
+        return (0.0, []) if waiting.cancelled() else waiting.result()
+
+    async def _at_streams(self, limit: int, seconds: float) -> Taken:
+        since = time.monotonic()
+        wire = self._wire
+        if wire is None or wire.closed:
+            wire = self._wire = await self._link.new_wire(self._streams[0])
+            wire.client_id = await answered(self._link, wire.call("CLIENT", "ID"))
+        names = [*self._streams, *(f"{{{stream}{_BELL}" for stream in self._streams)]
+        head = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", limit)
+        words = (*head, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", *names, *(">" for _ in names))
+        answer = await answered(self._link, wire.send(pack(words), longer=seconds))
+        if isinstance(answer, ServerError):
+            await self._refused(wire, answer)
+            return since, []
+        if not answer:
+            return since, []
+        return since, self._read(answer.items() if isinstance(answer, dict) else answer)
+
+    def _read(self, streams: Iterable[Any]) -> list[Delivery]:
+        found: list[Delivery] = []
+        for name, entries in streams:
+            stream = name.decode()
+            if stream in self._streams:
+                queue = self.queues[self._streams.index(stream)]
+                found += [delivery_of(queue, 0, entry, fields, 1) for entry, fields in entries]
+            else:
+                self._bells_heard += [(stream[1 : -len(_BELL)], entry) for entry, _ in entries]
+                self._due = 0.0
+        return found
+
+    async def _refused(self, wire: Wire, error: ServerError) -> None:
+        if error.code in ("NOGROUP", "UNBLOCKED"):
+            # Emptied by somebody, or moved to another node.
+            await self.enroll()
+            self._due = 0.0
+            if error.code == "UNBLOCKED":
+                await wire.close()
+            return
+        await wire.close()
+        self._link.topology.look_again()
+        if error.code not in ("MOVED", "ASK"):
+            raise unavailable(self._link.who, error)
+        self._due = 0.0
+
+    async def enroll(self) -> None:
+        """Make the groups where they are missing. Raises `BrokerUnavailable`."""
+        for stream in self._streams:
+            for name in (stream, f"{{{stream}{_BELL}"):
+                try:
+                    await self._link.call(stream, "XGROUP", "CREATE", name, self._group, "0", "MKSTREAM")
+                except ConnectionLost as error:
+                    raise unavailable(self._link.who, error) from error
+                except ServerError as error:
+                    if error.code != "BUSYGROUP":
+                        raise unavailable(self._link.who, error) from error
+
+    # Its end
+
+    async def unblock(self) -> None:
+        """End the wait on the server, so that it is certain what it took."""
+        waiting, wire = self._waiting, self._wire
+        if waiting is None:
+            return
+        if not waiting.done():
+            if wire is None or wire.closed or not wire.client_id:
+                waiting.cancel()
+            else:
+                try:
+                    await self._link.call(self._streams[0], "CLIENT", "UNBLOCK", wire.client_id)
+                except (BrokerUnavailable, ConnectionLost, ServerError) as error:
+                    wire.abort(ConnectionLost(str(error)))
+        await asyncio.wait([waiting])
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        if self._wire is not None:
+            await self._wire.close()
+            self._wire = None
+
+
+def _hand_over(done: asyncio.Future[Any], since: float, queues: Sequence[str], late: Callable[[Taken], None]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        late((since, deliveries_of(done.result()[2:], queues)))
