@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import resources
 from typing import Any
 
 import attrs
 from camora.errors import BrokerUnavailable, ConfigurationError
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
 from camora_redis.errors import ConnectionLost, ServerError, reconnects, unavailable
 from camora_redis.store import Store
@@ -23,6 +24,11 @@ __all__ = ["Link", "Script", "script"]
 _PATIENCE = 2.0
 """Seconds in which keys that are moving, and masters that are changing, are asked for again."""
 _PASSING = frozenset({"MOVED", "ASK", "TRYAGAIN"})
+_GRACE = 0.1
+"""Seconds that callers wait for a server that is known to be away: it may be back."""
+_LISTEN_AGAIN = 1.0
+"""Seconds until somebody else is asked to tell of new masters."""
+_ASKING = pack(("ASKING",))
 
 
 @attrs.frozen
@@ -43,17 +49,22 @@ def script(name: str) -> Script:
 class Link:
     """Calls servers for one owner, in one event loop. `who` begins its error texts.
 
-    Every call has the store's timeout, and raises `BrokerUnavailable` when there is no answer, or none that helps;
-    `ConnectionLost` where it may have been done all the same.
+    Every call has the store's timeout, or a shorter one of its own, and raises `BrokerUnavailable` when there is no
+    answer, or none that helps; `ConnectionLost` where it may have been done all the same; `ServerError` for what only
+    the caller can understand.
     """
 
-    def __init__(self, store: Store, who: str) -> None:
+    def __init__(self, store: Store, who: str, timeout: float | None = None) -> None:
         self.store = store
         self.who = who
         self.topology: Topology = store.topology.twin()
-        self._timeout = store.settings.timeout
-        self._wires: dict[Hashable, Wire] = {}
-        self._opening: dict[Hashable, asyncio.Task[Wire]] = {}
+        self._timeout = min(timeout or store.settings.timeout, store.settings.timeout)
+        self._wires: dict[str, Wire] = {}
+        self._opening: dict[str, asyncio.Task[Exception | None]] = {}
+        self._away: dict[str, Exception] = {}
+        self._given: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self._listening: asyncio.Task[None] | None = None
+        self._listener: Wire | None = None
         self._closed = False
 
     # Calling
@@ -78,119 +89,190 @@ class Link:
             return []
         return list(await asyncio.gather(*(self.call(key, *words) for key, words in commands)))
 
+    async def call_at(self, home: str, *words: Any) -> Any:
+        """Send one command to this very server (`Wire.home`), whatever belongs there now; its answer."""
+        wire = await self.wire_to(home)
+        return await wire.call(*words)
+
     async def _answer(self, key: str, packed: bytes) -> Any:
-        until = 0.0
-        while True:
+        wire = self._wires.get(self.topology.home(key))
+        if wire is None or wire.closed:
             wire = await self.wire(key)
-            answer = await wire.send(packed)
+        answer = await wire.send(packed)
+        if isinstance(answer, ServerError):
+            return await self._after(wire, answer, key, packed)
+        return answer
+
+    # Answers that are no results
+
+    async def _after(self, wire: Wire, error: ServerError, key: str, packed: bytes) -> Any:
+        """Ask again where that may help: what was answered so was not done."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
+        while True:
+            elsewhere = self.redirected(wire, error)
+            passing = error.code in _PASSING or (self.topology.replaces and reconnects(error))
+            if not passing or loop.time() > until:
+                break
+            if error.code == "ASK":
+                wire = await self.wire_to(elsewhere)
+                _, answer = await asyncio.gather(wire.send(_ASKING), wire.send(packed))
+            else:
+                if error.code != "MOVED":
+                    await asyncio.sleep(0.02)
+                wire = await self.wire(key)
+                answer = await wire.send(packed)
             if not isinstance(answer, ServerError):
                 return answer
-            if answer.code == "NOSCRIPT":
-                raise answer
-            await self._after(wire, answer)
-            now = asyncio.get_running_loop().time()
-            until = until or now + _PATIENCE
-            if answer.code not in _PASSING or now > until:
-                raise self._told(answer)
-            if answer.code == "ASK":
-                asked = await self._ask(answer, packed)
-                if not isinstance(asked, ServerError):
-                    return asked
-                if asked.code not in _PASSING:
-                    raise self._told(asked)
-            await asyncio.sleep(0.02)
+            error = answer
+        if error.code in ("ERR", "WRONGTYPE", "NOGROUP", "BUSYGROUP", "NOSCRIPT"):
+            raise error
+        raise unavailable(self.who, error)
 
-    def _told(self, error: ServerError) -> Exception:
-        if error.code in ("ERR", "WRONGTYPE", "NOGROUP", "BUSYGROUP"):
-            return error
-        return unavailable(self.who, error)
+    def redirected(self, wire: Wire, error: ServerError) -> str:
+        """Take note that a server sends us on, or is no use any more; the name of the one to be asked, if it says so.
 
-    async def _after(self, wire: Wire, error: ServerError) -> None:
-        """Do what may lead to the right server."""
-        if error.code == "MOVED":
-            if not self.topology.clustered:
-                host, _, port = str(error).split()[2].rpartition(":")
-                await self.topology.connect_to(host, int(port), self._timeout)
-            with contextlib.suppress(RedisError, RedisClusterException, OSError):
-                await self.topology.look_now(self._timeout)
-        elif reconnects(error):
+        Raises `ConfigurationError` for a node of a cluster that was not known to be one.
+        """
+        if error.code in ("MOVED", "ASK"):
+            slot, address = str(error).split()[1:3]
+            host, _, port = address.rpartition(":")
+            host = host or wire.home.rpartition(":")[0]
+            if error.code == "MOVED" or not self.topology.clustered:
+                self.topology.moved(int(slot), host, int(port))
+            return f"{host}:{port}"
+        if reconnects(error):
             self.topology.look_again()
-            wire.abort(ConnectionLost(str(error)))
-
-    async def _ask(self, error: ServerError, packed: bytes) -> Any:
-        """A key is on its way: ask where it goes, this once."""
-        host, _, port = str(error).split()[2].rpartition(":")
-        moving = await self.topology.connect_to(host, int(port), self._timeout)
-        wire = await self._handed_over(moving)
-        try:
-            asking, answer = wire.send(pack(("ASKING",))), wire.send(packed)
-            await asking
-            return await answer
-        finally:
-            await wire.close()
+            # Others may await answers on it: they will be told the same.
+            wire.retire()
+        return ""
 
     # Wires
 
     async def wire(self, key: str) -> Wire:
         """An open wire to the server of a key. Raises `BrokerUnavailable` or `ConfigurationError`."""
-        home = self.topology.home(key)
-        wire = self._wires.get(home)
-        if wire is not None and not wire.closed:
-            return wire
-        opening = self._opening.get(home)
-        if opening is None or opening.done():
-            opening = asyncio.get_running_loop().create_task(self._open(key))
-            self._opening[home] = opening
-        try:
-            # Shielded: whoever is cancelled while waiting must not take it away from the others.
-            return await asyncio.shield(opening)
-        finally:
-            if opening.done() and self._opening.get(home) is opening:
-                del self._opening[home]
-
-    async def _open(self, key: str) -> Wire:
-        wire = await self.new_wire(key)
-        if self._closed:
-            await wire.close()
-            raise BrokerUnavailable(f"{self.who} is closed")
-        # Where the key belongs may have become known only now.
-        self._wires[self.topology.home(key)] = wire
+        wire = self._wires.get(self.topology.home(key))
+        if wire is None or wire.closed:
+            wire = await self.wire_to(await self._home(key))
         return wire
+
+    async def wire_to(self, home: str) -> Wire:
+        """An open wire to the server of this name. Raises as `wire`.
+
+        Who asks for one that is known to be away hears so at once: only one attempt at a time waits for it.
+        """
+        wire = self._wires.get(home)
+        while wire is None or wire.closed:
+            opening = self._opening.get(home)
+            if opening is None:
+                opening = self._opening[home] = asyncio.get_running_loop().create_task(self._open(home))
+                opening.add_done_callback(lambda _: self._opening.pop(home))
+            # Whoever is cancelled while waiting does not take it away from the others.
+            await asyncio.wait([opening], timeout=_GRACE if home in self._away else None)
+            failed = opening.result() if opening.done() and not opening.cancelled() else self._away.get(home)
+            if failed is not None:
+                raise failed
+            if self._closed:
+                raise BrokerUnavailable(f"{self.who} is closed")
+            wire = self._wires.get(home)
+        return wire
+
+    async def _open(self, home: str) -> Exception | None:
+        try:
+            wire = await self._connect(home)
+        except (BrokerUnavailable, ConfigurationError) as error:
+            self._away[home] = error
+            return error
+        self._away.pop(home, None)
+        self._wires[home] = wire
+        self._listen()
+        return None
 
     async def new_wire(self, key: str, heard: Callable[[Any], None] | None = None) -> Wire:
         """A wire of the caller's own to the server of a key: for calls that block, and for listening."""
+        return await self._connect(await self._home(key), heard)
+
+    async def _home(self, key: str) -> str:
         if self._closed:
             raise BrokerUnavailable(f"{self.who} is closed")
+        async with self._deadline():
+            await self.topology.look(self._timeout)
+        return self.topology.home(key)
+
+    async def _connect(self, home: str, heard: Callable[[Any], None] | None = None) -> Wire:
+        if self._closed:
+            raise BrokerUnavailable(f"{self.who} is closed")
+        async with self._deadline():
+            connection = await self.topology.connect(home, self._timeout)
+        wire = Wire(self._timeout, heard, home)
+        wire.take_over(connection)
+        self._given.add(wire)
+        return wire
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
         try:
-            connection = await self.topology.connect(key, self._timeout)
-        except AuthenticationError as error:
-            raise unavailable(self.who, ServerError(f"WRONGPASS {error}")) from error
-        except (RedisError, RedisClusterException, OSError, ValueError) as error:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            self.topology.look_again()
+            raise unavailable(self.who, TimeoutError(f"no connection within {self._timeout:g} s")) from error
+        except (RedisError, OSError, ValueError) as error:
             self.topology.look_again()
             raise unavailable(self.who, error) from error
-        return await self._handed_over(connection, heard)
 
-    async def _handed_over(self, connection: Any, heard: Callable[[Any], None] | None = None) -> Wire:
-        wire = Wire(self._timeout, heard)
-        wire.take_over(connection)
-        return wire
+    # New masters
+
+    def _listen(self) -> None:
+        """Hear of a new master before the old one is told: until then that takes what will be lost with it."""
+        listener = self._listener
+        if not self.topology.tells or self._closed or (listener is not None and not listener.closed):
+            return
+        if self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._subscribe())
+
+    async def _subscribe(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection, channel, concerns = await self.topology.listen(self._timeout)
+        except (RedisError, OSError):
+            self._listen_later()
+        else:
+            self._listener = Wire(self._timeout, lambda told: self._switch(told, concerns))
+            self._listener.take_over(connection)
+            self._listener.tell(pack(("SUBSCRIBE", channel)))
+            self._listener.when_ended(self._listen_later)
+        finally:
+            self._listening = None
+
+    def _listen_later(self) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().call_later(_LISTEN_AGAIN, self._listen)
+
+    def _switch(self, told: Any, concerns: Callable[[bytes], bool]) -> None:
+        if isinstance(told, list) and told[0] == b"message" and concerns(told[2]):
+            for wire in list(self._given):
+                wire.abort(ConnectionLost("another server has become the master"))
 
     # Its end
 
     async def close(self) -> None:
         """Close all wires. May be repeated."""
         self._closed = True
-        for opening in list(self._opening.values()):
-            with contextlib.suppress(BrokerUnavailable, ConfigurationError):
-                await asyncio.shield(opening)
-        wires, self._wires = list(self._wires.values()), {}
-        for wire in wires:
-            await wire.close()
-        await self.topology.close()
+        tasks = [*self._opening.values(), *([self._listening] if self._listening is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        wires = [*self._wires.values(), *([self._listener] if self._listener is not None else [])]
+        self._wires, self._listener = {}, None
+        if wires:
+            await asyncio.gather(*(wire.close() for wire in wires))
 
     def abandon(self) -> None:
         """Let go of sockets whose event loop is gone. May be repeated, and called in any thread."""
         self._closed = True
-        for wire in list(self._wires.values()):
+        wires = [*self._given, *([self._listener] if self._listener is not None else [])]
+        self._wires, self._listener = {}, None
+        for wire in wires:
             wire.abandon()
-        self._wires = {}
