@@ -9,6 +9,7 @@ from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.message import Envelope
@@ -152,6 +153,12 @@ class RedisBroker(Broker):
         from camora_redis.results import RedisResultBackend
 
         return RedisResultBackend.on(self._store)
+
+    def own_limits(self) -> Limits:
+        """Limits in the same place."""
+        from camora_redis.limits import RedisLimits
+
+        return RedisLimits(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same data."""
