@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from camora.builtin.memory.counters import Counters
 from camora.interfaces.limits import Ask, Limit, Limits
-from camora.testing.conformance import LimitsConformance
+from camora.interfaces.workers import WorkerDirectory
+from camora.testing.conformance import LimitsConformance, WorkerDirectoryConformance
 from camora_redis.broker import RedisBroker
 from camora_redis.link import Link, Script, script
 
@@ -43,6 +44,12 @@ class TestLimitsOfOldServers(LimitsConformance):
     @pytest.fixture
     def limits_factory(self, old: str) -> Callable[[], Limits]:
         return lambda: RedisBroker(url=fresh_url(old)).own_limits()
+
+
+class TestWorkersOfOldServers(WorkerDirectoryConformance):
+    @pytest.fixture
+    def directory_factory(self, old: str) -> Callable[[], WorkerDirectory]:
+        return lambda: RedisBroker(url=fresh_url(old)).own_workers()
 
 
 # Limits

@@ -12,6 +12,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 
 from camora_redis.calling import answered
@@ -159,6 +160,12 @@ class RedisBroker(Broker):
         from camora_redis.limits import RedisLimits
 
         return RedisLimits(self._store)
+
+    def own_workers(self) -> WorkerDirectory:
+        """The directory of workers in the same place."""
+        from camora_redis.workers import RedisWorkerDirectory
+
+        return RedisWorkerDirectory(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same data."""
