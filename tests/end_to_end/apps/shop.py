@@ -101,6 +101,28 @@ async def flaky(ctx: Context, number: int) -> int:
     return number
 
 
+@app.task(name="weigh")
+async def weigh(ctx: Context, number: int, text: str) -> int:
+    """A large message with a small result."""
+    with ledger().run(ctx.id, ctx.attempt):
+        return number + len(text)
+
+
+@app.task(name="weigh_again", retry_policy=RetryPolicy(max_tries=3, delay=0.05))
+async def weigh_again(ctx: Context, number: int, text: str) -> int:
+    with ledger().run(ctx.id, ctx.attempt):
+        if ctx.attempt < 2:
+            raise ConnectionError("again")
+        return number + len(text)
+
+
+@app.task(name="weigh_in_vain")
+async def weigh_in_vain(ctx: Context, number: int, text: str) -> None:
+    """A large message that becomes a dead letter."""
+    ledger().started(ctx.id, ctx.attempt)
+    raise ValueError(number + len(text))
+
+
 @app.task(name="hold")
 async def hold(name: str) -> str:
     """Say that it runs, and go on until it is released."""

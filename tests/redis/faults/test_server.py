@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ async def next_finish(rig: Rig) -> float:
     return time.monotonic() - began
 
 
-async def more(rig: Rig, app: Camora, count: int) -> list[Job]:
+async def more(rig: Rig, app: Camora, count: int) -> list[Job[Any]]:
     """Jobs that are dispatched while the server is away: the dispatcher waits for it."""
     return await asyncio.gather(*(rig.dispatch(app, "work", number=number) for number in range(count)))
 

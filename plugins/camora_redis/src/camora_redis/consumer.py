@@ -16,13 +16,14 @@ from camora.outcome import Settlement
 
 from camora_redis.calling import answered
 from camora_redis.leases import RedisLeases
-from camora_redis.link import Link
+from camora_redis.link import Link, script
 from camora_redis.settling import given_back, settle
 from camora_redis.shelf import Shelf, Taken
 from camora_redis.store import Store
 
 __all__ = ["RedisConsumer"]
 
+_ENLIST = script("enlist")
 _MARGIN = 0.001
 _AWAY = 1.0
 """Seconds for which a server that did not answer is left alone, while others are served."""
@@ -54,7 +55,7 @@ class RedisConsumer(Consumer):
         """Make known which queues there are. Raises `BrokerUnavailable`."""
         queues = [queue for shelf in self._shelves for queue in shelf.queues]
         name = self._store.keys.queues
-        await answered(self._link, self._link.call(name, "SADD", name, *queues))
+        await answered(self._link, self._link.run(_ENLIST, (name,), *queues))
         for shelf in self._shelves:
             with contextlib.suppress(BrokerUnavailable) if len(self._shelves) > 1 else contextlib.nullcontext():
                 await shelf.enroll()

@@ -18,7 +18,7 @@ from camora_redis.wire import Wire, pack
 
 __all__ = ["Shelf"]
 
-_TAKE = script("take")
+_TAKE, _ENROLL = script("take"), script("enroll")
 _NAP = 5.0
 """Seconds after which a wait begins anew, whatever wakes it before."""
 _LONG = 3600.0
@@ -148,15 +148,7 @@ class Shelf:
 
     async def enroll(self) -> None:
         """Make the groups where they are missing. Raises `BrokerUnavailable`."""
-        for stream in self._streams:
-            for name in (stream, f"{{{stream}{_BELL}"):
-                try:
-                    await self._link.call(stream, "XGROUP", "CREATE", name, self._group, "0", "MKSTREAM")
-                except ConnectionLost as error:
-                    raise unavailable(self._link.who, error) from error
-                except ServerError as error:
-                    if error.code != "BUSYGROUP":
-                        raise unavailable(self._link.who, error) from error
+        await answered(self._link, self._link.run(_ENROLL, self._streams, self._group))
 
     # Its end
 

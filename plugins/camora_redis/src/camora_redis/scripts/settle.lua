@@ -74,6 +74,7 @@ local function act(s)
   table.insert(gone[priority], entry)
 end
 
+though_full(stream)
 for i, s in ipairs(list) do
   local count = holding(s[2], s[3])
   if count and count == s[4] then

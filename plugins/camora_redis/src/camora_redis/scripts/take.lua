@@ -78,6 +78,7 @@ local function lapsed(stream, number, priority, bell)
   if #found > 0 then answer[#answer + 1] = {number, priority, found} end
 end
 
+though_full(KEYS[1])
 for i = 5, #ARGV, 2 do
   local bell = helper(KEYS[tonumber(ARGV[i])], 'bell')
   redis.call('XACK', bell, group, ARGV[i + 1])
