@@ -20,7 +20,7 @@ from camora_redis.consumer import RedisConsumer
 from camora_redis.dead_letters import RedisDeadLetters
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.link import Link
-from camora_redis.opening import check_server
+from camora_redis.opening import check_server, warn_of_risks
 from camora_redis.publishing import publish
 from camora_redis.queues import RedisQueues
 from camora_redis.settings import RedisSettings
@@ -79,6 +79,7 @@ class RedisBroker(Broker):
         self._queues = RedisQueues(self._link)
         self._dead_letters = RedisDeadLetters(self._link)
         self._known: set[str] = set()
+        self._warned = False
         # In a cluster a successor may belong to another node than the job it follows.
         settle = Support.EMULATED if store.topology.clustered else Support.NATIVE
         self.capabilities = Capabilities(
@@ -141,6 +142,9 @@ class RedisBroker(Broker):
         """A consumer with connections of its own beside this broker's."""
         if self._state is not BrokerState.OPEN:
             raise BrokerUnavailable(f"{self!r} is not open; call open() first, or use twin() for one that is")
+        if not self._warned:
+            self._warned = True
+            await warn_of_risks(self._link)
         consumer = RedisConsumer(self._link, settings)
         await consumer.enroll()
         return consumer
