@@ -1,6 +1,7 @@
 """Camora on Redis, one worker process: at least once, leases, validation, the whole chain.
 
-A result is kept where the scenario looks at results, and else not, as with the peers.
+Results are on where the scenario looks at them, and else off, as with the peers. The worker is set up as
+`camora worker` does for a single process.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from benchmarks.entrant import Entrant, run_uvloop
+from benchmarks.entrant import Entrant
 from benchmarks.jobs import JOBS
 
 
@@ -17,12 +18,13 @@ class CamoraRedis(Entrant):
     distribution = "camora-redis"
     server = "redis"
     slow = 0.2
+    results = False
     lacks: ClassVar = {"import": "as camora_memory: its plugin is imported when it is used"}
 
     def _make(self) -> None:
         from camora import Camora
 
-        self.app = Camora(self.place.url)
+        self.app = Camora(self.place.url, results=None if self.results or self.place.keep_results else False)
         keep = self.place.keep_results
         self.tasks = {name: self.app.task(name=name, keep_result=keep)(job) for name, job in JOBS.items()}
 
@@ -51,8 +53,11 @@ class CamoraRedis(Entrant):
         await self.app.close()
 
     def work(self, concurrency: int) -> None:
+        from camora.worker.order import WorkOrder
+        from camora.worker.process import run_worker
+
         self._make()
-        run_uvloop(lambda: self.app.start(concurrency=concurrency))
+        run_worker(self.app, WorkOrder(given={"concurrency": concurrency}))
 
 
 ENTRANT = CamoraRedis
