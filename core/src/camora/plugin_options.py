@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from camora.errors import ConfigurationError
-from camora.structuring import WRONG, Structuring
 
 __all__ = ["PluginOptions", "TaskOption", "checked_options"]
 
@@ -39,6 +38,8 @@ class TaskOption:
 
     def checked(self, given: Any) -> Any:
         """The value to be used. Raises `ValueError` that says what was expected."""
+        from camora.structuring import WRONG, Structuring  # a plugin's module imports this one, and is to be light
+
         annotation = self.annotation
         value = given
         if not (isinstance(annotation, type) and attrs.has(annotation) and isinstance(given, annotation)):

@@ -21,7 +21,6 @@ import pluggy
 
 from camora import hookspecs
 from camora.errors import PluginConflict, PluginLoadError, UnknownPlugin
-from camora.options import DispatchOptions, TaskOptions
 from camora.plugin_options import TaskOption
 from camora.provider import HOOK_API_VERSION, Provider
 from camora.queue import Queue
@@ -308,7 +307,10 @@ def _kind_problem(provider: Provider[Any]) -> str:
 
 
 def _option_problem(option: TaskOption) -> str:
-    # Not names_of_options: what the core keeps for itself is no name either.
+    # Imported where an option is offered: listing plugins is to cost little.
+    from camora.options import DispatchOptions, TaskOptions
+
+    # All fields: what the core keeps for itself is no name for others either.
     if option.name in {field.name for cls in (TaskOptions, DispatchOptions) for field in attrs.fields(cls)}:
         return f"the option {option.name!r} is the core's own; give yours another name"
     return ""
