@@ -17,6 +17,7 @@ from camora.outcome import Settlement
 from camora_redis.calling import answered
 from camora_redis.leases import RedisLeases
 from camora_redis.link import Link, script
+from camora_redis.receipt import Receipt
 from camora_redis.settling import given_back, settle
 from camora_redis.shelf import Shelf, Taken
 from camora_redis.store import Store
@@ -48,7 +49,8 @@ class RedisConsumer(Consumer):
         self._shelves = [Shelf(link, self.name, settings.lease, group) for group in groups]
         self._turn = 0
         self._ahead: list[tuple[float, Delivery]] = []
-        self._held = 0
+        self._held: dict[str, Receipt] = {}
+        """What was taken here and not settled yet, by the job's id."""
         self._stopped = False
 
     async def enroll(self) -> None:
@@ -78,13 +80,14 @@ class RedisConsumer(Consumer):
             found = self._kept(limit)
             if time.monotonic() >= until - _MARGIN:
                 break
-        self._held += len(found)
         return found
 
     def _keep(self, taken: Taken | None) -> None:
         if taken is not None:
             since, deliveries = taken
-            self._ahead += [(since, delivery) for delivery in deliveries]
+            for delivery in deliveries:
+                self._held[delivery.id] = delivery.receipt
+                self._ahead.append((since, delivery))
 
     def _kept(self, limit: int) -> list[Delivery]:
         """What was taken, the oldest first. What has lain here for half a lease is left to others."""
@@ -105,12 +108,24 @@ class RedisConsumer(Consumer):
                 self._keep(shelf.come())
                 if shelf.waits or now < shelf.away_until or len(self._ahead) >= limit:
                     continue
+                if shelf.in_doubt:
+                    await self._regain(shelf)
                 self._keep((now, await shelf.look(limit - len(self._ahead), self._turn, self._keep)))
                 self._back(shelf)
             except BrokerUnavailable as error:
                 errors.append(self._gone(shelf, error))
         if len(errors) == len(shelves) and not self._ahead:
             raise errors[0]
+
+    async def _regain(self, shelf: Shelf) -> None:
+        """Take up what the server lent with an answer that was lost, rather than wait for its lease to lapse."""
+        now = time.monotonic()
+        lent = await shelf.regain()
+        self._keep((now, [one for one in lent if self._held.get(one.id) != one.receipt]))
+        lent_ids = {one.id for one in lent}
+        if len(self._shelves) == 1:
+            # What others have taken over meanwhile is not settled here any more.
+            self._held = {job_id: receipt for job_id, receipt in self._held.items() if job_id in lent_ids}
 
     def _gone(self, shelf: Shelf, error: BrokerUnavailable) -> BrokerUnavailable:
         if len(self._shelves) == 1:
@@ -159,8 +174,12 @@ class RedisConsumer(Consumer):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """One script for each queue."""
-        answers = await settle(self._link, self.name, settlements, self._held)
-        self._held = max(0, self._held - len(settlements))
+        answers = await settle(self._link, self.name, settlements, len(self._held))
+        held = self._held
+        for settlement in settlements:
+            delivery = settlement.delivery
+            if held.get(delivery.id) is delivery.receipt:
+                del held[delivery.id]
         return answers
 
     def leases(self) -> Leases:
@@ -178,7 +197,7 @@ class RedisConsumer(Consumer):
         ahead, self._ahead = self._ahead, []
         if ahead:
             with contextlib.suppress(BrokerUnavailable):
-                await settle(self._link, self.name, [given_back(delivery) for _, delivery in ahead], self._held)
+                await settle(self._link, self.name, [given_back(delivery) for _, delivery in ahead], len(self._held))
 
     async def close(self) -> None:
         """Let go of connections."""

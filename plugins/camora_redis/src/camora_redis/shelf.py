@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from camora.errors import BrokerUnavailable
@@ -18,7 +18,7 @@ from camora_redis.wire import Wire, pack
 
 __all__ = ["Shelf"]
 
-_TAKE, _ENROLL = script("take"), script("enroll")
+_TAKE, _REGAIN, _ENROLL = script("take"), script("regain"), script("enroll")
 _NAP = 5.0
 """Seconds after which a wait begins anew, whatever wakes it before."""
 _LONG = 3600.0
@@ -47,6 +47,8 @@ class Shelf:
         self._waiting: asyncio.Task[Taken] | None = None
         self._due = 0.0
         self._sweep = 0.0
+        self.in_doubt = False
+        """True after a call that may have taken something without our hearing of it."""
         self.away_until = 0.0
         """Monotonic seconds until which its server is left alone, because it did not answer."""
 
@@ -67,7 +69,7 @@ class Shelf:
         heard, self._bells_heard = self._bells_heard, []
         bells = [word for stream, entry in heard for word in (numbers[stream], entry)]
         taking = self._link.run(_TAKE, streams, self._group, self._consumer, limit, int(sweep), *bells)
-        task = asyncio.ensure_future(answered(self._link, taking))
+        task = asyncio.ensure_future(self._certain(taking))
         try:
             soon, again, *lanes = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -77,6 +79,19 @@ class Shelf:
         if sweep:
             self._sweep = now + min(self._lease / 3, again / 1000 if again >= 0 else _LONG)
         return deliveries_of(lanes, queues)
+
+    async def _certain(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await answered(self._link, call)
+        except BrokerUnavailable:
+            self.in_doubt = True
+            raise
+
+    async def regain(self) -> list[Delivery]:
+        """All that this consumer has on loan by the server's account. Raises `BrokerUnavailable`."""
+        lanes = await answered(self._link, self._link.run(_REGAIN, self._streams, self._group, self._consumer))
+        self.in_doubt = False
+        return deliveries_of(lanes, self.queues)
 
     # Waiting
 
@@ -112,7 +127,7 @@ class Shelf:
         names = [*self._streams, *(f"{{{stream}{_BELL}" for stream in self._streams)]
         head = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", limit)
         words = (*head, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", *names, *(">" for _ in names))
-        answer = await answered(self._link, wire.send(pack(words), longer=seconds))
+        answer = await self._certain(wire.send(pack(words), longer=seconds))
         if isinstance(answer, ServerError):
             await self._refused(wire, answer)
             return since, []
@@ -164,6 +179,7 @@ class Shelf:
                 try:
                     await self._link.call(self._streams[0], "CLIENT", "UNBLOCK", wire.client_id)
                 except (BrokerUnavailable, ConnectionLost, ServerError) as error:
+                    self.in_doubt = True
                     wire.abort(ConnectionLost(str(error)))
         await asyncio.wait([waiting])
 
