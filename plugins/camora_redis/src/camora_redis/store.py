@@ -53,7 +53,13 @@ class Store:
 def _topology(address: Address) -> Topology:
     options = dict(address.options)
     if address.form == "sentinel":
-        return Sentinels(address.label, options, addresses=address.hosts, service=address.service)
+        return Sentinels(
+            address.label,
+            options,
+            addresses=address.hosts,
+            service=address.service,
+            sentinel_options=address.sentinel_options,
+        )
     if address.form == "cluster":
         return Clustered(address.label, options, addresses=address.hosts)
     if address.form == "unix":
