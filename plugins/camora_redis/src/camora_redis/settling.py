@@ -13,12 +13,12 @@ from camora.outcome import Action, Settlement
 from camora_redis.calling import answered
 from camora_redis.keys import Keys
 from camora_redis.link import Link, script
-from camora_redis.publishing import packed_envelope
+from camora_redis.publishing import packed_envelope, publish
 from camora_redis.records import packed_record
 
 __all__ = ["given_back", "settle"]
 
-_SETTLE = script("settle")
+_SETTLE, _EXTEND = script("settle"), script("extend")
 _BATCH = 500
 _ACK, _RETRY, _REJECT = Action.ACK, Action.RETRY, Action.REJECT
 _pack = msgspec.msgpack.Encoder().encode
@@ -35,11 +35,11 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
     Raises `ValueError` for a settlement that lacks its envelope or letter, or `BrokerUnavailable`.
     """
     keys = link.store.keys
+    lost = await _publish_first(link, consumer, settlements) if keys.clustered else ()
     by_queue: dict[str, list[int]] = {}
     for number, settlement in enumerate(settlements):
-        by_queue.setdefault(settlement.delivery.queue, []).append(number)
-    if keys.clustered:
-        await _publish_first(link, settlements)
+        if number not in lost:
+            by_queue.setdefault(settlement.delivery.queue, []).append(number)
     parts = [
         (queue, numbers[at : at + _BATCH])
         for queue, numbers in by_queue.items()
@@ -84,7 +84,9 @@ def _packed(keys: Keys, settlement: Settlement, blobs: list[bytes]) -> tuple[Any
     if action is _ACK and settlement.record is None and not settlement.successors:
         return head
     record = None if settlement.record is None else packed_record(keys, settlement.record, blobs)
-    successors = None if keys.clustered or not settlement.successors else _by_stream(keys, settlement.successors, blobs)
+    # In a cluster, those for other queues were published before.
+    here = [one for one in settlement.successors if not keys.clustered or one.queue == settlement.delivery.queue]
+    successors = _by_stream(keys, here, blobs) if here else None
     return (*head, [record or False, successors or False, *_particular(settlement, blobs)])
 
 
@@ -116,10 +118,25 @@ def _by_stream(keys: Keys, envelopes: Iterable[Envelope], blobs: list[bytes]) ->
     return list(found.items())
 
 
-async def _publish_first(link: Link, settlements: Sequence[Settlement]) -> None:
-    """In a cluster successors may belong to another node; their ids follow from their parents, so a repeat is known."""
-    from camora_redis.publishing import publish
+async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settlement]) -> set[int]:
+    """In a cluster, publish successors that may belong to another node than the job that they follow.
 
-    successors = [envelope for settlement in settlements for envelope in settlement.successors]
-    if successors:
-        await publish(link, successors)
+    Their ids follow from their parents, so a repeat is known. Answers with the numbers of the settlements that will not
+    count, because the lease is lost; the others' is made to last until they are settled.
+    """
+    keys = link.store.keys
+    elsewhere: dict[str, list[int]] = {}
+    for number, settlement in enumerate(settlements):
+        if any(one.queue != settlement.delivery.queue for one in settlement.successors):
+            elsewhere.setdefault(settlement.delivery.queue, []).append(number)
+    lost: set[int] = set()
+    for queue, numbers in elsewhere.items():
+        receipts = [settlements[number].delivery.receipt for number in numbers]
+        words = [word for one in receipts for word in (one.priority, one.entry, one.taken)]
+        held = await answered(link, link.run(_EXTEND, (keys.of_queue(queue),), keys.group, consumer, *words))
+        lost.update(number for number, mine in zip(numbers, held, strict=True) if not mine)
+        chosen = [settlements[number] for number in numbers if number not in lost]
+        successors = [one for each in chosen for one in each.successors if one.queue != queue]
+        if successors:
+            await answered(link, publish(link, successors))
+    return lost
