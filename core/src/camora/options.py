@@ -210,9 +210,12 @@ def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
     return dict(value)
 
 
-def _queue(_: Any, attribute: Any, value: Any) -> None:
+_queue_name = named("queue")
+
+
+def _queue(options: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, Queue):  # which has been checked
-        named("queue")(_, attribute, value)
+        _queue_name(options, attribute, value)
 
 
 @attrs.frozen(kw_only=True)

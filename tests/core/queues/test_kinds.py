@@ -206,6 +206,18 @@ async def test_sqlite_refuses_it_too(tmp_path: Path, catalog: Catalog) -> None:
     assert not (tmp_path / "jobs.db").exists()  # refused before anything was opened
 
 
+async def test_a_dispatch_into_a_transaction_is_refused_before_the_transaction_is_touched(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    app = Camora(f"sqlite:///{tmp_path}/jobs.db", catalog=catalog)
+    task = hear(app, queue=BusQueue("bus"))
+    into = task.options(connection=object())
+    with pytest.raises(UnsupportedCapability, match="queue 'bus' is a BusQueue"):
+        await into.dispatch()
+    with pytest.raises(UnsupportedCapability, match="queue 'bus' is a BusQueue"):
+        into.dispatch_sync()
+
+
 async def test_what_is_refused_while_the_app_runs_is_not_declared(plain: Camora) -> None:
     task = hear(plain)
     async with plain, plain.worker():

@@ -117,7 +117,7 @@ class _Tables:
 
     def _queue(self) -> Schema:
         found = self._with_plugins(QueueSection, "camora_queue_kinds", names=("kind",))
-        del found["properties"]["name"]  # the table's own name
+        found["properties"].pop("name", None)  # the table's own name
         return found
 
     def _tasks(self) -> Schema:
