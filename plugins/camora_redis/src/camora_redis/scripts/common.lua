@@ -184,3 +184,22 @@ local function finish(stream, ids, window)
   for i, id in ipairs(old) do if places[i] == '-' then gone[#gone + 1] = id end end
   if #gone > 0 then redis.call('HDEL', index, unpack(gone)) end
 end
+
+-- Keep the record {key, body, milliseconds, final} of a job: a final one stands. Those who wait are to be told of the
+-- jobs that end so: `told` gets their ids, and before all what the names of their records begin with.
+local function record(r, id, told)
+  local name, ms, final = r[1], r[3], r[4]
+  local value = (final and 'F' or 'U') .. blob(r[2])
+  if not redis.call('SET', name, value, 'PX', ms, 'NX') then
+    if redis.call('GETRANGE', name, 0, 0) == 'F' then return end
+    redis.call('SET', name, value, 'PX', ms)
+  end
+  if not final then return end
+  if #told == 0 then told[1] = string.sub(name, 1, -#id - 1) end
+  told[#told + 1] = id
+end
+
+-- What was done stands where telling it is refused: those who wait look by themselves, too.
+local function tell(channel, told)
+  if #told > 0 then redis.pcall('PUBLISH', channel, cmsgpack.pack(told)) end
+end

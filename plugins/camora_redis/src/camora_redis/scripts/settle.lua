@@ -27,21 +27,12 @@ local function holding(priority, entry)
   return mine[entry]
 end
 
-local function record(r)
-  local name, body, ms, final = r[1], blob(r[2]), r[3], r[4]
-  local value = (final and 'F' or 'U') .. body
-  if redis.call('SET', name, value, 'PX', ms, 'NX') then return final end
-  if redis.call('GETRANGE', name, 0, 0) == 'F' then return false end
-  redis.call('SET', name, value, 'PX', ms)
-  return final
-end
-
 -- Everything that may fail for want of memory comes before the message is given up.
 local function act(s)
   local action, priority, entry, id, more = s[1], s[2], s[3], s[5], s[8]
   local name = lane(stream, priority)
   if more then
-    if more[1] and record(more[1]) then told[#told + 1] = id end
+    if more[1] then record(more[1], id, told) end
     if more[2] then
       for _, successor in ipairs(more[2]) do publish(successor[1], successor[2]) end
     end
@@ -96,7 +87,7 @@ for priority, entries in pairs(gone) do
   redis.call('XDEL', name, unpack(entries))
 end
 finish(stream, ended, window)
-if #told > 0 then redis.call('PUBLISH', ARGV[5], table.concat(told, ' ')) end
+tell(ARGV[5], told)
 if problem then
   if type(problem) == 'table' then return problem end
   return redis.error_reply(problem)
