@@ -93,6 +93,13 @@ async def work(ctx: Context, number: int) -> int:
     return number
 
 
+@app.task(name="work_for")
+async def work_for(ctx: Context, seconds: float) -> str:
+    with ledger().run(ctx.id, ctx.attempt):
+        await asyncio.sleep(seconds)
+    return str(os.getpid())
+
+
 @app.task(name="flaky", retry_policy=RetryPolicy(max_tries=3, delay=0.05))
 async def flaky(ctx: Context, number: int) -> int:
     with ledger().run(ctx.id, ctx.attempt):

@@ -58,6 +58,7 @@ async def test_a_server_full_of_dead_letters_is_emptied_by_who_purges_them(full_
         with pytest.raises(BrokerUnavailable, match="it is full"):
             await app.dispatch("work", number=1)
         assert await app.purge_dead_letters() == found.dead
+    async with rig.app() as app:
         await app.dispatch("work", number=1)
         await eventually(lambda: rig.idle(app.broker), "the end of the new job")
     rig.alive()
