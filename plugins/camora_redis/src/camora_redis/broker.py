@@ -12,6 +12,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 
@@ -164,6 +165,12 @@ class RedisBroker(Broker):
         from camora_redis.limits import RedisLimits
 
         return RedisLimits(self._store)
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules in the same place."""
+        from camora_redis.schedules import RedisScheduleStore
+
+        return RedisScheduleStore(self._store)
 
     def own_workers(self) -> WorkerDirectory:
         """The directory of workers in the same place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, ResultBackend
+from camora.interfaces import Broker, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
 
 from camora_redis.settings import SCHEMES, RedisSettings
@@ -25,6 +25,13 @@ def _results(made: MadeFrom) -> ResultBackend:
     return RedisResultBackend(made.url or "redis://localhost:6379/0", made.settings)
 
 
+def _schedules(made: MadeFrom) -> ScheduleStore:
+    from camora_redis.schedules import RedisScheduleStore
+    from camora_redis.store import Store
+
+    return RedisScheduleStore(Store.of_url(made.url or "redis://localhost:6379/0", made.settings))
+
+
 @hookimpl
 def camora_brokers() -> Sequence[Provider[Broker]]:
     """The Redis broker."""
@@ -35,3 +42,9 @@ def camora_brokers() -> Sequence[Provider[Broker]]:
 def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
     """The Redis result backend."""
     return [Provider("redis", _results, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
+    """The Redis store of schedules."""
+    return [Provider("redis", _schedules, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]

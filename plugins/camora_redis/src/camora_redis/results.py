@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import msgspec
+from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
+from camora.interfaces.schedule import ScheduleStore
+from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
 from camora_redis.calling import answered
@@ -59,6 +62,24 @@ class RedisResultBackend(ResultBackend):
     def database(self) -> Store:
         """What its twins share with it."""
         return self._store
+
+    def own_limits(self) -> Limits:
+        """Limits in the same place."""
+        from camora_redis.limits import RedisLimits
+
+        return RedisLimits(self._store)
+
+    def own_schedules(self) -> ScheduleStore:
+        """Schedules in the same place."""
+        from camora_redis.schedules import RedisScheduleStore
+
+        return RedisScheduleStore(self._store)
+
+    def own_workers(self) -> WorkerDirectory:
+        """The directory of workers in the same place."""
+        from camora_redis.workers import RedisWorkerDirectory
+
+        return RedisWorkerDirectory(self._store)
 
     async def open(self) -> None:
         """Connect, and look what server it is."""
