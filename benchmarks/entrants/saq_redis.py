@@ -46,7 +46,8 @@ class SaqRedis(Entrant):
             await asyncio.gather(*(self.queue.enqueue(job, args=[], timeout=0, scheduled=due) for _ in batch))
 
     async def roundtrip(self, value: int) -> int:
-        result: int = await self.queue.apply("echo", args=[value], timeout=30)
+        # It polls, every half second by default; and its sweep, when a worker starts, may end a job that is just taken.
+        result: int = await self.queue.apply("echo", args=[value], timeout=30, poll_interval=0.005, retries=3)
         return result
 
     async def close(self) -> None:
