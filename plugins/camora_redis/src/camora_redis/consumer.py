@@ -71,7 +71,7 @@ class RedisConsumer(Consumer):
         until = time.monotonic() + wait
         found = self._kept(limit)
         while not found and not self._stopped:
-            await self._look(limit)
+            await self._look(limit, exact=wait <= 0)
             found = self._kept(limit)
             left = until - time.monotonic()
             if found or left <= 0:
@@ -98,7 +98,7 @@ class RedisConsumer(Consumer):
         self._ahead = fresh[limit:]
         return [delivery for _, delivery in fresh[:limit]]
 
-    async def _look(self, limit: int) -> None:
+    async def _look(self, limit: int, *, exact: bool) -> None:
         self._turn += 1
         now, errors = time.monotonic(), []
         shelves = self._shelves
@@ -107,6 +107,8 @@ class RedisConsumer(Consumer):
             try:
                 self._keep(shelf.come())
                 if shelf.waits or now < shelf.away_until or len(self._ahead) >= limit:
+                    continue
+                if not exact and not shelf.needs_a_look(now):
                     continue
                 if shelf.in_doubt:
                     await self._regain(shelf)

@@ -90,7 +90,7 @@ class RedisQueues(Queues):
         """Stop or let go on."""
         if paused:
             await answered(self._link, self._link.call(self._keys.queues, "SADD", self._keys.queues, queue))
-        call = self._link.run(_PAUSE, (self._keys.of_queue(queue),), "p" if paused else "r")
+        call = self._link.run(_PAUSE, (self._keys.of_queue(queue),), "p" if paused else "r", self._group)
         await answered(self._link, call)
 
     async def paused(self) -> Sequence[str]:

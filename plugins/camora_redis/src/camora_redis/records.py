@@ -9,16 +9,21 @@ from camora.outcome import JobRecord
 
 from camora_redis.keys import Keys
 
-__all__ = ["packed_record", "read_record"]
+__all__ = ["encode_record", "milliseconds", "packed_record", "read_record"]
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_record = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(JobRecord).decode
+
+
+def milliseconds(record: JobRecord) -> int:
+    """How long it is kept."""
+    return max(1, round(record.ttl * 1000))
 
 
 def packed_record(keys: Keys, record: JobRecord, blobs: list[bytes]) -> tuple[Any, ...]:
     """Its key, its bytes, its time in milliseconds, and whether it stands for good."""
-    blobs.append(_encode(record))
-    return (keys.record(record.queue, record.id), len(blobs), max(1, round(record.ttl * 1000)), record.status.finished)
+    blobs.append(encode_record(record))
+    return (keys.record(record.queue, record.id), len(blobs), milliseconds(record), record.status.finished)
 
 
 def read_record(value: bytes | None) -> JobRecord | None:

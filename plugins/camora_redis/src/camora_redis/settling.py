@@ -11,6 +11,7 @@ from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 
 from camora_redis.calling import answered
+from camora_redis.columns import Columns
 from camora_redis.keys import Keys
 from camora_redis.link import Link, script
 from camora_redis.publishing import packed_envelope, publish
@@ -52,7 +53,7 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
         # Where few of many are settled, each is looked up by itself.
         each = len(chosen) * 8 < held
         blobs: list[bytes] = []
-        packed = _pack([_packed(keys, settlement, blobs) for settlement in chosen])
+        order, packed = _in_columns(keys, numbers, chosen, blobs)
         done = await answered(
             link,
             link.run(
@@ -67,7 +68,7 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
                 *blobs,
             ),
         )
-        for number, applied in zip(numbers, done, strict=True):
+        for number, applied in zip(order, done, strict=True):
             answers[number] = applied == 1
 
     if len(parts) == 1:
@@ -75,6 +76,33 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
     else:
         await asyncio.gather(*(part(*one) for one in parts))
     return answers
+
+
+def _in_columns(
+    keys: Keys, numbers: Sequence[int], settlements: Sequence[Settlement], blobs: list[bytes]
+) -> tuple[list[int], bytes]:
+    """In which order the answers come, and all of it packed: most are plain acknowledgements, which go in columns."""
+    plain: dict[int, Columns] = {}
+    rest: list[tuple[int, Settlement]] = []
+    for number, settlement in zip(numbers, settlements, strict=True):
+        receipt = settlement.delivery.receipt
+        record = settlement.record
+        if (
+            settlement.action is not _ACK
+            or settlement.successors
+            or receipt.key
+            or not (record is None or record.status.finished)
+        ):
+            rest.append((number, settlement))
+            continue
+        columns = plain.get(receipt.priority)
+        if columns is None:
+            columns = plain[receipt.priority] = Columns(receipt.priority)
+        columns.add(number, settlement)
+    order = [number for columns in plain.values() for number in columns.numbers]
+    order += [number for number, _ in rest]
+    acknowledged = [columns.packed(keys, blobs) for columns in plain.values()]
+    return order, _pack((acknowledged, [_packed(keys, settlement, blobs) for _, settlement in rest]))
 
 
 def _packed(keys: Keys, settlement: Settlement, blobs: list[bytes]) -> tuple[Any, ...]:

@@ -47,12 +47,17 @@ class Shelf:
         self._waiting: asyncio.Task[Taken] | None = None
         self._due = 0.0
         self._sweep = 0.0
+        self._plain = False
         self.in_doubt = False
         """True after a call that may have taken something without our hearing of it."""
         self.away_until = 0.0
         """Monotonic seconds until which its server is left alone, because it did not answer."""
 
     # Looking
+
+    def needs_a_look(self, now: float) -> bool:
+        """False where waiting does as well: one queue, one priority, nothing due, no leases to look after."""
+        return not self._plain or self.in_doubt or bool(self._bells_heard) or now >= self._due or now >= self._sweep
 
     async def look(self, limit: int, turn: int, late: Callable[[Taken], None]) -> list[Delivery]:
         """Take up to `limit` messages that are there now. `late` gets them where the caller was cancelled meanwhile.
@@ -71,10 +76,11 @@ class Shelf:
         taking = self._link.run(_TAKE, streams, self._group, self._consumer, limit, int(sweep), *bells)
         task = asyncio.ensure_future(self._certain(taking))
         try:
-            soon, again, *lanes = await asyncio.shield(task)
+            soon, again, others, *lanes = await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(lambda done: _hand_over(done, now, queues, late))
             raise
+        self._plain = len(self.queues) == 1 and not others
         self._due = now + (soon / 1000 if soon >= 0 else _LONG)
         if sweep:
             self._sweep = now + min(self._lease / 3, again / 1000 if again >= 0 else _LONG)
@@ -192,4 +198,4 @@ class Shelf:
 
 def _hand_over(done: asyncio.Future[Any], since: float, queues: Sequence[str], late: Callable[[Taken], None]) -> None:
     if not done.cancelled() and done.exception() is None:
-        late((since, deliveries_of(done.result()[2:], queues)))
+        late((since, deliveries_of(done.result()[3:], queues)))

@@ -9,6 +9,7 @@
 -- {STREAM}:done     ids of finished jobs, the latest last: as many as are remembered
 -- {STREAM}:key:K    the job that holds the idempotency key K
 -- {STREAM}:cancel   ids of lent jobs that somebody wants cancelled
+-- {STREAM}:paused   how far the group had read when the queue was paused
 --
 -- A place in the index: "ENTRY" or "PRIORITY/ENTRY" in a stream; "@" later; "xENTRY" dead; "-" finished.
 -- The state of a queue: "r" running or "p" paused, then the priorities in use other than 0, the highest first.
@@ -51,6 +52,15 @@ local function failed(answer) return type(answer) == 'table' and answer.err end
 -- A full server refuses what may need memory, unless the script has written something already. What drains queues may
 -- take a little, because it gives more back: it begins with a write that changes nothing.
 local function though_full(stream) redis.call('SREM', helper(stream, 'cancel'), '') end
+
+local function paused(state) return state and string.sub(state, 1, 1) == 'p' end
+
+-- Make the group of a stream where it is missing. That of a paused queue has read all that ever comes.
+local ALL = '18446744073709551615-18446744073709551615'
+local function create(name, group, state)
+  local made = redis.pcall('XGROUP', 'CREATE', name, group, paused(state) and ALL or '0', 'MKSTREAM')
+  if failed(made) and string.sub(made.err, 1, 9) ~= 'BUSYGROUP' then return made end
+end
 
 local function ring(stream)
   redis.call('XADD', helper(stream, 'bell'), 'MAXLEN', 8, '*', 'ring', '1')
@@ -106,12 +116,9 @@ local function later(stream, id, f, due)
   return '@'
 end
 
--- Store one message: ready, or later when it is not due or the queue is paused; the place it lies at.
-local function store(stream, f, due, priority, state)
-  local paused = state and string.sub(state, 1, 1) == 'p'
-  if paused or (due and due ~= 0 and due > now()) then
-    return later(stream, f[2], f, math.max(due or 0, now()))
-  end
+-- Store one message: ready, or later when it is not due; the place it lies at.
+local function store(stream, f, due, priority)
+  if due and due ~= 0 and due > now() then return later(stream, f[2], f, due) end
   local where = append(stream, f, priority)
   if priority ~= 0 then
     use(stream, priority)
@@ -122,14 +129,13 @@ end
 
 -- Publish a batch that is dedup'd by id and key; the ids that stand for the messages.
 local function publish(stream, list)
-  local index, answers, wanted, places = helper(stream, 'index'), {}, {''}, {}
-  for i, m in ipairs(list) do wanted[i + 1] = m[1] end
+  local index, answers, wanted, places, new = helper(stream, 'index'), {}, {}, {}, {}
+  for i, m in ipairs(list) do wanted[i] = m[1] end
   local known = redis.call('HMGET', index, unpack(wanted))
-  local state, new = known[1], {}
   for i, m in ipairs(list) do
     local id, key = m[1], m[7]
     answers[i] = id
-    if not known[i + 1] and not new[id] then
+    if not known[i] and not new[id] then
       local holder
       if key and key ~= '' then
         local name = helper(stream, 'key:' .. key)
@@ -140,10 +146,10 @@ local function publish(stream, list)
         answers[i] = holder
       else
         local where
-        if #m == 3 and not state then
+        if #m == 3 then
           where = redis.call('XADD', stream, '*', 'i', id, 't', m[2], 'b', blob(m[3]))
         else
-          where = store(stream, fields(m), m[4], m[6] or 0, state)
+          where = store(stream, fields(m), m[4], m[6] or 0)
         end
         new[id] = true
         places[#places + 1] = id
@@ -185,11 +191,10 @@ local function finish(stream, ids, window)
   if #gone > 0 then redis.call('HDEL', index, unpack(gone)) end
 end
 
--- Keep the record {key, body, milliseconds, final} of a job: a final one stands. Those who wait are to be told of the
--- jobs that end so: `told` gets their ids, and before all what the names of their records begin with.
-local function record(r, id, told)
-  local name, ms, final = r[1], r[3], r[4]
-  local value = (final and 'F' or 'U') .. blob(r[2])
+-- Keep the record of a job: a final one stands. Those who wait are to be told of the jobs that end so: `told` gets their
+-- ids, and before all what the names of their records begin with.
+local function record(name, body, ms, final, id, told)
+  local value = (final and 'F' or 'U') .. body
   if not redis.call('SET', name, value, 'PX', ms, 'NX') then
     if redis.call('GETRANGE', name, 0, 0) == 'F' then return end
     redis.call('SET', name, value, 'PX', ms)

@@ -1,8 +1,23 @@
--- Stop handing out a queue's messages, or let go on. KEYS: its stream. ARGV: "p" or "r".
--- What is published to a paused queue waits among those that are due later: whoever waits at the stream sees none of it.
-local stream, index = KEYS[1], helper(KEYS[1], 'index')
+-- Stop handing out a queue's messages, or let go on. KEYS: its stream. ARGV: "p" or "r", group.
+-- To a group that has read everything there is and will be, nothing is new: so nobody can take from a paused queue, not
+-- even who waits at the stream already. Other priorities are only read by `take`, which looks at the state.
+local stream, wish, group = KEYS[1], ARGV[1], ARGV[2]
+local index, kept = helper(stream, 'index'), helper(stream, 'paused')
 local state = redis.call('HGET', index, '')
-if not state and ARGV[1] == 'r' then return 0 end
-redis.call('HSET', index, '', ARGV[1] .. string.sub(state or 'r', 2))
-if ARGV[1] == 'r' then ring(stream) end
+if paused(state) == (wish == 'p') or (not state and wish == 'r') then return 0 end
+though_full(stream)
+local problem = create(stream, group)
+if problem then return problem end
+if wish == 'p' then
+  for _, one in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local info = read(one)
+    if info.name == group then redis.call('SET', kept, info['last-delivered-id']) end
+  end
+  redis.call('XGROUP', 'SETID', stream, group, ALL)
+else
+  redis.call('XGROUP', 'SETID', stream, group, redis.call('GET', kept) or '0')
+  redis.call('DEL', kept)
+end
+redis.call('HSET', index, '', wish .. string.sub(state or 'r', 2))
+if wish == 'r' then ring(stream) end
 return 1

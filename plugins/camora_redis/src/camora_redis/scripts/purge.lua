@@ -2,6 +2,7 @@
 -- Answers with how many; called again until it is 0.
 local stream, group, window, index = KEYS[1], ARGV[1], tonumber(ARGV[2]), helper(KEYS[1], 'index')
 local ids, count = {}, 500
+local before = redis.call('GET', helper(stream, 'paused'))
 
 local function drop(f)
   free(stream, f.i, f.k, f.l)
@@ -26,7 +27,7 @@ for _, name in ipairs(lanes) do
   if not failed(groups) then
     for _, one in ipairs(groups) do
       local info = read(one)
-      if info.name == group then from = '(' .. info['last-delivered-id'] end
+      if info.name == group then from = '(' .. (name == stream and before or info['last-delivered-id']) end
     end
   end
   if left > 0 then

@@ -15,7 +15,7 @@ if f.k then
 end
 local priority = tonumber(f.p or 0)
 local m = {id, f.task, body, 0, tonumber(f.e), priority, f.k, f.l}
-redis.call('HSET', index, id, store(stream, fields(m), 0, priority, redis.call('HGET', index, '')))
+redis.call('HSET', index, id, store(stream, fields(m), 0, priority))
 redis.call('XDEL', dead, entry)
 redis.call('DEL', ARGV[4])
 return 1

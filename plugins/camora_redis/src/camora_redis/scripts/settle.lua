@@ -1,9 +1,11 @@
 -- End deliveries of one queue. ARGV: group, consumer, dedup window, whether to look up each entry by itself,
--- the channel to tell, the settlements, packed: {action, priority, entry, times taken, id, key, ttl, more}, and blobs.
--- `more` is {record, successors, envelope, letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
+-- the channel to tell, the settlements, packed: {plain, others}, and blobs.
+-- Plain are acknowledgements without a key and without successors, in columns: {priority, {entry, …}, {times taken, …},
+-- {id, …}[, beginning of their records' names, place of the first record's bytes, {milliseconds, …}]}.
+-- Others are {action, priority, entry, times taken, id, key, ttl, more}, where `more` is {record, successors, envelope, letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
 -- Successors are {stream, {envelope, …}} each. Answers with 1 for each that counted, else 0.
 local stream, group, consumer, window = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local each, list = ARGV[4] == '1', cmsgpack.unpack(ARGV[6])
+local each, all = ARGV[4] == '1', cmsgpack.unpack(ARGV[6])
 blobs = 6
 local dead = KEYS[2]
 local answers, held, gone, ended, told, problem = {}, {}, {}, {}, {}, nil
@@ -32,20 +34,20 @@ local function act(s)
   local action, priority, entry, id, more = s[1], s[2], s[3], s[5], s[8]
   local name = lane(stream, priority)
   if more then
-    if more[1] then record(more[1], id, told) end
+    local r = more[1]
+    if r then record(r[1], blob(r[2]), r[3], r[4], id, told) end
     if more[2] then
       for _, successor in ipairs(more[2]) do publish(successor[1], successor[2]) end
     end
   end
   if action == 'retry' then
     local m = more[3]
-    local where = store(stream, fields(m), m[4], m[6] or 0, redis.call('HGET', helper(stream, 'index'), ''))
+    local where = store(stream, fields(m), m[4], m[6] or 0)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'release' then
     local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
     local m = {f.i, f.t, f.b, more[5] > 0 and now() + more[5] * 1000 or 0, tonumber(f.e), tonumber(f.p), f.k, f.l}
-    local state = redis.call('HGET', helper(stream, 'index'), '')
-    local where = store(stream, fields(m, more[6]), m[4], priority, state)
+    local where = store(stream, fields(m, more[6]), m[4], priority)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'reject' then
     local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
@@ -65,8 +67,30 @@ local function act(s)
   table.insert(gone[priority], entry)
 end
 
+local function acknowledge(priority, entries, taken, ids, prefix, first, times)
+  local list = gone[priority] or {}
+  gone[priority] = list
+  for i, entry in ipairs(entries) do
+    if holding(priority, entry) == taken[i] then
+      local id = ids[i]
+      if prefix and times[i] > 0 then record(prefix .. id, blob(first + i - 1), times[i], true, id, told) end
+      if each then redis.call('XACK', lane(stream, priority), group, entry) else held[priority][entry] = nil end
+      list[#list + 1] = entry
+      ended[#ended + 1] = id
+      answers[#answers + 1] = 1
+    else
+      answers[#answers + 1] = 0
+    end
+  end
+end
+
 though_full(stream)
-for i, s in ipairs(list) do
+for _, columns in ipairs(all[1]) do
+  local ok, err = pcall(acknowledge, unpack(columns))
+  if not ok then problem = err; break end
+end
+
+for _, s in ipairs(problem and {} or all[2]) do
   local count = holding(s[2], s[3])
   if count and count == s[4] then
     local ok, err = pcall(act, s)
@@ -75,16 +99,18 @@ for i, s in ipairs(list) do
     if each then
       redis.call('XACK', lane(stream, s[2]), group, s[3])
     end
-    answers[i] = 1
+    answers[#answers + 1] = 1
   else
-    answers[i] = 0
+    answers[#answers + 1] = 0
   end
 end
 
 for priority, entries in pairs(gone) do
   local name = lane(stream, priority)
-  if not each then redis.call('XACK', name, group, unpack(entries)) end
-  redis.call('XDEL', name, unpack(entries))
+  if #entries > 0 then
+    if not each then redis.call('XACK', name, group, unpack(entries)) end
+    redis.call('XDEL', name, unpack(entries))
+  end
 end
 finish(stream, ended, window)
 tell(ARGV[5], told)

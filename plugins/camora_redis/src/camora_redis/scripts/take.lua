@@ -1,32 +1,30 @@
 -- Lend messages of some queues to a consumer. KEYS: their streams, in the order of preference.
 -- ARGV: group, consumer, how many, whether to look for lapsed leases, then the bells heard: stream number, entry …
--- Answers: {ms until something is due or -1, ms until leases should be looked at again or -1,
---           {stream number, priority, {entry, …}} … , where an entry is {id, fields[, times taken]}}.
+-- Answers: {ms until something is due or -1, ms until leases should be looked at again or -1, how many priorities are in
+--           use other than 0, {stream number, priority, {entry, …}} … , where an entry is {id, fields[, times taken]}}.
 local group, consumer, left, sweep = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local lanes, soon, again, answer = {}, -1, -1, {}
 
 local function sooner(a, b) if a < 0 or b < a then return b end return a end
 
-local function create(stream)
-  local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-  if failed(made) and string.sub(made.err, 1, 9) ~= 'BUSYGROUP' then return error(made) end
-end
-
 -- A group may be missing where somebody has emptied the server, or a master fell before it told its replicas.
 local function grouped(stream, ...)
   local got = redis.pcall(...)
   if failed(got) and (string.find(got.err, 'NOGROUP') or string.find(got.err, 'no such key')) then
-    create(stream)
+    local problem = create(stream, group)
+    if problem then return error(problem) end
     got = redis.pcall(...)
   end
   if failed(got) then return error(got) end
   return got
 end
 
-local function promote(stream, state)
+-- Move what is due to the ready ones; whether there was anything of another priority than 0 among it.
+local function promote(stream)
+  local urgent = false
   local set, bodies = helper(stream, 'later'), helper(stream, 'bodies')
   local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
-  if #first == 0 then return end
+  if #first == 0 then return urgent end
   if tonumber(first[2]) <= now() then
     local due = redis.call('ZRANGEBYSCORE', set, '-inf', now(), 'LIMIT', 0, 200)
     local bodies_of, places = redis.call('HMGET', bodies, unpack(due)), {}
@@ -36,16 +34,20 @@ local function promote(stream, state)
         local priority = tonumber(read(f).p or 0)
         places[#places + 1] = id
         places[#places + 1] = append(stream, f, priority)
-        if priority ~= 0 then use(stream, priority) end
+        if priority ~= 0 then
+          use(stream, priority)
+          urgent = true
+        end
       end
     end
     if #places > 0 then redis.call('HSET', helper(stream, 'index'), unpack(places)) end
     redis.call('ZREM', set, unpack(due))
     redis.call('HDEL', bodies, unpack(due))
     first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
-    if #first == 0 then return end
+    if #first == 0 then return urgent end
   end
   soon = sooner(soon, math.max(0, tonumber(first[2]) - now()))
+  return urgent
 end
 
 -- The names of consumers end with the length of their leases in milliseconds.
@@ -87,14 +89,12 @@ end
 
 for number, stream in ipairs(KEYS) do
   local state = redis.call('HGET', helper(stream, 'index'), '')
-  if not state or string.sub(state, 1, 1) ~= 'p' then
-    promote(stream, state)
-    if sweep then lapsed(stream, number, 0) end
+  if not paused(state) then
+    -- What has come due may be the first of its priority.
+    if promote(stream) then state = redis.call('HGET', helper(stream, 'index'), '') end
     lanes[#lanes + 1] = {0, number, stream}
     for _, priority in ipairs(priorities(state)) do
-      local other = lane(stream, priority)
-      if sweep then lapsed(other, number, priority) end
-      lanes[#lanes + 1] = {priority, number, other}
+      lanes[#lanes + 1] = {priority, number, lane(stream, priority)}
     end
   end
   if sweep then lapsed(helper(stream, 'bell'), number, 0, true) end
@@ -108,13 +108,15 @@ if #lanes > #KEYS then
 end
 
 for _, one in ipairs(lanes) do
-  if left <= 0 then break end
-  local got = grouped(one[3], 'XREADGROUP', 'GROUP', group, consumer, 'COUNT', left, 'STREAMS', one[3], '>')
-  if got then
-    local entries = got[1][2]
-    left = left - #entries
-    answer[#answer + 1] = {one[2], one[1], entries}
+  if sweep then lapsed(one[3], one[2], one[1]) end
+  if left > 0 then
+    local got = grouped(one[3], 'XREADGROUP', 'GROUP', group, consumer, 'COUNT', left, 'STREAMS', one[3], '>')
+    if got then
+      local entries = got[1][2]
+      left = left - #entries
+      answer[#answer + 1] = {one[2], one[1], entries}
+    end
   end
 end
 
-return {soon, again, unpack(answer)}
+return {soon, again, #lanes - #KEYS, unpack(answer)}
