@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, ResultBackend, ScheduleStore
+from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
 
 from camora_redis.settings import SCHEMES, RedisSettings
@@ -48,3 +48,11 @@ def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
 def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
     """The Redis store of schedules."""
     return [Provider("redis", _schedules, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_checks() -> Sequence[Check]:
+    """What `camora doctor` looks at."""
+    from camora_redis.checks import checks
+
+    return checks()
