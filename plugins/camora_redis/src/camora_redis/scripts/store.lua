@@ -2,6 +2,9 @@
 -- cluster all of them are of one queue, that of KEYS[1].
 local told = {}
 blobs = 2
-for _, one in ipairs(cmsgpack.unpack(ARGV[2])) do record(one[2], one[1], told) end
+for _, one in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local r = one[2]
+  record(r[1], blob(r[2]), r[3], r[4], one[1], told)
+end
 tell(ARGV[1], told)
 return 'OK'
