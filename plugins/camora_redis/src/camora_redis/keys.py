@@ -6,26 +6,59 @@ can change them together. The scripts make the same names (see `scripts/common.l
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
+from camora.errors import ConfigurationError
 
 __all__ = ["Keys"]
 
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
+def _is_name(_: Any, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    name = _SHOWN.get(attribute.name, attribute.name)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{name} = {value!r}: expected a name")
+    if attribute.name == "stream" and set(value) & {"{", "}"}:
+        raise ConfigurationError(
+            f"{name} = {value!r}: must not have braces in it; keys that go with it have them around its name"
+        )
+
+
+_SHOWN = {"failures": "failure_stream"}
+
+
 @attrs.frozen
 class Keys:
     """`prefix` begins every name; `stream` and `failures`, if given, are the names of the streams of `default`.
+
+    In a cluster the failures of `default` lie in the slot of its stream: `{STREAM}…`. Raises `ConfigurationError` for
+    names that cannot be.
 
     With `clustered`, the records of jobs lie in the slot of their queue; else nobody needs to know a job's queue to
     find its record.
     """
 
-    prefix: str = "camora"
-    group: str = "camora"
+    prefix: str = attrs.field(default="camora", validator=_is_name)
+    group: str = attrs.field(default="camora", validator=_is_name)
     clustered: bool = False
-    stream: str | None = None
-    failures: str | None = None
+    stream: str | None = attrs.field(default=None, validator=_is_name)
+    failures: str | None = attrs.field(default=None, validator=_is_name)
+
+    def __attrs_post_init__(self) -> None:
+        if self.failures is None:
+            return
+        if self.failures == self.of_queue("default"):
+            raise ConfigurationError(f"failure_stream = {self.failures!r}: it is the same stream as the queue's own")
+        beside = f"{{{self.of_queue('default')}}}"
+        if self.clustered and not self.failures.startswith(beside):
+            raise ConfigurationError(
+                f"failure_stream = {self.failures!r}: in a cluster it must lie beside its stream, for example "
+                f"failure_stream = {beside + ':failures'!r}"
+            )
 
     def of_queue(self, queue: str) -> str:
         """The stream of a queue. Braces in names would decide the slot of a key, so they are escaped."""
@@ -35,7 +68,7 @@ class Keys:
 
     def failures_of(self, queue: str) -> str:
         """The stream of a queue's dead letters."""
-        if self.failures is not None:
+        if self.failures is not None and (queue == "default" or not self.clustered):
             return self.failures if queue == "default" else f"{self.failures}:{queue.translate(_ESCAPED)}"
         return self.helper(queue, "dead")
 

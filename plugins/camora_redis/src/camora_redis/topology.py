@@ -417,7 +417,8 @@ def topology_of(client: Any) -> Topology:
     if issubclass(pool.connection_class, UnixDomainSocketConnection):
         label = f"unix://{options.get('path', '')}"
     else:
-        label = _label("redis", [(options.get("host", "localhost"), options.get("port", 6379))])
+        scheme = "rediss" if issubclass(pool.connection_class, SSLConnection) else "redis"
+        label = _label(scheme, [(options.get("host", "localhost"), options.get("port", 6379))])
     return Single(f"{label}/{options.get('db') or 0}", options, pool.connection_class)
 
 
