@@ -74,7 +74,7 @@ class RedisConsumer(Consumer):
             await self._look(limit, exact=wait <= 0)
             found = self._kept(limit)
             left = until - time.monotonic()
-            if found or left <= 0:
+            if found or left <= 0 or self._stopped:
                 break
             await self._wait(limit, left)
             found = self._kept(limit)

@@ -45,6 +45,7 @@ class Shelf:
         self._bells_heard: list[tuple[str, bytes]] = []
         self._wire: Wire | None = None
         self._waiting: asyncio.Task[Taken] | None = None
+        self._called_off = False
         self._due = 0.0
         self._sweep = 0.0
         self._plain = False
@@ -113,6 +114,7 @@ class Shelf:
     def wait(self, limit: int, seconds: float) -> asyncio.Task[Taken]:
         """Begin to wait at the streams, or go on with it; the task ends when something has come, or with the time."""
         if self._waiting is None:
+            self._called_off = False
             self._waiting = asyncio.get_running_loop().create_task(self._at_streams(limit, seconds))
         return self._waiting
 
@@ -130,6 +132,8 @@ class Shelf:
         if wire is None or wire.closed:
             wire = self._wire = await self._link.new_wire(self._streams[0])
             wire.client_id = await answered(self._link, wire.call("CLIENT", "ID"))
+            if self._called_off:
+                return since, []
         names = [*self._streams, *(f"{{{stream}{_BELL}" for stream in self._streams)]
         head = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", limit)
         words = (*head, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", *names, *(">" for _ in names))
@@ -180,6 +184,8 @@ class Shelf:
             return
         if not waiting.done():
             if wire is None or wire.closed or not wire.client_id:
+                # Who opens a connection may not hear of it: the redis client swallows some cancellations.
+                self._called_off = True
                 waiting.cancel()
             else:
                 try:
