@@ -15,15 +15,18 @@ from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
+from camora.queue import Queue
 
 from camora_redis.calling import answered
 from camora_redis.consumer import RedisConsumer
 from camora_redis.dead_letters import RedisDeadLetters
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
+from camora_redis.kinds import PubSubQueue
 from camora_redis.link import Link
 from camora_redis.opening import check_server, warn_of_risks
 from camora_redis.publishing import publish
 from camora_redis.queues import RedisQueues
+from camora_redis.sending import send
 from camora_redis.settings import RedisSettings
 from camora_redis.store import Store
 
@@ -73,6 +76,8 @@ class RedisBroker(Broker):
         made._start(store)  # noqa: SLF001 -- its own class
         return made
 
+    queue_kinds = (Queue, PubSubQueue)
+
     def _start(self, store: Store) -> None:
         self._store = store
         self._state = BrokerState.NEW
@@ -105,6 +110,14 @@ class RedisBroker(Broker):
         """What its twins share with it."""
         return self._store
 
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Note which queues are not plain."""
+        super().declare(queues)
+        kinds = self._store.keys.kinds
+        kinds.learn(queues)
+        # Nothing lies in these, so nobody needs to look for them.
+        self._known |= kinds.broadcasts.keys()
+
     async def open(self) -> None:
         """Connect, and look what server it is."""
         if self._state is BrokerState.CLOSED:
@@ -118,9 +131,12 @@ class RedisBroker(Broker):
             raise BrokerUnavailable(f"{self!r} is not open; call open() first, or use twin() for one that is")
         if not envelopes:
             return []
+        kinds = self._store.keys.kinds
+        if not kinds.plain:
+            kinds.check(envelopes)
         await self._enroll(envelopes)
         try:
-            return await publish(self._link, envelopes)
+            return await (publish if kinds.plain else send)(self._link, envelopes)
         except ConnectionLost as error:
             job_id = envelopes[0].id
             raise DispatchUncertain(
@@ -146,6 +162,10 @@ class RedisBroker(Broker):
         if not self._warned:
             self._warned = True
             await warn_of_risks(self._link)
+        if not self._store.keys.kinds.plain:
+            from camora_redis.mixed import mixed_consumer
+
+            return await mixed_consumer(self._link, settings)
         consumer = RedisConsumer(self._link, settings)
         await consumer.enroll()
         return consumer

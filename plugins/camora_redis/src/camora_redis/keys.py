@@ -11,6 +11,8 @@ from typing import Any
 import attrs
 from camora.errors import ConfigurationError
 
+from camora_redis.kinds import Kinds
+
 __all__ = ["Keys"]
 
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -47,6 +49,8 @@ class Keys:
     clustered: bool = False
     stream: str | None = attrs.field(default=None, validator=_is_name)
     failures: str | None = attrs.field(default=None, validator=_is_name)
+    kinds: Kinds = attrs.field(factory=Kinds, eq=False, repr=False)
+    """Which queues are not plain. Declared later than the names are made, so it changes."""
 
     def __attrs_post_init__(self) -> None:
         if self.failures is None:
@@ -90,6 +94,10 @@ class Keys:
     def queues(self) -> str:
         """The set of all queues' names."""
         return self.own("queues")
+
+    def channel(self, queue: str) -> str:
+        """The channel of a broadcast queue."""
+        return f"{self.prefix}:{queue}"
 
     @property
     def finished(self) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from camora.hookspecs import hookimpl
 from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
+from camora.queue import Queue
 
+from camora_redis.kinds import PubSubQueue
 from camora_redis.settings import SCHEMES, RedisSettings
 
 _HELP = "streams in Redis or Valkey; a single server, Sentinel or a cluster"
@@ -23,6 +25,11 @@ def _results(made: MadeFrom) -> ResultBackend:
     from camora_redis.results import RedisResultBackend
 
     return RedisResultBackend(made.url or "redis://localhost:6379/0", made.settings)
+
+
+def _queue(made: MadeFrom) -> Queue:
+    queue: Queue = made.settings
+    return queue
 
 
 def _schedules(made: MadeFrom) -> ScheduleStore:
@@ -48,6 +55,14 @@ def camora_result_backends() -> Sequence[Provider[ResultBackend]]:
 def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
     """The Redis store of schedules."""
     return [Provider("redis", _schedules, settings=RedisSettings, schemes=SCHEMES, help=_HELP)]
+
+
+@hookimpl
+def camora_queue_kinds() -> Sequence[Provider[Queue]]:
+    """Broadcasts."""
+    return [
+        Provider("pubsub", _queue, settings=PubSubQueue, help="pub/sub in Redis: every worker hears it, at most once")
+    ]
 
 
 @hookimpl

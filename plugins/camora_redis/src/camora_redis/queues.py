@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from camora.errors import UnsupportedCapability
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 
 from camora_redis.calling import answered
@@ -88,6 +89,12 @@ class RedisQueues(Queues):
 
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         """Stop or let go on."""
+        if queue in self._keys.kinds.broadcasts:
+            raise UnsupportedCapability(
+                f"queue {queue!r} is a PubSubQueue: nothing is stored that could wait until it is resumed. Stop its "
+                "workers, or use a plain queue",
+                capability="pause",
+            )
         if paused:
             await answered(self._link, self._link.call(self._keys.queues, "SADD", self._keys.queues, queue))
         call = self._link.run(_PAUSE, (self._keys.of_queue(queue),), "p" if paused else "r", self._group)
