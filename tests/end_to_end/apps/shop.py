@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from camora import Camora, Context, RetryPolicy
+from camora.clock import SYSTEM_CLOCK, SystemClock
 from camora.interfaces import Broker, Consumer
 from camora.testing.ledger import Ledger
 
@@ -23,7 +25,19 @@ CRASH = os.environ.get("SHOP_CRASH", "")
 RESULTS = os.environ.get("SHOP_RESULTS")
 """Where results are kept, if not with the broker; "none": nowhere."""
 
-app = Camora(os.environ["SHOP_BROKER"], results=False if RESULTS == "none" else RESULTS or None)
+
+class WrongClock(SystemClock):
+    """A clock that somebody has set wrong."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(float(os.environ["SHOP_CLOCK"]) * 1000)
+
+
+app = Camora(
+    os.environ["SHOP_BROKER"],
+    results=False if RESULTS == "none" else RESULTS or None,
+    clock=WrongClock() if "SHOP_CLOCK" in os.environ else SYSTEM_CLOCK,
+)
 _ledgers: list[Ledger] = []
 
 
@@ -144,6 +158,16 @@ def hold_thread(name: str) -> str:
     mark(f"started-{name}-{os.getpid()}")
     while not (FOLDER / f"release-{name}").exists():
         time.sleep(0.01)
+    return str(os.getpid())
+
+
+@app.task(name="hold_gil", execution="sync")
+def hold_gil(seconds: float) -> str:
+    """Hold the interpreter's lock, as a C extension does that never lets go of it; not so the second time."""
+    first = not list(FOLDER.glob("started-gil-*"))
+    mark(f"started-gil-{os.getpid()}")
+    if first:
+        ctypes.PyDLL(None).usleep(round(seconds * 1_000_000))
     return str(os.getpid())
 
 

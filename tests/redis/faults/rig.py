@@ -122,6 +122,10 @@ class Rig:
         """How many runs have ended well so far."""
         return sum(entry.kind == "finished" for entry in read(self.folder / "ledger"))
 
+    def ran(self, job: Job[Any]) -> bool:
+        """Whether it was started at all."""
+        return any(entry.job_id == job.id for entry in read(self.folder / "ledger"))
+
     async def balance(self, *, duplicates: int, timeout: float = 60) -> Audit:
         """Wait until nothing is left to do, then let the ledger, and the results, speak for all jobs of the test."""
         async with self.app() as app:

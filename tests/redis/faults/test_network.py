@@ -102,7 +102,7 @@ async def test_a_dispatch_whose_answer_is_lost_makes_one_job(rig: Rig, sort: str
         for number in range(5):
             lost = rig.proxy.drop_next_reply(script("publish").digest.encode())
             options = {name: f"{value}{number}" if name == "key" else value for name, value in _SORTS[sort].items()}
-            rig.noted(await app.options(**options).dispatch("work", number=number))
+            rig.noted(await app.options(**options).dispatch("work", number=number))  # type: ignore[arg-type]
             assert lost.is_set()
             rig.faults += 1
     await rig.balance(duplicates=0)
