@@ -51,7 +51,7 @@ class OldServer:
             if words[1:2] == ["3"]:
                 return f"%3\r\n+server\r\n+redis\r\n+version\r\n+{self.version}\r\n+proto\r\n:3\r\n".encode()
             return f"*6\r\n+server\r\n+redis\r\n+version\r\n+{self.version}\r\n+proto\r\n:2\r\n".encode()
-        if name == "CLIENT" and words[1].upper() in ("ID", "UNBLOCK"):
+        if name == "WAIT" or (name == "CLIENT" and words[1].upper() in ("ID", "UNBLOCK")):
             return b":1\r\n"
         if name in ("SELECT", "CLIENT", "PING"):
             return b"+OK\r\n"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +121,12 @@ async def test_a_user_that_is_switched_off(private_server: NewServer) -> None:
         ("~* +@all -xadd -zadd", "XADD, ZADD", "+xadd +zadd"),
         ("~* +@all -evalsha", "EVAL, EVALSHA", "+eval +evalsha"),
         ("~* +@all -client", "CLIENT ID, CLIENT UNBLOCK", "+client|id +client|unblock"),
+        ("~* +@all -wait -del", "DEL, WAIT", "+del +wait"),
         ("~camora:* +@all", "use all keys that begin with camora:, {camora", "~camora:* ~{camora*"),
         ("~other:* +@all", "use all keys that begin with camora:, {camora", "~camora:* ~{camora*"),
         ("~* +@all resetchannels &other:*", "use channels that begin with camora:", "&camora:*"),
     ],
-    ids=["commands", "scripts", "client", "helper keys", "keys", "channels"],
+    ids=["commands", "scripts", "client", "more commands", "helper keys", "keys", "channels"],
 )
 async def test_a_permission_is_missing_and_what_is_said_grants_it(
     private_server: NewServer, kind: str, rules: str, refused: str, fix: str
@@ -139,6 +142,20 @@ async def test_a_permission_is_missing_and_what_is_said_grants_it(
     assert line == f"ACL SETUSER ann {fix}"
     server.cli(*line.split())
     await opens(url)
+
+
+def test_every_command_of_every_script_is_tried() -> None:
+    folder = resources.files("camora_redis") / "scripts"
+    texts = {one.name: one.read_text() for one in folder.iterdir() if one.name.endswith(".lua")}
+    used = {
+        name
+        for script, text in texts.items()
+        if script != "permitted.lua"
+        for name in re.findall(r"""(?:redis\.p?call\(|grouped\([^,]+, )'([A-Z]+)'""", text)
+    }
+    tried = set(re.findall(r"""(?:\{|try\()'([A-Z]+)'""", texts["permitted.lua"]))
+    assert {"XADD", "XACK", "HSET", "XREADGROUP"} <= used
+    assert used - tried == set(), "add a harmless call of each to permitted.lua"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -340,7 +357,7 @@ async def test_sentinels() -> None:
     assert "no service 'other'" in str(error)
     error = await failure_of("redis+sentinel://127.0.0.1:1,127.0.0.1:2/camora/0")
     assert isinstance(error, BrokerUnavailable)
-    error = await failure_of(fresh_url().replace("redis://", "redis+sentinel://").replace("/0", "/camora/0"))
+    error = await failure_of(f"redis+sentinel://{fresh_url().partition('://')[2].partition('/')[0]}/camora/0")
     assert isinstance(error, ConfigurationError)
     assert "it is no Sentinel" in str(error)
 

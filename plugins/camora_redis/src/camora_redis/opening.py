@@ -21,6 +21,12 @@ _OLDEST = (6, 2)
 _PERMITTED = script("permitted")
 _QUEUE = "camora.start"
 """A queue that nobody uses: only its names are needed."""
+_BESIDE: dict[str, tuple[Any, ...]] = {
+    "client|id": ("CLIENT", "ID"),
+    "client|unblock": ("CLIENT", "UNBLOCK", 0),
+    "wait": ("WAIT", 0, 1),
+}
+"""What no script may do; tried by themselves."""
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _logger = logging.getLogger("camora.redis")
 
@@ -115,11 +121,11 @@ async def _check_permissions(link: Link) -> None:
         if error.code != "NOPERM":
             raise
         refused = ["eval", "evalsha"] if "eval" in str(error) else ["~"]
-    for words in (("CLIENT", "ID"), ("CLIENT", "UNBLOCK", 0)):
+    for name, words in _BESIDE.items():
         try:
             await answered(link, link.call("", *words))
         except Unusable:
-            refused.append("|".join(map(str, words[:2])).lower())
+            refused.append(name)
     if refused:
         raise ConfigurationError(f"{link.who}: {_lacking(link, refused)}")
 
