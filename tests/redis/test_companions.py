@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -21,16 +22,21 @@ from camora_redis import plugin
 from camora_redis.broker import RedisBroker
 from camora_redis.link import Link, Script, script
 
-from tests.servers.fixtures import fresh_url, private_server
+from tests.servers.cluster import Migration
+from tests.servers.fixtures import fresh_url, private_server, shared_cluster
 from tests.servers.redis import Server
 from tests.sql.processes import Process
 
 T = TypeVar("T", bound=Any)
+R = TypeVar("R")
 
 __all__ = ["private_server"]  # a fixture
 
 KINDS = ["redis", "valkey"]
 OLD = ["redis-6.2", "redis-7"]
+Moving = tuple[RedisBroker, Callable[[], Migration]]
+
+_prefixes = itertools.count()
 
 
 @pytest.fixture(params=OLD)
@@ -234,6 +240,30 @@ async def test_what_has_lapsed_leaves_nothing_behind(broker: RedisBroker, link: 
             await asyncio.sleep(0.05)
 
 
+def test_what_outlived_its_loop_can_be_abandoned(broker: RedisBroker) -> None:
+    companions = (broker.own_limits(), broker.own_workers(), broker.own_schedules())
+
+    async def use() -> None:
+        limits, workers, schedules = companions
+        for companion in companions:
+            await companion.open()
+        assert await ask(limits, slot()) == 0.0
+        await workers.report(WorkerInfo(name="w"), ttl=60)
+        await schedules.changed(0.2)
+
+    asyncio.run(use())
+    for companion in companions:
+        companion.abandon()
+        companion.abandon()
+
+    async def use_twins() -> None:
+        async with opened(companions[0].twin()) as limits, opened(companions[1].twin()) as workers:
+            assert await ask(limits, slot(), holder="other") > 0
+            assert [info.name for info in await workers.list()] == ["w"]
+
+    asyncio.run(use_twins())
+
+
 # Schedules
 
 
@@ -362,3 +392,78 @@ async def test_the_provider_makes_one_by_url(broker: RedisBroker) -> None:
         assert [record.key for record in await store.list()] == ["a"]
     async with opened(broker.own_schedules()) as other:
         assert list(await other.list()) == []
+
+
+# In a Cluster, while the slot of them all moves to another node
+
+
+@pytest.fixture
+async def moving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Moving]:
+    """A broker, and the move of its companions' slot, not begun."""
+    monkeypatch.setattr("camora_redis.link._PATIENCE", 0.1)
+    cluster = shared_cluster()
+    broker = RedisBroker(url=f"{cluster.url}?prefix=moving-{next(_prefixes)}")
+    key = broker.database.keys.own("")
+    to = next(node for node in cluster.masters if node is not cluster.node_of(key))
+    yield broker, lambda: cluster.migration(key, to)
+    cluster.wait_ok()
+
+
+def steps_of(migration: Migration) -> Iterator[None]:
+    """Before it, after it, and after every key."""
+    yield
+    migration.begin()
+    yield
+    while migration.move(1):
+        yield
+    migration.finish()
+    yield
+
+
+async def or_away(call: Awaitable[R]) -> R | None:
+    """The answer, or None while the keys cannot be reached together."""
+    try:
+        return await call
+    except BrokerUnavailable:
+        return None
+
+
+async def test_no_limit_is_exceeded_while_the_slot_moves(moving: Moving) -> None:
+    broker, migration = moving
+    rate = Limit(name="rate", most=1, per=600.0)
+    async with opened(broker.own_limits()) as limits:
+        assert await ask(limits, slot(), slot("second"), holder="one") == 0.0
+        assert await ask(limits, rate) == 0.0
+        waits: list[Any] = []
+        for _ in steps_of(migration()):
+            waits += [
+                await or_away(ask(limits, slot(), holder="two")),
+                await or_away(ask(limits, rate, slot("free"), holder="two")),
+                await or_away(ask(limits, rate)),
+            ]
+            kept = await or_away(limits.keep(["one"], lease=60.0))
+            assert kept is None or list(kept) == [True]
+        assert 0.0 not in waits
+        assert None not in (*waits[:3], *waits[-3:])
+        assert list(await limits.keep(["one"], lease=60.0)) == [True]
+        await limits.give_back(["one"])
+        assert await ask(limits, slot(), slot("second"), holder="two") == 0.0
+
+
+async def test_no_schedule_is_lent_twice_while_the_slot_moves(moving: Moving) -> None:
+    broker, migration = moving
+    async with opened(broker.own_schedules()) as store, opened(broker.own_schedules()) as other:
+        await store.put([ScheduleRecord(key=key, next=1) for key in ("a", "b")])
+        [a] = await store.claim(1, holder="one", lease=60, limit=1)
+        [b] = await store.claim(1, holder="one", lease=60)
+        await store.changed(0.5)
+        waiting = asyncio.create_task(store.changed(60))
+        for _ in steps_of(migration()):
+            assert not await or_away(other.claim(2, holder="two", lease=60))
+            assert await or_away(other.next_due()) in (60_001, None)
+        assert await other.advance(a, last=1, next_tick=5)
+        assert await other.pause(["b"]) == 1
+        async with asyncio.timeout(20):
+            await waiting
+        assert await other.advance(b, last=1, next_tick=None)
+        assert [(found.key, found.next, found.version) for found in await store.list()] == [("a", 5, 2), ("b", None, 3)]
