@@ -94,6 +94,8 @@ class Catalog:
         what = "the URL scheme" if url_scheme else f"a {kind} called"
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else _install_hint(name)
+        if url_scheme:
+            known = [scheme for scheme in known if "+" not in scheme]  # variants of the others
         text = f"no plugin offers {what} {name!r} for {kind}s. Installed: {', '.join(known) or 'none'}.{hint}"
         broken = [info for info in self.plugins if info.state == "broken"]
         if broken:
