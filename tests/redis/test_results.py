@@ -17,10 +17,13 @@ from camora.outcome import JobRecord, Status
 from camora.testing.conformance.making import ack, envelope, fresh_id, job_record
 from camora_redis import waiting
 from camora_redis.broker import RedisBroker
+from camora_redis.keys import Keys
 from camora_redis.link import Link
 from camora_redis.results import RedisResultBackend
 from camora_redis.subscription import Subscription
 
+from tests.servers.binaries import need
+from tests.servers.cluster import Cluster
 from tests.servers.fixtures import fresh_url, private_server, shared_cluster
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Server
@@ -143,7 +146,7 @@ async def test_a_connection_that_only_this_side_has_is_noticed(server: Server, p
         proxy.hold()
         subscription.check()
         subscription.check()
-        assert subscription.closed
+        await until(lambda: subscription.closed, "the end of the connection")
         async with asyncio.timeout(PATIENCE):
             await ended.wait()
         await subscription.close()
@@ -448,3 +451,34 @@ async def test_in_a_cluster_a_record_is_found_by_its_id_alone() -> None:
         assert await asyncio.gather(*tasks) == records
         assert list(await backend.fetch([record.id for record in records])) == records
         assert await backend.forget([record.id for record in records]) == len(records)
+
+
+async def test_a_dead_node_of_a_cluster_holds_up_its_own_results_only() -> None:
+    with Cluster(need("redis"), full_coverage=False, appendonly=True) as cluster:
+        listened = cluster.node_of("0")
+        dead = next(node for node in cluster.nodes if node is not listened)
+        keys = Keys(clustered=True)
+        queues = [f"queue-{number}" for number in range(30)]
+        gone = next(queue for queue in queues if cluster.node_of(keys.of_queue(queue)) is dead)
+        left = next(queue for queue in queues if cluster.node_of(keys.of_queue(queue)) is not dead)
+        here = [msgspec.structs.replace(job_record(fresh_id()), queue=left) for _ in range(3)]
+        there = msgspec.structs.replace(job_record(fresh_id()), queue=gone)
+        async with opened(f"{cluster.url}?timeout=1") as backend:
+            await backend.store([here[0], msgspec.structs.replace(job_record(fresh_id()), queue=gone)])
+            tasks = [begin(backend, record.id) for record in (*here[1:], there)]
+            cluster.kill(dead)
+            await backend.store([here[1]])
+            assert await tasks[0] == here[1]
+            assert await backend.fetch([here[0].id, here[1].id]) == here[:2]
+            with pytest.raises(BrokerUnavailable):
+                await backend.fetch([here[0].id, there.id])
+            with pytest.raises(BrokerUnavailable):
+                await backend.store([there])
+            assert await backend.wait(here[0].id, PATIENCE) == here[0]
+            await backend.store([here[2]])
+            assert await tasks[1] == here[2]
+            assert not tasks[2].done()
+            dead.start()
+            cluster.wait_ok()
+            await backend.store([there])
+            assert await tasks[2] == there

@@ -40,6 +40,7 @@ class Waiting:
         self._watcher: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._trouble: Exception | None = None
+        self._unchecked = 0.0
         self._asked = False
         self._closed = False
 
@@ -100,6 +101,10 @@ class Waiting:
 
     def _came_back(self, look: asyncio.Task[None]) -> None:
         self._looks.discard(look)
+        if look.cancelled():
+            self._woken.set()  # somebody cancels every task that there is: the watcher looks again
+        elif (error := look.exception()) is not None:
+            self._fail(error)
         if self._due:
             self._set_out()
 
@@ -155,8 +160,10 @@ class Waiting:
     def _watched(self, watcher: asyncio.Task[None]) -> None:
         if self._watcher is watcher:
             self._watcher = None
-        if self._waiting and not self._closed and self._watcher is None:
-            # Somebody cancels every task that there is: those who wait must not wait for ever.
+        if not watcher.cancelled() and (error := watcher.exception()) is not None:
+            self._fail(error)
+        elif self._waiting and not self._closed and self._watcher is None:
+            # Cancelled by somebody else: those who wait must not wait for ever.
             self._start()
 
     async def _watch(self) -> None:
@@ -184,7 +191,7 @@ class Waiting:
         """Look at all, subscribed or not; what went wrong, if something did."""
         trouble = await self._look(dict.fromkeys(self._waiting, ""))
         if self._subscription is not None and not self._subscription.closed:
-            self._subscription.check()
+            self._check(self._subscription)
             return trouble
         if not self._waiting:
             return trouble
@@ -195,12 +202,26 @@ class Waiting:
         # What ended before it was subscribed was told to nobody.
         return await self._look(dict.fromkeys(self._waiting, ""))
 
+    def _check(self, subscription: Subscription) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._unchecked + _FLOOR:
+            self._unchecked = now
+            subscription.check()
+
     async def _subscribe(self, tries: int) -> None:
         # A channel can be heard at every node of a cluster: when one does not answer, at another.
-        homes = self._link.topology.homes()
+        homes = self._link.topology.homes() or [""]
         subscription = Subscription(self._link, self._link.store.keys.finished, told=self._told, ended=self._woken.set)
         await subscription.open(homes[tries % len(homes)])
         self._subscription = subscription
+        self._unchecked = asyncio.get_running_loop().time()
+
+    def _fail(self, error: BaseException) -> None:
+        """What nobody has foreseen is for those who wait."""
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     async def _woken_within(self, seconds: float) -> bool:
         try:
