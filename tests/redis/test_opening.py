@@ -20,9 +20,11 @@ from camora_redis import RedisBroker
 
 from tests.end_to_end.processes import WorkerProcess
 from tests.redis.strangers import OldServer, run_command
+from tests.servers.binaries import need
 from tests.servers.fixtures import fresh_url, private, private_server, shared_cluster, shared_sentinels
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Server
+from tests.servers.sentinel import Sentinels
 
 __all__ = ["private_server"]  # a fixture
 
@@ -33,7 +35,6 @@ RULES = (
     "resetkeys ~camora:* ~{camora* resetchannels &camora:* -@all +@read +@write +@connection +@pubsub -@dangerous "
     "+client|id +client|unblock +eval +evalsha +info +time +wait +config|get +memory|usage"
 )
-"""As docs/redis.md has them."""
 
 
 def with_protocol(url: str, protocol: int | None, **more: Any) -> str:
@@ -169,6 +170,42 @@ async def test_all_that_is_tried_changes_nothing(private_server: NewServer, kind
 async def test_the_documented_permissions_are_enough_for_all_there_is(private_server: NewServer, kind: str) -> None:
     server = private_server(kind, users=[f"camora on >secret {RULES}"])
     await _use_everything(server.url_of(user="camora", password="secret"))
+
+
+def test_the_documented_line_is_the_tested_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    assert f"ACL SETUSER camora on >PASSWORD {RULES}\n" in page
+    assert "For Sentinel add `+role`, for a cluster `+cluster|slots +cluster|info`" in page
+
+
+async def test_the_documented_permissions_are_enough_in_a_cluster_and_with_sentinels() -> None:
+    cluster, sentinels = shared_cluster(), shared_sentinels()
+    for url, nodes, more in (
+        (cluster.url, cluster.nodes, "+cluster|slots +cluster|info"),
+        (sentinels.url, sentinels.nodes, "+role"),
+    ):
+        for node in nodes:
+            node.cli("ACL", "SETUSER", "camora", "on", ">secret", *RULES.split(), *more.split())
+        try:
+            await _use_everything(url.replace("://", "://camora:secret@"))
+        finally:
+            for node in nodes:
+                node.cli("ACL", "DELUSER", "camora")
+    cluster.empty()
+    sentinels.empty()
+
+
+async def test_sentinels_with_a_password_of_their_own() -> None:
+    with Sentinels(need("redis")) as sentinels:
+        for one in sentinels.sentinels:
+            one.cli("ACL", "SETUSER", "ann", "on", ">hunter2", "~*", "&*", "+@all")
+            one.cli("ACL", "SETUSER", "default", "off")
+        error = await failure_of(sentinels.url)
+        assert isinstance(error, ConfigurationError)
+        assert "the Sentinels ask for a password of their own, or refuse ours: set sentinel_password" in str(error)
+        error = await failure_of(f"{sentinels.url}?sentinel_username=ann&sentinel_password=hunter2x")
+        assert isinstance(error, ConfigurationError)
+        await opens(sentinels.url, sentinel_username="ann", sentinel_password="hunter2")
 
 
 async def _use_everything(url: str) -> None:
