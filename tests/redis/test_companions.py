@@ -384,6 +384,20 @@ async def test_a_server_that_is_restarted_is_told_and_waited_for_again(private_s
             await waiting
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_closing_ends_waiting(broker: RedisBroker, link: Link, begun: bool) -> None:
+    store = broker.own_schedules()
+    await store.open()
+    waiting = asyncio.create_task(store.changed(60))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while begun and await link.call("", "PUBSUB", "CHANNELS", "camora:schedules") == []:
+            await asyncio.sleep(0.01)
+    await store.close()
+    with pytest.raises(BrokerUnavailable, match="RedisScheduleStore"):
+        await waiting
+
+
 async def test_the_provider_makes_one_by_url(broker: RedisBroker) -> None:
     [provider] = plugin.camora_schedule_stores()
     assert "valkey" in provider.schemes

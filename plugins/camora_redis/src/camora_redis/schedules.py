@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Self
 
-import msgspec
 from camora.errors import BrokerUnavailable, ConfigurationError
-from camora.interfaces.schedule import CatchUp, Fire, Overlap, ScheduleRecord, ScheduleStore
+from camora.interfaces.schedule import Fire, ScheduleRecord, ScheduleStore
 
 from camora_redis.calling import answered
 from camora_redis.link import Link, script
 from camora_redis.opening import check_server
+from camora_redis.schedule_records import records_from, replacing, text_of
 from camora_redis.store import Store
 from camora_redis.subscription import Subscription
 
@@ -28,25 +27,6 @@ _DUE = script("schedule_due")
 _READ = script("schedule_read")
 _CHECK_EVERY = 30.0
 """Seconds between two signs of life that are asked for on the connection that listens."""
-
-
-class _Definition(msgspec.Struct, frozen=True, array_like=True):
-    """What a schedule was declared to be. What happened to it is its state, which scripts keep."""
-
-    group: str
-    trigger: dict[str, Any]
-    task: str
-    queue: str
-    message: bytes
-    origin: str
-    app: str
-    catch_up: CatchUp
-    overlap: Overlap
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Definition).decode
-_decode_state = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 class RedisScheduleStore(ScheduleStore):
@@ -80,7 +60,7 @@ class RedisScheduleStore(ScheduleStore):
         while True:
             call = self._link.call(self._definitions, "HMGET", self._definitions, *keys)
             known = dict(zip(keys, await answered(self._link, call), strict=True))
-            words = list(_replacing(known, records))
+            words = list(replacing(known, records))
             if not words or await self._change("put", words):
                 return
 
@@ -97,12 +77,12 @@ class RedisScheduleStore(ScheduleStore):
         flag = "" if paused is None else int(paused)
         words: list[Any] = []
         for place, key in enumerate(keys):
-            words += (key, flag, int(bool(next_ticks)), _text(next_ticks[place] if next_ticks else None))
+            words += (key, flag, int(bool(next_ticks)), text_of(next_ticks[place] if next_ticks else None))
         return await self._change("pause", words)
 
     async def advance(self, fire: Fire, *, last: int | None, next_tick: int | None, job_id: str = "") -> bool:
         """Fenced by the receipt."""
-        words = (fire.record.key, str(fire.receipt), _text(next_tick), _text(last), job_id)
+        words = (fire.record.key, str(fire.receipt), text_of(next_tick), text_of(last), job_id)
         return bool(await self._change("advance", words))
 
     async def _change(self, what: str, words: Sequence[Any]) -> int:
@@ -124,7 +104,7 @@ class RedisScheduleStore(ScheduleStore):
 
     async def _read(self, keys: Sequence[str]) -> Sequence[ScheduleRecord]:
         call = self._link.run(_READ, (self._definitions, self._states), *keys)
-        return _records(await answered(self._link, call))
+        return records_from(await answered(self._link, call))
 
     # Lending
 
@@ -137,7 +117,7 @@ class RedisScheduleStore(ScheduleStore):
         receipt = os.urandom(8).hex()
         keys = (self._definitions, self._states, self._due, self._lent)
         call = self._link.run(_CLAIM, keys, now, round(lease * 1000), limit, receipt, *(groups or ()))
-        return [Fire(record=record, receipt=receipt) for record in _records(await answered(self._link, call))]
+        return [Fire(record=record, receipt=receipt) for record in records_from(await answered(self._link, call))]
 
     async def next_due(self, groups: Sequence[str] | None = None) -> int | None:
         """One look."""
@@ -193,6 +173,7 @@ class _Ear:
         self._subscription: Subscription | None = None
         self._opening: asyncio.Task[None] | None = None
         self._check_at = 0.0
+        self._closed = False
 
     @contextlib.contextmanager
     def woken(self) -> Iterator[asyncio.Event]:
@@ -206,6 +187,8 @@ class _Ear:
 
     async def listen(self) -> None:
         """Return when nothing is missed from now on. Raises `BrokerUnavailable`."""
+        if self._closed:
+            raise BrokerUnavailable(f"{self._link.who} is closed")
         loop = asyncio.get_running_loop()
         if self._subscription is not None and not self._subscription.closed:
             if loop.time() >= self._check_at:
@@ -233,7 +216,8 @@ class _Ear:
 
     async def close(self) -> None:
         """Close its connection. May be repeated."""
-        if self._opening is not None:
+        self._closed = True
+        if self._opening is not None and not self._opening.done():
             with contextlib.suppress(BrokerUnavailable, ConfigurationError):
                 await self._opening
         if self._subscription is not None:
@@ -241,67 +225,10 @@ class _Ear:
 
     def abandon(self) -> None:
         """Let go of its socket although the event loop is gone."""
+        self._closed = True
         if self._subscription is not None:
             self._subscription.abandon()
 
 
 def _nobody(groups: Collection[str] | None) -> bool:
     return groups is not None and not groups
-
-
-def _text(moment: int | None) -> str:
-    return "" if moment is None else str(moment)
-
-
-def _records(answer: Sequence[bytes]) -> list[ScheduleRecord]:
-    return [_record(*answer[at : at + 3]) for at in range(0, len(answer), 3)]
-
-
-def _record(key: bytes, packed: bytes, state: bytes) -> ScheduleRecord:
-    _, version, paused, last, last_job, next_tick, _ = _decode_state(state)
-    return ScheduleRecord(
-        key=key.decode(),
-        **msgspec.structs.asdict(_decode(packed)),
-        version=version,
-        paused=paused,
-        # False is what a script has for nothing.
-        last=None if last is False else last,
-        last_job=last_job,
-        next=None if next_tick is False else next_tick,
-    )
-
-
-def _replacing(known: Mapping[str, bytes | None], records: Sequence[ScheduleRecord]) -> Iterator[Any]:
-    """The words of those that change something (see `schedule_change.lua`)."""
-    replaced: dict[str, _Definition] = {}
-    for record in records:
-        key, expected = record.key, "-"
-        packed = _encode(_Definition(*(getattr(record, name) for name in _Definition.__struct_fields__)))
-        # As it will be read again: a tuple in a trigger is a list there, and is no change.
-        new, old = _decode(packed), replaced.get(key)
-        if old is None and (before := known[key]) is not None:
-            old, expected = _decode(before), hashlib.sha1(before, usedforsecurity=False).hexdigest()
-        elif old is None:
-            expected = ""
-        if old is not None:
-            _refuse_clash(key, old, new)
-        if new == old:
-            continue
-        replaced[key] = new
-        planned_anew = old is None or new.trigger != old.trigger
-        yield from (key, expected, packed, new.group, int(planned_anew), _text(record.next))
-        yield from (int(record.paused), _text(record.last), record.last_job)
-
-
-def _refuse_clash(key: str, old: _Definition, new: _Definition) -> None:
-    if (old.origin == "runtime") is not (new.origin == "runtime"):
-        raise ConfigurationError(
-            f"there is a schedule {key!r} of origin {old.origin!r} (app {old.app!r}) already, and one of origin "
-            f"{new.origin!r} does not replace it. Use another key, or remove that one: camora schedules remove {key}"
-        )
-    if new.origin != "runtime" and new.app != old.app:
-        raise ConfigurationError(
-            f"there is a schedule {key!r} (origin {old.origin!r}) already, which app {old.app!r} declares; app "
-            f"{new.app!r} does not replace it. Use another key, or, if {old.app!r} is no more: "
-            f"camora schedules remove {key}"
-        )
