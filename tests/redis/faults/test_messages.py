@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from camora import Camora
+from camora.outcome import DeadLetter
 
 from tests.redis.faults.rig import Rig, eventually, rigged
 
@@ -47,18 +48,34 @@ async def test_bytes_that_nobody_can_read_become_dead_letters_with_all_their_byt
 
 
 async def test_entries_of_strangers_in_a_stream_are_kept_and_hinder_nobody(rig: Rig) -> None:
-    """Somebody adds entries that have none of our fields."""
+    """Somebody adds entries that have none of our fields, or strange ones."""
     rig.worker("--concurrency", "5").ready()
-    strange = [("foo", "bar"), ("i", "only-an-id"), ("b", "only-a-body"), ("i", "twice", "i", "twice", "b", "x")]
+    strange: list[tuple[object, ...]] = [
+        ("foo", "bar"),
+        ("i", "only-an-id"),
+        ("b", "only-a-body"),
+        ("i", b"\xff\xfe", "t", "work", "b", "{}"),
+        ("one", "1", "two", "2", "three", "3"),
+        ("i", "not-a-number", "t", "work", "b", "{}", "n", "many"),
+    ]
     async with rig.app() as app:
         for fields in strange:
             rig.server.cli("XADD", STREAM, "*", *fields)
             await rig.load(app, 8)
+        letters: list[DeadLetter] = []
 
         async def buried() -> bool:
-            return len([letter async for letter in app.dead_letters()]) == len(strange)
+            letters[:] = [letter async for letter in app.dead_letters()]
+            return len(letters) == len(strange)
 
         await eventually(buried, "the dead letters")
+        assert {letter.reason for letter in letters} == {"undecodable"}
+        bodies = b"".join(letter.body for letter in letters)
+        assert all(word in bodies for word in (b"foo", b"bar", b"only-an-id", b"only-a-body", b"three"))
+        # Put back they are no better, and still there.
+        assert await app.broker.dead_letters.requeue(letters[0].id)
+        await eventually(lambda: rig.idle(app.broker), "its second end")
+        await eventually(buried, "the dead letter")
     await rig.balance(duplicates=0)
     rig.alive()
 

@@ -24,21 +24,26 @@ def deliveries_of(lanes: Sequence[Any], queues: Sequence[str]) -> list[Delivery]
 
 def delivery_of(queue: str, priority: int, entry: bytes, fields: Any, taken: int) -> Delivery:
     """One entry, taken so often from the stream it lies in."""
-    # As `scripts/common.lua` writes them: id, task and body come first; the rest is rare.
-    if len(fields) == 6:
+    try:
+        # As `scripts/common.lua` writes them: id, task and body come first; the rest is rare.
+        if len(fields) == 6 and fields[4] == b"b":
+            return Delivery(
+                id=fields[1].decode(),
+                queue=queue,
+                body=fields[5],
+                deliveries=taken,
+                receipt=Receipt(priority, entry.decode(), taken),
+            )
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        key = named.get(b"k", b"").decode()
         return Delivery(
-            id=fields[1].decode(),
+            id=named[b"i"].decode(),
             queue=queue,
-            body=fields[5],
-            deliveries=taken,
-            receipt=Receipt(priority, entry.decode(), taken),
+            body=named[b"b"],
+            deliveries=int(named.get(b"n", 0)) + taken,
+            receipt=Receipt(priority, entry.decode(), taken, key, float(named.get(b"l", 0))),
         )
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
-    key = named.get(b"k", b"").decode()
-    return Delivery(
-        id=named[b"i"].decode(),
-        queue=queue,
-        body=named[b"b"],
-        deliveries=int(named.get(b"n", 0)) + taken,
-        receipt=Receipt(priority, entry.decode(), taken, key, float(named.get(b"l", 0))),
-    )
+    except (KeyError, ValueError):
+        # A stranger has written it. Nobody can decode an empty body: it becomes a dead letter, with all its fields.
+        name = entry.decode()
+        return Delivery(id=name, queue=queue, body=b"", deliveries=taken, receipt=Receipt(priority, name, taken))

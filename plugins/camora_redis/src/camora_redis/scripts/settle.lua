@@ -29,6 +29,14 @@ local function holding(priority, entry)
   return mine[entry]
 end
 
+-- The fields of an entry. All that a stranger has written is kept in the place of the body.
+local function fields_at(name, entry)
+  local list = redis.call('XRANGE', name, entry, entry)[1][2]
+  local f = read(list)
+  if not (f.i and f.b) then f.b = cmsgpack.pack(list) end
+  return f
+end
+
 -- Everything that may fail for want of memory comes before the message is given up.
 local function act(s)
   local action, priority, entry, id, more = s[1], s[2], s[3], s[5], s[8]
@@ -45,12 +53,12 @@ local function act(s)
     local where = store(stream, fields(m), m[4], m[6] or 0)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'release' then
-    local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
-    local m = {f.i, f.t, f.b, more[5] > 0 and now() + more[5] * 1000 or 0, tonumber(f.e), tonumber(f.p), f.k, f.l}
+    local f = fields_at(name, entry)
+    local m = {id, f.t or '', f.b, more[5] > 0 and now() + more[5] * 1000 or 0, tonumber(f.e), tonumber(f.p), f.k, f.l}
     local where = store(stream, fields(m, more[6]), m[4], priority)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'reject' then
-    local f = read(redis.call('XRANGE', name, entry, entry)[1][2])
+    local f = fields_at(name, entry)
     local letter = {'id', id, 'b', f.b, 'letter', blob(more[4][1]), 'task', more[4][2], 'queue', more[4][3], 'reason', more[4][4],
       'error', more[4][5], 'attempts', more[4][6]}
     for _, key in ipairs({'e', 'p', 'k', 'l'}) do
