@@ -1,0 +1,75 @@
+"""Publications of one moment, merged: while one is on its way, those that come meanwhile travel together after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from camora.message import Envelope
+
+from camora_redis.link import Link
+from camora_redis.publishing import publish
+
+__all__ = ["Merger"]
+
+_MOST = 500
+Waiting = tuple[Sequence[Envelope], asyncio.Future[list[str]]]
+
+
+class Merger:
+    """Publishes for many callers of one event loop. Who is alone is not delayed; queues do not wait for each other."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._waiting: dict[str, list[Waiting]] = {}
+        """For each queue with a publication on its way, who waits for the next one."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
+        """As `publishing.publish`."""
+        if len(envelopes) > 1:
+            return await publish(self._link, envelopes)
+        queue = envelopes[0].queue
+        waiting = self._waiting.get(queue)
+        if waiting is not None:
+            future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+            waiting.append((envelopes, future))
+            return await future
+        self._waiting[queue] = []
+        try:
+            return await publish(self._link, envelopes)
+        finally:
+            if self._waiting[queue]:
+                task = asyncio.get_running_loop().create_task(self._go_on(queue))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                del self._waiting[queue]
+
+    async def _go_on(self, queue: str) -> None:
+        try:
+            while self._waiting[queue]:
+                batch, self._waiting[queue] = self._waiting[queue][:_MOST], self._waiting[queue][_MOST:]
+                await self._send([one for one in batch if not one[1].done()])
+        finally:
+            for _, future in self._waiting.pop(queue):
+                # Only where somebody cancels every task that there is.
+                future.cancel()
+
+    async def _send(self, batch: Sequence[Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            ids = await publish(self._link, [envelopes[0] for envelopes, _ in batch])
+        except Exception as error:  # noqa: BLE001 -- each caller is told
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
+        else:
+            for (_, future), one in zip(batch, ids, strict=True):
+                if not future.done():
+                    future.set_result([one])
