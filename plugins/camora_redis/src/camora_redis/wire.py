@@ -27,6 +27,16 @@ _LOOK_AGAIN = 0.1
 _PARTING = 1.0
 """Seconds after which a connection that is closed in order is cut."""
 
+
+class _ClosedTransport(asyncio.Transport):
+    """For a stream writer that has none any more: when it goes, it closes its transport unless that is closing."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+_CLOSED = _ClosedTransport()
+
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """A command as it travels: its words are `bytes`, `str`, `int` or `float`."""
 
@@ -47,7 +57,6 @@ class Wire(asyncio.Protocol):
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._writer: Any = None
         self._reader = hiredis.Reader(replyError=_error, protocolError=ConnectionLost, notEnoughData=_NOTHING)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._outbox: list[bytes] = []
@@ -57,10 +66,9 @@ class Wire(asyncio.Protocol):
 
     def take_over(self, connection: Any) -> None:
         """From now on, the transport of this connection of the redis client's is this wire's."""
-        # The client has no public way to give it away. The stream writer closes its transport when it goes.
-        self._writer = connection._writer  # noqa: SLF001
-        connection._reader = connection._writer = None  # noqa: SLF001
-        self._transport = self._writer.transport
+        # The client has no public way to give it away.
+        writer, connection._reader, connection._writer = connection._writer, None, None  # noqa: SLF001
+        self._transport, writer._transport = writer.transport, _CLOSED  # noqa: SLF001
         self._transport.set_protocol(self)
         if self._transport.is_closing():
             # Lost already, as its former owner was told.
