@@ -332,6 +332,12 @@ async def test_a_server_that_is_loading(private_server: NewServer) -> None:
     assert "loading" in seen
 
 
+async def test_a_server_that_is_full_can_be_opened(private_server: NewServer) -> None:
+    server = private_server()
+    server.cli("CONFIG", "SET", "maxmemory", 1)
+    await opens(server.url)
+
+
 async def test_a_database_that_is_not_there(private_server: NewServer) -> None:
     server = private_server(databases=2)
     error = await failure_of(server.url_of(7))

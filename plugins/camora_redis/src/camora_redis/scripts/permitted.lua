@@ -36,7 +36,7 @@ local harmless = {
   {'SREM', key, 'm'}, {'SMEMBERS', key}, {'SMISMEMBER', key, 'm'},
   {'ZADD', key, 'XX', 0, 'm'}, {'ZREM', key, 'm'}, {'ZSCORE', key, 'm'}, {'ZRANK', key, 'm'}, {'ZRANGE', key, 0, 0},
   {'ZRANGEBYSCORE', key, 0, 0}, {'ZCOUNT', key, 0, 0}, {'ZCARD', key}, {'ZREMRANGEBYSCORE', key, 0, 0},
-  {'LLEN', key}, {'LRANGE', key, 0, 0},
+  {'LLEN', key}, {'LRANGE', key, 0, 0}, {'LINDEX', key, 0}, {'LTRIM', key, 0, 0},
   {'GET', key}, {'MGET', key}, {'GETRANGE', key, 0, 0}, {'SET', key, '', 'XX'}, {'EXISTS', key},
   {'PEXPIRE', key, 1}, {'PEXPIREAT', key, 1}, {'PTTL', key},
   {'PUBLISH', channel, ''},
