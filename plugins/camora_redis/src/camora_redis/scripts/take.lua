@@ -3,7 +3,7 @@
 -- Answers: {ms until something is due or -1, ms until leases should be looked at again or -1, how many priorities are in
 --           use other than 0, {stream number, priority, {entry, …}} … , where an entry is {id, fields[, times taken]}}.
 local group, consumer, left, sweep = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-local lanes, soon, again, answer = {}, -1, -1, {}
+local lanes, others, soon, again, answer = {}, 0, -1, -1, {}
 
 local function sooner(a, b) if a < 0 or b < a then return b end return a end
 
@@ -94,13 +94,14 @@ for number, stream in ipairs(KEYS) do
     if promote(stream) then state = redis.call('HGET', helper(stream, 'index'), '') end
     lanes[#lanes + 1] = {0, number, stream}
     for _, priority in ipairs(priorities(state)) do
+      others = others + 1
       lanes[#lanes + 1] = {priority, number, lane(stream, priority)}
     end
   end
   if sweep then lapsed(helper(stream, 'bell'), number, 0, true) end
 end
 
-if #lanes > #KEYS then
+if others > 0 then
   table.sort(lanes, function(a, b)
     if a[1] ~= b[1] then return a[1] > b[1] end
     return a[2] < b[2]
@@ -119,4 +120,4 @@ for _, one in ipairs(lanes) do
   end
 end
 
-return {soon, again, #lanes - #KEYS, unpack(answer)}
+return {soon, again, others, unpack(answer)}
