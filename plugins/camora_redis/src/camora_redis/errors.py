@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 from camora.errors import BrokerUnavailable
 
-__all__ = ["LASTING", "ConnectionLost", "ServerError", "Unusable", "code_of", "reconnects", "unavailable"]
+__all__ = [
+    "LASTING",
+    "ConnectionLost",
+    "ServerError",
+    "TooFewCopies",
+    "Unusable",
+    "code_of",
+    "reconnects",
+    "unavailable",
+]
 
 
 class ServerError(Exception):
@@ -22,6 +31,10 @@ class ServerError(Exception):
 
 class ConnectionLost(Exception):
     """The connection ended before the answer came: whether the server did what was asked cannot be known."""
+
+
+class TooFewCopies(ConnectionLost):
+    """It was done, but not by as many replicas as were asked for: whether it outlives a failover cannot be known."""
 
 
 class Unusable(BrokerUnavailable):

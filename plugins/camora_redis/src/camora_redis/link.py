@@ -14,7 +14,7 @@ import attrs
 from camora.errors import BrokerUnavailable, ConfigurationError
 from redis.exceptions import RedisError
 
-from camora_redis.errors import ConnectionLost, ServerError, reconnects, unavailable
+from camora_redis.errors import ConnectionLost, ServerError, TooFewCopies, reconnects, unavailable
 from camora_redis.store import Store
 from camora_redis.topology import Topology
 from camora_redis.wire import Wire, pack
@@ -28,6 +28,7 @@ _GRACE = 0.1
 """Seconds that callers wait for a server that is known to be away: it may be back."""
 _LISTEN_AGAIN = 1.0
 """Seconds until somebody else is asked to tell of new masters."""
+_PAUSE = 0.02
 _ASKING = pack(("ASKING",))
 
 
@@ -62,6 +63,8 @@ class Link:
         self._wires: dict[str, Wire] = {}
         self._opening: dict[str, asyncio.Task[Exception | None]] = {}
         self._away: dict[str, Exception] = {}
+        self._copiers: dict[str, Wire] = {}
+        self._copying = asyncio.Lock()
         self._given: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._listening: asyncio.Task[None] | None = None
         self._listener: Wire | None = None
@@ -82,6 +85,44 @@ class Link:
             if error.code != "NOSCRIPT":
                 raise unavailable(self.who, error) from error
         return await self._answer(keys[0], pack(("EVAL", what.text, len(keys), *keys, *arguments)))
+
+    async def run_copied(self, what: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """As `run`, and wait until as many replicas as the settings ask for have it. Raises `TooFewCopies`.
+
+        On a connection of its own: the server answers nothing else on it while it waits for replicas.
+        """
+        settings = self.store.settings
+        wait = pack(("WAIT", settings.wait_replicas, round(settings.wait_timeout * 1000)))
+        packed = pack(("EVALSHA", what.digest, len(keys), *keys, *arguments))
+        async with self._copying:
+            answer, copies = await self._waited(keys[0], packed, wait)
+            if isinstance(answer, ServerError) and answer.code == "NOSCRIPT":
+                packed = pack(("EVAL", what.text, len(keys), *keys, *arguments))
+                answer, copies = await self._waited(keys[0], packed, wait)
+        for one in (answer, copies):
+            if isinstance(one, ServerError):
+                raise unavailable(self.who, one)
+        if copies < settings.wait_replicas:
+            raise TooFewCopies(
+                f"it is stored, but only {copies} of {settings.wait_replicas} replicas had it after "
+                f"{settings.wait_timeout:g} s"
+            )
+        return answer
+
+    async def _waited(self, key: str, packed: bytes, wait: bytes) -> Sequence[Any]:
+        """What a command and a WAIT behind it are answered with."""
+        until = asyncio.get_running_loop().time() + _PATIENCE
+        longer = self.store.settings.wait_timeout
+        while True:
+            home = await self._home(key)
+            wire = self._copiers.get(home)
+            if wire is None or wire.closed:
+                wire = self._copiers[home] = await self._connect(home)
+            answers = await asyncio.gather(wire.send(packed), wire.send(wait, longer=longer))
+            error = answers[0]
+            if not isinstance(error, ServerError) or not self._passes(wire, error, until):
+                return answers
+            await asyncio.sleep(_PAUSE)
 
     async def calls(self, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Send commands, each to the server of its key, together; all answers, in order."""
@@ -107,19 +148,14 @@ class Link:
 
     async def _after(self, wire: Wire, error: ServerError, key: str, packed: bytes) -> Any:
         """Ask again where that may help: what was answered so was not done."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _PATIENCE
-        while True:
-            elsewhere = self.redirected(wire, error)
-            passing = error.code in _PASSING or (self.topology.replaces and reconnects(error))
-            if not passing or loop.time() > until:
-                break
+        until = asyncio.get_running_loop().time() + _PATIENCE
+        while self._passes(wire, error, until):
             if error.code == "ASK":
-                wire = await self.wire_to(elsewhere)
+                wire = await self.wire_to(_address(wire, error))
                 _, answer = await asyncio.gather(wire.send(_ASKING), wire.send(packed))
             else:
                 if error.code != "MOVED":
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(_PAUSE)
                 wire = await self.wire(key)
                 answer = await wire.send(packed)
             if not isinstance(answer, ServerError):
@@ -129,23 +165,23 @@ class Link:
             raise error
         raise unavailable(self.who, error)
 
-    def redirected(self, wire: Wire, error: ServerError) -> str:
-        """Take note that a server sends us on, or is no use any more; the name of the one to be asked, if it says so.
+    def _passes(self, wire: Wire, error: ServerError, until: float) -> bool:
+        self.redirected(wire, error)
+        passing = error.code in _PASSING or (self.topology.replaces and reconnects(error))
+        return passing and asyncio.get_running_loop().time() < until
+
+    def redirected(self, wire: Wire, error: ServerError) -> None:
+        """Take note that a server sends us on, or is no use any more.
 
         Raises `ConfigurationError` for a node of a cluster that was not known to be one.
         """
-        if error.code in ("MOVED", "ASK"):
-            slot, address = str(error).split()[1:3]
-            host, _, port = address.rpartition(":")
-            host = host or wire.home.rpartition(":")[0]
-            if error.code == "MOVED" or not self.topology.clustered:
-                self.topology.moved(int(slot), host, int(port))
-            return f"{host}:{port}"
-        if reconnects(error):
+        if error.code == "MOVED" or (error.code == "ASK" and not self.topology.clustered):
+            host, _, port = _address(wire, error).rpartition(":")
+            self.topology.moved(int(str(error).split()[1]), host, int(port))
+        elif reconnects(error):
             self.topology.look_again()
             # Others may await answers on it: they will be told the same.
             wire.retire()
-        return ""
 
     # Wires
 
@@ -264,8 +300,9 @@ class Link:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        wires = [*self._wires.values(), *([self._listener] if self._listener is not None else [])]
-        self._wires, self._listener = {}, None
+        wires = [*self._wires.values(), *self._copiers.values()]
+        wires += [self._listener] if self._listener is not None else []
+        self._wires, self._copiers, self._listener = {}, {}, None
         if wires:
             await asyncio.gather(*(wire.close() for wire in wires))
 
@@ -276,3 +313,9 @@ class Link:
         self._wires, self._listener = {}, None
         for wire in wires:
             wire.abandon()
+
+
+def _address(wire: Wire, error: ServerError) -> str:
+    """The name of the server that MOVED or ASK sends us to; without a host it is at the one that said so."""
+    host, _, port = str(error).split()[2].rpartition(":")
+    return f"{host or wire.home.rpartition(':')[0]}:{port}"

@@ -36,13 +36,17 @@ def packed_envelope(envelope: Envelope, blobs: list[bytes], *, whole: bool = Fal
 
 
 async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
-    """Store a batch; the ids that stand for the messages. Raises as `Link.run`."""
+    """Store a batch, on replicas too where the settings ask for them; the ids that stand for the messages.
+
+    Raises as `Link.run`, or `TooFewCopies`.
+    """
     keys = link.store.keys
     queue = envelopes[0].queue
     if len(envelopes) <= _BATCH and all(envelope.queue == queue for envelope in envelopes):
         blobs: list[bytes] = []
         packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
-        answer = await link.run(_PUBLISH, (keys.of_queue(queue),), packed, *blobs)
+        run = link.run_copied if link.store.settings.wait_replicas else link.run
+        answer = await run(_PUBLISH, (keys.of_queue(queue),), packed, *blobs)
         return [one.decode() for one in answer]
     by_queue: dict[str, list[int]] = {}
     for number, envelope in enumerate(envelopes):
