@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from camora import Camora
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 from camora.interfaces.broker import ConsumerSettings
 from camora_redis import RedisBroker
+from camora_redis.errors import ServerError, Unusable, unavailable
 
 from tests.end_to_end.processes import WorkerProcess
 from tests.redis.strangers import OldServer, run_command
@@ -415,6 +417,50 @@ async def test_clusters() -> None:
     assert "redis://" in str(error)
 
 
+# What servers say later
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("LOADING Redis is loading the dataset in memory", BrokerUnavailable, "it is loading its data"),
+        ("READONLY You can't write against a read only replica.", BrokerUnavailable, "it is a replica"),
+        ("MASTERDOWN Link with MASTER is down", BrokerUnavailable, "whose master is gone"),
+        ("CLUSTERDOWN Hash slot not served", BrokerUnavailable, "does not cover all slots"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", BrokerUnavailable, "keys are moving"),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            BrokerUnavailable,
+            "it is full: raise its maxmemory",
+        ),
+        ("MISCONF Redis is configured to save RDB snapshots", BrokerUnavailable, "it cannot write to its disk"),
+        ("NOREPLICAS Not enough good replicas to write.", BrokerUnavailable, "min-replicas-to-write"),
+        ("BUSY Redis is busy running a script.", BrokerUnavailable, "SCRIPT KILL"),
+        ("ERR max number of clients reached", BrokerUnavailable, "raise its maxclients"),
+        ("ERR something new", BrokerUnavailable, "broker(x): ERR something new"),
+        ("NOAUTH Authentication required.", Unusable, "it asks for a password"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", Unusable, "user name or password are wrong"),
+        ("NOPERM User ann has no permissions to run the 'xadd' command", Unusable, "its ACL does not let"),
+        ("ERR The user executing the script can't run this command or subcommand", Unusable, "its ACL does not let"),
+        ("ERR ACL failure in script: No permissions to access a key", Unusable, "its ACL does not let"),
+    ],
+)
+def test_what_servers_say_is_told_in_words(said: str, kind: type[Exception], words: str) -> None:
+    error = unavailable("broker(x)", ServerError(said))
+    assert type(error) is kind
+    assert str(error).startswith("broker(x): ")
+    assert words in str(error)
+    assert said.rstrip(".") in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_what_is_told_is_one_short_line() -> None:
+    text = str(unavailable("broker(x)", ServerError("ERR " + "line\n" * 500)))
+    assert "\n" not in text
+    assert len(text) < 300
+
+
 # Warnings of what works, and may end badly
 
 
@@ -503,6 +549,7 @@ def test_what_may_pass_is_waited_for(folder: Path) -> None:
         worker.wait_for("nothing listens there")
         server.start()
         worker.ready()
+        worker.wait_for("it keeps nothing on its disk: a restart loses all jobs and results")
 
 
 class TasksWorker(WorkerProcess):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -262,6 +263,26 @@ def test_no_password_shows_where_people_look() -> None:
 def test_every_scheme_is_known_to_the_app(scheme: str) -> None:
     rest = "///run/redis.sock" if scheme.endswith("unix") else "//h:1/svc" if scheme.endswith("sentinel") else "//h:1"
     assert isinstance(Camora(f"{scheme}:{rest}").broker, RedisBroker)
+
+
+# camora.toml and the environment
+
+
+def test_settings_stand_in_the_file_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "camora.toml"
+    path.write_text('[broker]\nurl = "redis+sentinel://h:1/svc"\nprefix = "shop"\ntimeout = "2s"\nwait_replicas = 1\n')
+    monkeypatch.setenv("CAMORA_BROKER__SENTINEL_PASSWORD", "hunter2")
+    broker = Camora.from_toml(path).broker
+    assert isinstance(broker, RedisBroker)
+    expected = RedisSettings(prefix="shop", timeout=2.0, wait_replicas=1, sentinel_password="hunter2")
+    assert broker.database.settings == expected
+    path.write_text('[broker]\nurl = "redis://h"\nwait_replica = 1\ndedup_window = -1\nprefix = "{x}"\n')
+    with pytest.raises(SettingsError) as caught:
+        Camora.from_toml(path)
+    told = "\n".join(caught.value.problems)
+    for words in ("did you mean 'wait_replicas'?", "must be 0 or more", "must not have braces in it"):
+        assert words in told
+    assert "hunter2" not in told
 
 
 # Round trips
