@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 
 import pytest
-from camora.errors import JobCancelled
-from camora.interfaces.broker import ConsumerSettings
-from camora.message import Envelope
+from camora import Camora
+from camora.errors import BrokerUnavailable, JobCancelled
+from camora.interfaces.broker import ConsumerSettings, Leases, LeaseVerdict
+from camora.message import Delivery, Envelope
 from camora.outcome import Status
 from processes import WorkerProcess
 
@@ -143,3 +145,33 @@ async def test_a_consumer_that_is_stopped_while_it_connects_takes_nothing(rig: R
             await app.broker.publish([Envelope(id=queue, task="t", queue=queue, body=b"{}")])
             assert (await app.broker.queues.counts())[queue] == {"ready": 1}
             await consumer.close()
+
+
+async def test_the_keeper_of_leases_knows_in_time_that_nobody_answers(rig: Rig) -> None:
+    """Also where the server may take longer for an answer than a lease lasts."""
+    async with Camora(rig.url(through=True, timeout=30), results=False) as app:
+        consumer = await app.broker.consumer(ConsumerSettings(queues=("kept",), worker="keeps", lease=LEASE))
+        await app.broker.publish([Envelope(id="kept", task="t", queue="kept", body=b"{}")])
+        held = await consumer.receive(1, 5.0)
+        keeper = await asyncio.to_thread(consumer.leases)
+        try:
+            assert await asyncio.to_thread(keeper.extend, held) == [LeaseVerdict.HELD]
+            rig.proxy.hold()
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable):
+                await asyncio.to_thread(keeper.extend, held)
+            assert time.monotonic() - began < LEASE
+            rig.proxy.heal()
+            await eventually(lambda: asyncio.to_thread(extended, keeper, held), "an answer")
+        finally:
+            await asyncio.to_thread(keeper.close)
+            await consumer.close()
+
+
+def extended(keeper: Leases, held: Sequence[Delivery]) -> bool:
+    """Whether the keeper got through; the lease itself may be over."""
+    try:
+        keeper.extend(held)
+    except BrokerUnavailable:
+        return False
+    return True

@@ -186,7 +186,7 @@ class RedisConsumer(Consumer):
 
     def leases(self) -> Leases:
         """A keeper with a connection of its own."""
-        return RedisLeases(self._store, self.name)
+        return RedisLeases(self._store, self.name, self._lease)
 
     # Its end
 

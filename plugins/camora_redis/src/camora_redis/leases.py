@@ -23,11 +23,12 @@ _BATCH = 500
 class RedisLeases(Leases):
     """The same client as everybody else's, driven by a small loop that nobody can block."""
 
-    def __init__(self, store: Store, consumer: str) -> None:
+    def __init__(self, store: Store, consumer: str, lease: float) -> None:
         self._store = store
         self._consumer = consumer
         self._runner: asyncio.Runner | None = asyncio.Runner()
-        self._link = Link(store, "the keeper of leases")
+        # Without an answer, the loss of a lease must be known before its end, and another try be made.
+        self._link = Link(store, "the keeper of leases", lease / 3)
 
     def extend(self, deliveries: Sequence[Delivery]) -> Sequence[LeaseVerdict]:
         """One verdict each."""
