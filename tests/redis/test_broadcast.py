@@ -363,6 +363,25 @@ async def test_it_listens_again_after_its_connection_was_cut(
     assert server.cli("PUBSUB", "NUMSUB", "camora:bus") == ["camora:bus", 0]
 
 
+async def test_a_job_that_cancels_every_task_does_not_end_the_listening(url: str) -> None:
+    heard = Heard()
+    app = listening(url, "a", heard)
+    main = asyncio.current_task()
+
+    @app.task(name="cancel")
+    async def cancel() -> None:
+        heard.append(("cancel", None))
+        for task in asyncio.all_tasks() - {asyncio.current_task(), main}:
+            task.cancel()
+
+    async with app, app.worker():
+        for turn in range(3):
+            await app.dispatch("cancel")
+            await eventually(lambda: heard.count(("cancel", None)) == turn + 1, "its run")  # noqa: B023
+            await app.dispatch("hear", turn)
+            await eventually(lambda: ("a", turn) in heard, "the next")  # noqa: B023
+
+
 async def test_a_slow_worker_drops_the_oldest_and_says_so(url: str, caplog: pytest.LogCaptureFixture) -> None:
     heard, go = Heard(), asyncio.Event()
     app: Any = Camora(url)

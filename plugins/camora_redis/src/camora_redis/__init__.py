@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from camora_redis.kinds import PubSubQueue
+from camora_redis.kinds import ListQueue, PubSubQueue
 
 if TYPE_CHECKING:
     from camora_redis.broker import RedisBroker
     from camora_redis.settings import RedisSettings
 
-__all__ = ["PubSubQueue", "RedisBroker", "RedisSettings"]
+__all__ = ["ListQueue", "PubSubQueue", "RedisBroker", "RedisSettings"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from camora.message import Delivery, Envelope
 
 from camora_redis.identity import head_of
 from camora_redis.kinds import PubSubQueue
+from camora_redis.lasting import Lasting
 from camora_redis.link import Link
 from camora_redis.subscription import Subscription
 
@@ -93,7 +94,7 @@ class Ear:
         self._reporting: asyncio.TimerHandle | None = None
         self._subscription: Subscription | None = None
         self._ended = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping = Lasting(self._keep)
         self.trouble: BrokerUnavailable | ConfigurationError | None = None
         """Why it cannot listen now."""
 
@@ -102,7 +103,7 @@ class Ear:
     async def open(self) -> None:
         """Listen: from the return on everything is heard. Raises `BrokerUnavailable` or `ConfigurationError`."""
         await self._subscribe(0)
-        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+        self._keeping.start()
 
     async def _subscribe(self, tries: int) -> None:
         if self._subscription is not None:
@@ -117,13 +118,13 @@ class Ear:
     async def _keep(self) -> None:
         """Go on listening, whatever happens to the connection."""
         while True:
-            try:
-                async with asyncio.timeout(_CHECK):
-                    await self._ended.wait()
-            except TimeoutError:
-                if self._subscription is not None:
+            while self._subscription is not None and not self._subscription.closed:
+                try:
+                    async with asyncio.timeout(_CHECK):
+                        await self._ended.wait()
+                    self._ended.clear()
+                except TimeoutError:
                     self._subscription.check()
-                continue
             await self._listen_again()
 
     async def _listen_again(self) -> None:
@@ -193,7 +194,7 @@ class Ear:
 
     def again(self, delivery: Delivery, delay: float) -> None:
         """Hand it out once more, after so many seconds."""
-        if self._keeping is None:
+        if not self._keeping.running:
             return
         if delay <= 0:
             self._put(delivery)
@@ -210,10 +211,7 @@ class Ear:
 
     async def stop(self) -> None:
         """Listen no longer, and forget what was not taken. May be repeated."""
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.cancel()
-            await asyncio.wait([keeping])
+        await self._keeping.stop()
         if self._subscription is not None:
             await self._subscription.close()
             self._subscription = None

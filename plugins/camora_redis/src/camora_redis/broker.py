@@ -21,7 +21,7 @@ from camora_redis.calling import answered
 from camora_redis.consumer import RedisConsumer
 from camora_redis.dead_letters import RedisDeadLetters
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
-from camora_redis.kinds import PubSubQueue
+from camora_redis.kinds import ListQueue, PubSubQueue
 from camora_redis.link import Link
 from camora_redis.opening import check_server, warn_of_risks
 from camora_redis.publishing import publish
@@ -76,7 +76,7 @@ class RedisBroker(Broker):
         made._start(store)  # noqa: SLF001 -- its own class
         return made
 
-    queue_kinds = (Queue, PubSubQueue)
+    queue_kinds = (Queue, PubSubQueue, ListQueue)
 
     def _start(self, store: Store) -> None:
         self._store = store

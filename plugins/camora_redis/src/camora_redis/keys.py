@@ -65,7 +65,12 @@ class Keys:
             )
 
     def of_queue(self, queue: str) -> str:
-        """The stream of a queue. Braces in names would decide the slot of a key, so they are escaped."""
+        """The stream of a queue. Braces in names would decide the slot of a key, so they are escaped.
+
+        That of a list queue begins with the hash tag of its list, and so do all other keys of the queue.
+        """
+        if not self.kinds.plain and queue in self.kinds.lists:
+            return f"{{{self.kinds.lists[queue].tag}}}:{self.prefix}:{queue}"
         if self.stream is not None:
             return self.stream if queue == "default" else f"{self.stream}:{queue.translate(_ESCAPED)}"
         return f"{self.prefix}:{queue.translate(_ESCAPED)}"
@@ -78,12 +83,13 @@ class Keys:
 
     def helper(self, queue: str, name: str) -> str:
         """Another key of a queue."""
-        return f"{{{self.of_queue(queue)}}}:{name}"
+        stream = self.of_queue(queue)
+        return f"{stream}:{name}" if stream.startswith("{") else f"{{{stream}}}:{name}"
 
     def record(self, queue: str, job_id: str) -> str:
         """The record of a job."""
         if self.clustered:
-            return f"{{{self.of_queue(queue)}}}:result:{job_id}"
+            return self.helper(queue, f"result:{job_id}")
         return f"{self.prefix}:result:{job_id}"
 
     def own(self, name: str) -> str:

@@ -16,6 +16,7 @@ from camora.outcome import Action, Settlement
 from camora_redis.broadcast import Ear
 from camora_redis.consumer import RedisConsumer
 from camora_redis.link import Link
+from camora_redis.lists import Mover
 from camora_redis.results import RedisResultBackend
 
 __all__ = ["MixedConsumer", "mixed_consumer"]
@@ -25,12 +26,13 @@ async def mixed_consumer(link: Link, settings: ConsumerSettings) -> Consumer:
     """An open consumer of queues of any kinds. Raises `BrokerUnavailable`."""
     kinds = link.store.keys.kinds
     broadcasts = [name for name in dict.fromkeys(settings.queues) if name in kinds.broadcasts]
+    lists = [name for name in dict.fromkeys(settings.queues) if name in kinds.lists]
     rest = tuple(name for name in settings.queues if name not in kinds.broadcasts)
     streams = RedisConsumer(link, attrs.evolve(settings, queues=rest)) if rest else None
-    if streams is not None and not broadcasts:
+    if streams is not None and not broadcasts and not lists:
         await streams.enroll()
         return streams
-    consumer = MixedConsumer(link, streams, broadcasts)
+    consumer = MixedConsumer(link, streams, broadcasts, lists)
     await consumer.open()
     return consumer
 
@@ -41,12 +43,15 @@ class MixedConsumer(Consumer):
     `streams` is None where all queues are broadcasts.
     """
 
-    def __init__(self, link: Link, streams: RedisConsumer | None, broadcasts: Iterable[str]) -> None:
+    def __init__(
+        self, link: Link, streams: RedisConsumer | None, broadcasts: Iterable[str], lists: Iterable[str]
+    ) -> None:
         self._link = link
         self._streams = streams
         kinds = link.store.keys.kinds
         self._woken = asyncio.Event()
         self._ears = {name: Ear(link, kinds.broadcasts[name], self._woken.set) for name in broadcasts}
+        self._movers = [Mover(link, kinds.lists[name]) for name in lists]
         self._held: set[Delivery] = set()
         self._turn = 0
         self._stopped = False
@@ -57,6 +62,8 @@ class MixedConsumer(Consumer):
         try:
             if self._streams is not None:
                 await self._streams.enroll()
+            for mover in self._movers:
+                await mover.open()
             for ear in self._ears.values():
                 await ear.open()
         except BaseException:
@@ -71,6 +78,8 @@ class MixedConsumer(Consumer):
             return ()
         if self._streams is None:
             return await self._listen(limit, wait)
+        if not self._ears:
+            return await self._streams.receive(limit, wait)
         if not self._any_heard:
             found = await self._wait_for_both(self._streams, limit, wait)
             if found or not self._any_heard:
@@ -197,6 +206,8 @@ class MixedConsumer(Consumer):
         """Take nothing more; what was heard and not handed out is gone."""
         self._stopped = True
         self._woken.set()
+        for mover in self._movers:
+            await mover.stop()
         for ear in self._ears.values():
             await ear.stop()
         if self._streams is not None:

@@ -9,7 +9,7 @@ from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore
 from camora.provider import MadeFrom, Provider
 from camora.queue import Queue
 
-from camora_redis.kinds import PubSubQueue
+from camora_redis.kinds import ListQueue, PubSubQueue
 from camora_redis.settings import SCHEMES, RedisSettings
 
 _HELP = "streams in Redis or Valkey; a single server, Sentinel or a cluster"
@@ -59,9 +59,10 @@ def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
 
 @hookimpl
 def camora_queue_kinds() -> Sequence[Provider[Queue]]:
-    """Broadcasts."""
+    """Broadcasts, and lists that other programs share."""
     return [
-        Provider("pubsub", _queue, settings=PubSubQueue, help="pub/sub in Redis: every worker hears it, at most once")
+        Provider("pubsub", _queue, settings=PubSubQueue, help="pub/sub in Redis: every worker hears it, at most once"),
+        Provider("list", _queue, settings=ListQueue, help="a list in Redis, shared with programs of any kind"),
     ]
 
 

@@ -40,15 +40,23 @@ class RedisQueues(Queues):
 
     async def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Messages per queue and state."""
-        queues = await known_queues(self._link)
+        queues = sorted({*await known_queues(self._link), *self._keys.kinds.lists})
         found = await asyncio.gather(
             *(answered(self._link, self._link.run(_COUNT, self._pair(queue), self._group)) for queue in queues)
         )
+        lists = await self._in_lists(queues)
         return {
-            queue: {state: number for state, number in zip(_STATES, numbers, strict=True) if number > 0}
-            for queue, numbers in zip(queues, found, strict=True)
-            if any(numbers)
+            queue: {state: number for state, number in zip(_STATES, (ready + more, *others), strict=True) if number > 0}
+            for queue, (ready, *others), more in zip(queues, found, lists, strict=True)
+            if ready or more or any(others)
         }
+
+    async def _in_lists(self, queues: Sequence[str]) -> list[int]:
+        """How many messages of each queue lie in its list, where it has one, and were not moved yet."""
+        lists = self._keys.kinds.lists
+        keys = [lists[queue].list_key for queue in queues if queue in lists]
+        lengths = iter(await answered(self._link, self._link.calls([(key, ("LLEN", key)) for key in keys])))
+        return [next(lengths) if queue in lists else 0 for queue in queues]
 
     async def find(self, job_id: str) -> QueuedJob | None:
         """Where it lies."""
@@ -109,7 +117,7 @@ class RedisQueues(Queues):
 
     async def purge(self, queue: str) -> int:
         """Delete what waits, some hundreds in each step."""
-        total = 0
+        total = await self._purge_list(queue)
         while True:
             window = self._link.store.settings.dedup_window
             call = self._link.run(_PURGE, (self._keys.of_queue(queue),), self._group, window)
@@ -117,6 +125,15 @@ class RedisQueues(Queues):
             total += gone
             if not gone:
                 return total
+
+    async def _purge_list(self, queue: str) -> int:
+        """What others, or we, have put into the list of this queue, and nobody has taken yet."""
+        if queue not in self._keys.kinds.lists:
+            return 0
+        key, total = self._keys.kinds.lists[queue].list_key, 0
+        while gone := await answered(self._link, self._link.call(key, "LPOP", key, 500)):
+            total += len(gone)
+        return total
 
 
 def _shown(queue: str, job_id: str, found: Any) -> QueuedJob:

@@ -22,7 +22,6 @@ _TAKE, _REGAIN, _ENROLL = script("take"), script("regain"), script("enroll")
 _NAP = 5.0
 """Seconds after which a wait begins anew, whatever wakes it before."""
 _LONG = 3600.0
-_BELL = "}:bell"
 
 Taken = tuple[float, list[Delivery]]
 """Deliveries, and the monotonic time before they were asked for: their leases began then or later."""
@@ -42,6 +41,7 @@ class Shelf:
         self._lease = lease
         self._group = link.store.keys.group
         self._streams = [link.store.keys.of_queue(queue) for queue in queues]
+        self._bells = {link.store.keys.helper(queue, "bell"): link.store.keys.of_queue(queue) for queue in queues}
         self._bells_heard: list[tuple[str, bytes]] = []
         self._wire: Wire | None = None
         self._waiting: asyncio.Task[Taken] | None = None
@@ -134,7 +134,7 @@ class Shelf:
             wire.client_id = await answered(self._link, wire.call("CLIENT", "ID"))
             if self._called_off:
                 return since, []
-        names = [*self._streams, *(f"{{{stream}{_BELL}" for stream in self._streams)]
+        names = [*self._streams, *self._bells]
         head = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", limit)
         words = (*head, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", *names, *(">" for _ in names))
         answer = await self._certain(wire.send(pack(words), longer=seconds))
@@ -153,7 +153,7 @@ class Shelf:
                 queue = self.queues[self._streams.index(stream)]
                 found += [delivery_of(queue, 0, entry, fields, 1) for entry, fields in entries]
             else:
-                self._bells_heard += [(stream[1 : -len(_BELL)], entry) for entry, _ in entries]
+                self._bells_heard += [(self._bells[stream], entry) for entry, _ in entries]
                 self._due = 0.0
         return found
 

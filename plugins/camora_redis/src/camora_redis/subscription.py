@@ -95,7 +95,8 @@ class Subscription:
         if self._wire is not None:
             await self._wire.close()
         if self._end is not None:
-            await self._end
+            # Somebody may have cancelled it, as jobs may do to every task that there is.
+            await asyncio.wait([self._end])
 
     def abandon(self) -> None:
         """Let go of the socket although the event loop is gone."""

@@ -20,7 +20,11 @@ local unpack = unpack or table.unpack
 local blobs = 1
 local function blob(at) return type(at) == 'number' and ARGV[blobs + at] or at end
 
-local function helper(stream, name) return '{' .. stream .. '}:' .. name end
+-- A stream whose name begins with a hash tag has its other keys behind that same tag.
+local function helper(stream, name)
+  if string.byte(stream) == 123 then return stream .. ':' .. name end
+  return '{' .. stream .. '}:' .. name
+end
 
 local function lane(stream, priority)
   if priority == 0 then return stream end
