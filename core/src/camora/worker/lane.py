@@ -57,6 +57,8 @@ class LaneParts:
     limited: str
     """What has limits that hold across workers, for an error; empty when nothing has."""
     logger: logging.Logger
+    busy: Callable[[bool], None]
+    """Told, from any thread, when a lane begins to hold deliveries, and when it has none any more."""
 
 
 class Lane:
@@ -114,6 +116,7 @@ class Lane:
             lost=self._on_lost,
             cancelled=self._on_cancelled,
             logger=self._logger,
+            busy=parts.busy,
         )
         self._ender = Ender(
             self._hands,

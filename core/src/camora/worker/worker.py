@@ -131,12 +131,13 @@ class Worker:
         connection = self._connection = await self._once_there(parts.connections.get)
         for hook in parts.on_start:
             await _call(hook)
+        watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger, sleepy=True)
+        self._watch = watch
+        watch.start()
         for lane in parts.lanes:
-            made = self._make_lane(lane, connection)
+            made = self._make_lane(lane, connection, watch)
             await self._once_there(made.open)
             self._lanes.append(made)
-        self._watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger)
-        self._watch.start()
         self._begin()
         self._reporter = self._make_reporter(connection)
         self._start_beating()
@@ -144,7 +145,7 @@ class Worker:
         if parts.events.active:
             parts.events.emit(WorkerStarted(at=parts.clock.now_ms(), worker=self.name, queues=self.queues))
 
-    def _make_lane(self, lane: LaneSettings, connection: Connection) -> Lane:
+    def _make_lane(self, lane: LaneSettings, connection: Connection, watch: LoopWatch) -> Lane:
         parts = self._parts
         run = self._engine.run
         return Lane(
@@ -163,6 +164,7 @@ class Worker:
                 events=parts.events,
                 limited=limited(parts.engine.tasks, parts.engine.queue_rates),
                 logger=parts.logger,
+                busy=watch.attend,
             ),
             lane.queues,
             lane.concurrency,
