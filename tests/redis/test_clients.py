@@ -259,3 +259,7 @@ def test_the_label_has_no_password() -> None:
     broker = RedisBroker(client=client)
     assert repr(broker) == "RedisBroker('rediss://h:6379/0', new)"
     assert "hunter2" not in repr(broker.database)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert repr(RedisBroker(client=redis.asyncio.Redis(host="::1"))) == "RedisBroker('redis://[::1]:6379/0', new)"

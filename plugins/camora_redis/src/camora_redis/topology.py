@@ -431,4 +431,5 @@ _CLUSTER_OPTIONS = frozenset({
 
 
 def _label(scheme: str, addresses: Sequence[tuple[Any, Any]]) -> str:
-    return f"{scheme}://{','.join(f'{host}:{port}' for host, port in addresses)}"
+    shown = (f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}" for host, port in addresses)
+    return f"{scheme}://{','.join(shown)}"
