@@ -69,11 +69,16 @@ async def opens(url: str, **settings: Any) -> None:
         await broker.close()
 
 
+class Silent(http.server.BaseHTTPRequestHandler):
+    """It logs nothing."""
+
+    def log_message(self, *_: Any) -> None: ...
+
+
 @contextmanager
 def web_server() -> Iterator[int]:
     """A port that speaks HTTP."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[method-assign]
+    server = http.server.HTTPServer(("127.0.0.1", 0), Silent)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server.server_port
