@@ -77,6 +77,7 @@ class RedisBroker(Broker):
         return made
 
     queue_kinds = (Queue, PubSubQueue, ListQueue)
+    task_options = frozenset({"wait_replicas"})
 
     def _start(self, store: Store) -> None:
         self._store = store

@@ -86,13 +86,13 @@ class Link:
                 raise unavailable(self.who, error) from error
         return await self._answer(keys[0], pack(("EVAL", what.text, len(keys), *keys, *arguments)))
 
-    async def run_copied(self, what: Script, keys: Sequence[str], *arguments: Any) -> Any:
-        """As `run`, and wait until as many replicas as the settings ask for have it. Raises `TooFewCopies`.
+    async def run_copied(self, replicas: int, what: Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """As `run`, and wait until as many replicas have it. Raises `TooFewCopies`.
 
         On a connection of its own: the server answers nothing else on it while it waits for replicas.
         """
         settings = self.store.settings
-        wait = pack(("WAIT", settings.wait_replicas, round(settings.wait_timeout * 1000)))
+        wait = pack(("WAIT", replicas, round(settings.wait_timeout * 1000)))
         packed = pack(("EVALSHA", what.digest, len(keys), *keys, *arguments))
         async with self._copying:
             answer, copies = await self._waited(keys[0], packed, wait)
@@ -102,10 +102,9 @@ class Link:
         for one in (answer, copies):
             if isinstance(one, ServerError):
                 raise unavailable(self.who, one)
-        if copies < settings.wait_replicas:
+        if copies < replicas:
             raise TooFewCopies(
-                f"it is stored, but only {copies} of {settings.wait_replicas} replicas had it after "
-                f"{settings.wait_timeout:g} s"
+                f"it is stored, but only {copies} of {replicas} replicas had it after {settings.wait_timeout:g} s"
             )
         return answer
 

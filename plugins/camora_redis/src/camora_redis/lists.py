@@ -17,12 +17,12 @@ from camora_redis.identity import head_of
 from camora_redis.kinds import ListQueue
 from camora_redis.lasting import Lasting
 from camora_redis.link import Link, script
-from camora_redis.publishing import packed_envelope
+from camora_redis.publishing import packed_envelope, replicas_for
 from camora_redis.wire import Wire, pack
 
 __all__ = ["Mover", "push"]
 
-_MOVE = script("list_move")
+_MOVE, _PUSH = script("list_move"), script("list_push")
 _STEP = 50
 """How many messages are moved in one step."""
 _NAP = 5.0
@@ -48,11 +48,19 @@ def check_body(envelope: Envelope) -> None:
 
 
 async def push(link: Link, queue: ListQueue, envelopes: Sequence[Envelope]) -> None:
-    """Put messages at the end of a list, as they are. Raises as `Link.call`, and `ConfigurationError`."""
+    """Put messages at the end of a list, as they are, and in this order.
+
+    Raises as `Link.call`, and `TooFewCopies` or `ConfigurationError`.
+    """
     key = queue.list_key
     bodies = [envelope.body for envelope in envelopes]
+    parts = [bodies[at : at + _BATCH] for at in range(0, len(bodies), _BATCH)]
+    if replicas := replicas_for(link, envelopes):
+        for part in parts:
+            await link.run_copied(replicas, _PUSH, (key,), *part)
+        return
     try:
-        await link.calls([(key, ("RPUSH", key, *bodies[at : at + _BATCH])) for at in range(0, len(bodies), _BATCH)])
+        await link.calls([(key, ("RPUSH", key, *part)) for part in parts])
     except ServerError as error:
         raise _explained(link, queue, error) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore
+from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore, TaskOption
 from camora.provider import MadeFrom, Provider
 from camora.queue import Queue
 
@@ -30,6 +30,13 @@ def _results(made: MadeFrom) -> ResultBackend:
 def _queue(made: MadeFrom) -> Queue:
     queue: Queue = made.settings
     return queue
+
+
+def _not_negative(value: int) -> int:
+    """A number of replicas. Raises `ValueError`."""
+    if value < 0:
+        raise ValueError(f"expected 0 or more, found {value}")
+    return value
 
 
 def _schedules(made: MadeFrom) -> ScheduleStore:
@@ -64,6 +71,15 @@ def camora_queue_kinds() -> Sequence[Provider[Queue]]:
         Provider("pubsub", _queue, settings=PubSubQueue, help="pub/sub in Redis: every worker hears it, at most once"),
         Provider("list", _queue, settings=ListQueue, help="a list in Redis, shared with programs of any kind"),
     ]
+
+
+@hookimpl
+def camora_task_options() -> Sequence[TaskOption]:
+    """How safe a dispatch must be."""
+    text = (
+        "how many replicas must have a dispatch before it counts as stored, instead of what the broker's settings say"
+    )
+    return [TaskOption("wait_replicas", int, check=_not_negative, dispatch=True, help=text)]
 
 
 @hookimpl

@@ -11,7 +11,7 @@ from camora.message import Envelope
 
 from camora_redis.link import Link, script
 
-__all__ = ["packed_envelope", "publish"]
+__all__ = ["packed_envelope", "publish", "replicas_for"]
 
 _PUBLISH = script("publish")
 _BATCH = 500
@@ -35,8 +35,18 @@ def packed_envelope(envelope: Envelope, blobs: list[bytes], *, whole: bool = Fal
     )
 
 
+def replicas_for(link: Link, envelopes: Sequence[Envelope]) -> int:
+    """How many replicas must have these: what the settings ask for, or each task or dispatch by itself."""
+    usual = link.store.settings.wait_replicas
+    given = [envelope.options for envelope in envelopes if envelope.options is not None]
+    if not given:
+        return usual
+    most: int = max(options.get("wait_replicas", usual) for options in given)
+    return most if len(given) == len(envelopes) else max(most, usual)
+
+
 async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
-    """Store a batch, on replicas too where the settings ask for them; the ids that stand for the messages.
+    """Store a batch, on replicas too where they are asked for; the ids that stand for the messages.
 
     Raises as `Link.run`, or `TooFewCopies`.
     """
@@ -45,8 +55,11 @@ async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
     if len(envelopes) <= _BATCH and all(envelope.queue == queue for envelope in envelopes):
         blobs: list[bytes] = []
         packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
-        run = link.run_copied if link.store.settings.wait_replicas else link.run
-        answer = await run(_PUBLISH, (keys.of_queue(queue),), packed, *blobs)
+        stream = keys.of_queue(queue)
+        if replicas := replicas_for(link, envelopes):
+            answer = await link.run_copied(replicas, _PUBLISH, (stream,), packed, *blobs)
+        else:
+            answer = await link.run(_PUBLISH, (stream,), packed, *blobs)
         return [one.decode() for one in answer]
     by_queue: dict[str, list[int]] = {}
     for number, envelope in enumerate(envelopes):

@@ -70,7 +70,8 @@ class RedisQueues(Queues):
 
     async def list(self, queue: str, *, limit: int = 100, after: str = "") -> Sequence[QueuedJob]:
         """A page of the unfinished: all ids are looked through."""
-        index, cursor, ids = self._keys.helper(queue, "index"), b"0", []
+        index, cursor = self._keys.helper(queue, "index"), b"0"
+        ids: Sequence[str] = []
         while True:
             call = self._link.call(index, "HSCAN", index, cursor, "COUNT", _SCANNED)
             cursor, flat = await answered(self._link, call)
@@ -121,7 +122,7 @@ class RedisQueues(Queues):
         while True:
             window = self._link.store.settings.dedup_window
             call = self._link.run(_PURGE, (self._keys.of_queue(queue),), self._group, window)
-            gone = await answered(self._link, call)
+            gone: int = await answered(self._link, call)
             total += gone
             if not gone:
                 return total
