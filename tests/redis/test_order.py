@@ -54,3 +54,20 @@ async def test_the_first_message_of_a_priority_comes_when_it_is_due(broker: Redi
         [delivery] = await consumer.receive(1, 10.0)
     assert await consumer.settle([ack(delivery)]) == [True]
     await consumer.close()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+async def test_who_waits_at_a_plain_queue_takes_the_first_urgent_message_first(
+    broker: RedisBroker, known: bool
+) -> None:
+    consumer = await consumer_of(broker, "work")
+    if known:  # and hidden while the queue is paused
+        await broker.publish([envelope(priority=5)])
+        await broker.queues.pause("work")
+    assert not await consumer.receive(1, 0)
+    await broker.queues.pause("work", paused=False)
+    await broker.queues.purge("work")
+    await broker.publish([envelope(body=b"first"), envelope(body=b"urgent", priority=5), envelope(body=b"last")])
+    taken = [one.body for _ in range(3) for one in await consumer.receive(1, 5.0)]
+    assert taken == [b"urgent", b"first", b"last"]
+    await consumer.close()

@@ -77,6 +77,8 @@ class RedisConsumer(Consumer):
             if found or left <= 0 or self._stopped:
                 break
             await self._wait(limit, left)
+            if self._ahead and any(shelf.rung for shelf in self._shelves):
+                await self._look(limit, exact=False)
             found = self._kept(limit)
             if time.monotonic() >= until - _MARGIN:
                 break
@@ -106,18 +108,21 @@ class RedisConsumer(Consumer):
             shelf = shelves[(self._turn + number) % len(shelves)]
             try:
                 self._keep(shelf.come())
-                if shelf.waits or now < shelf.away_until or len(self._ahead) >= limit:
+                # What rings may be more urgent than what came by waiting.
+                wanted = limit if shelf.rung else limit - len(self._ahead)
+                if shelf.waits or now < shelf.away_until or wanted <= 0:
                     continue
                 if not exact and not shelf.needs_a_look(now):
                     continue
                 if shelf.in_doubt:
                     await self._regain(shelf)
-                self._keep((now, await shelf.look(limit - len(self._ahead), self._turn, self._keep)))
+                self._keep((now, await shelf.look(wanted, self._turn, self._keep)))
                 self._back(shelf)
             except BrokerUnavailable as error:
                 errors.append(self._gone(shelf, error))
         if len(errors) == len(shelves) and not self._ahead:
             raise errors[0]
+        self._ahead.sort(key=_rank)
 
     async def _regain(self, shelf: Shelf) -> None:
         """Take up what the server lent with an answer that was lost, rather than wait for its lease to lapse."""
@@ -206,3 +211,8 @@ class RedisConsumer(Consumer):
         await self.stop()
         for shelf in self._shelves:
             await shelf.close()
+
+
+def _rank(taken: tuple[float, Delivery]) -> int:
+    priority: int = taken[1].receipt.priority
+    return -priority

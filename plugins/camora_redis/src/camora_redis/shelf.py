@@ -58,7 +58,7 @@ class Shelf:
 
     def needs_a_look(self, now: float) -> bool:
         """False where waiting does as well: one queue, one priority, nothing due, no leases to look after."""
-        return not self._plain or self.in_doubt or bool(self._bells_heard) or now >= self._due or now >= self._sweep
+        return not self._plain or self.in_doubt or self.rung or now >= self._due or now >= self._sweep
 
     async def look(self, limit: int, turn: int, late: Callable[[Taken], None]) -> list[Delivery]:
         """Take up to `limit` messages that are there now. `late` gets them where the caller was cancelled meanwhile.
@@ -106,6 +106,11 @@ class Shelf:
     def waits(self) -> bool:
         """True while something may come that was not looked at yet."""
         return self._waiting is not None
+
+    @property
+    def rung(self) -> bool:
+        """True while somebody wants it to look: there may be something more urgent than what came by waiting."""
+        return bool(self._bells_heard)
 
     def pause(self, now: float) -> float:
         """Seconds until there is a reason to look again, though nobody publishes."""
@@ -166,7 +171,7 @@ class Shelf:
                 await wire.close()
             return
         await wire.close()
-        self._link.topology.look_again()
+        self._link.redirected(wire, error)
         if error.code not in ("MOVED", "ASK"):
             raise unavailable(self._link.who, error)
         self._due = 0.0
@@ -189,7 +194,7 @@ class Shelf:
                 waiting.cancel()
             else:
                 try:
-                    await self._link.call(self._streams[0], "CLIENT", "UNBLOCK", wire.client_id)
+                    await self._link.call_at(wire.home, "CLIENT", "UNBLOCK", wire.client_id)
                 except (BrokerUnavailable, ConnectionLost, ServerError) as error:
                     self.in_doubt = True
                     wire.abort(ConnectionLost(str(error)))

@@ -89,14 +89,13 @@ end
 
 for number, stream in ipairs(KEYS) do
   local state = redis.call('HGET', helper(stream, 'index'), '')
+  -- What has come due may be the first of its priority.
+  if not paused(state) and promote(stream) then state = redis.call('HGET', helper(stream, 'index'), '') end
+  local found = priorities(state)
+  others = others + #found
   if not paused(state) then
-    -- What has come due may be the first of its priority.
-    if promote(stream) then state = redis.call('HGET', helper(stream, 'index'), '') end
     lanes[#lanes + 1] = {0, number, stream}
-    for _, priority in ipairs(priorities(state)) do
-      others = others + 1
-      lanes[#lanes + 1] = {priority, number, lane(stream, priority)}
-    end
+    for _, priority in ipairs(found) do lanes[#lanes + 1] = {priority, number, lane(stream, priority)} end
   end
   if sweep then lapsed(helper(stream, 'bell'), number, 0, true) end
 end
