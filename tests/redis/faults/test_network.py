@@ -7,6 +7,7 @@ import itertools
 import time
 from typing import Any
 
+import psutil
 import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable, DispatchUncertain
@@ -75,6 +76,23 @@ async def test_a_dispatch_into_a_silent_network_ends_in_time(rig: Rig) -> None:
         rig.proxy.heal()
         await rig.dispatch(app, "work", number=3)
         assert (await app.broker.queues.counts())["default"]["ready"] == 2
+
+
+async def test_a_worker_that_may_open_no_more_files_waits_until_it_may(rig: Rig) -> None:
+    worker = rig.worker("--concurrency", "5", through=True).ready()
+    process = psutil.Process(worker.process.pid)
+    usual = process.rlimit(psutil.RLIMIT_NOFILE)
+    async with rig.app() as app:
+        await rig.load(app, 20)
+        await eventually(lambda: rig.idle(app.broker), "the first jobs")
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, usual[1]))
+        rig.proxy.cut()
+        rig.faults += 1
+        await rig.load(app, 20)
+        await asyncio.to_thread(worker.wait_for, "Too many open files")
+        process.rlimit(psutil.RLIMIT_NOFILE, usual)
+    await rig.balance(duplicates=10)
+    rig.alive()
 
 
 async def test_work_goes_on_over_a_slow_network(rig: Rig) -> None:
