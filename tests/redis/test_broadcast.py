@@ -10,12 +10,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from camora import Camora, Context, Queue, Retry, RetryPolicy, WorkerSettings, cron
 from camora.errors import BrokerUnavailable, ConfigurationError, JobFailed, UnsupportedCapability
-from camora.interfaces.broker import Consumer, ConsumerSettings, LeaseVerdict
+from camora.interfaces.broker import Broker, Consumer, ConsumerSettings, LeaseVerdict
 from camora.message import Delivery, Envelope
+from camora.testing.conformance import BrokerConformance
 from camora.testing.conformance.making import ack, envelope, reject, release, retry
 from camora_redis import PubSubQueue, RedisBroker
 from camora_redis.broadcast import packed_broadcast
@@ -551,6 +553,27 @@ async def test_ids_are_remembered_within_bounds(broker: RedisBroker, monkeypatch
     assert len(consumer._ears["bus"]._ids) == 10
     assert not consumer._held
     await consumer.close()
+
+
+class Beside(RedisBroker):
+    """A broker whose consumers all listen, too."""
+
+    async def open(self) -> None:
+        self.declare([PubSubQueue("bus")])
+        await super().open()
+
+    async def consumer(self, settings: ConsumerSettings) -> Consumer:
+        return await super().consumer(attrs.evolve(settings, queues=(*settings.queues, "bus")))
+
+
+class TestStreamsBesideChannels(BrokerConformance):
+    """Streams are served as well as without channels."""
+
+    lease = 0.3
+
+    @pytest.fixture
+    def broker_factory(self) -> Callable[[], Broker]:
+        return lambda: Beside.from_url(fresh("redis"))
 
 
 def test_what_travels_is_small_and_can_be_made_by_others() -> None:
