@@ -176,7 +176,8 @@ class Broker(Companions, ABC):
 
         When it returns, the messages are as safe as the store makes them. A message whose id the store has, or had
         within its dedup window, is not stored again; one whose `key` is taken by an unfinished job (or one finished
-        within its `key_ttl`) answers with that job's id. May be repeated with the same ids.
+        within its `key_ttl`) answers with that job's id; some brokers know ids and keys for each queue apart. May be
+        repeated with the same ids.
 
         Raises `BrokerUnavailable` when nothing was stored, `DispatchUncertain` when it cannot be known.
         """

@@ -19,7 +19,7 @@ __all__ = ["RedisDeadLetters"]
 
 _REQUEUE, _FORGET = script("requeue"), script("forget_letters")
 _PAGE = 500
-_decode = msgspec.msgpack.Decoder(DeadLetter).decode
+_decode = msgspec.json.Decoder(DeadLetter).decode
 
 
 class RedisDeadLetters(DeadLetters):

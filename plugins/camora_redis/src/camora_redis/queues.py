@@ -107,7 +107,8 @@ class RedisQueues(Queues):
         if paused:
             await answered(self._link, self._link.call(self._keys.queues, "SADD", self._keys.queues, queue))
         call = self._link.run(_PAUSE, (self._keys.of_queue(queue),), "p" if paused else "r", self._group)
-        await answered(self._link, call)
+        if await answered(self._link, call) == 2:
+            await answered(self._link, self._link.call(self._keys.queues, "SREM", self._keys.queues, queue))
 
     async def paused(self) -> Sequence[str]:
         """In order of name."""

@@ -14,8 +14,9 @@ from camora_redis.calling import answered
 from camora_redis.columns import Columns
 from camora_redis.keys import Keys
 from camora_redis.link import Link, script
-from camora_redis.publishing import packed_envelope, publish
+from camora_redis.publishing import packed_envelope
 from camora_redis.records import packed_record
+from camora_redis.sending import send
 
 __all__ = ["given_back", "settle"]
 
@@ -36,7 +37,7 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
     Raises `ValueError` for a settlement that lacks its envelope or letter, or `BrokerUnavailable`.
     """
     keys = link.store.keys
-    lost = await _publish_first(link, consumer, settlements) if keys.clustered else ()
+    lost = await _publish_first(link, consumer, settlements) if keys.clustered or not keys.kinds.plain else ()
     by_queue: dict[str, list[int]] = {}
     for number, settlement in enumerate(settlements):
         if number not in lost:
@@ -112,8 +113,7 @@ def _packed(keys: Keys, settlement: Settlement, blobs: list[bytes]) -> tuple[Any
     if action is _ACK and settlement.record is None and not settlement.successors:
         return head
     record = None if settlement.record is None else packed_record(keys, settlement.record, blobs)
-    # In a cluster, those for other queues were published before.
-    here = [one for one in settlement.successors if not keys.clustered or one.queue == settlement.delivery.queue]
+    here = [one for one in settlement.successors if not _goes_first(keys, settlement, one)]
     successors = _by_stream(keys, here, blobs) if here else None
     return (*head, [record or False, successors or False, *_particular(settlement, blobs)])
 
@@ -129,8 +129,8 @@ def _particular(settlement: Settlement, blobs: list[bytes]) -> tuple[Any, ...]:
         if letter is None or letter.id != job_id:
             raise ValueError(f"the rejection of {job_id} needs a letter with the same id")
         line = "" if letter.error is None else letter.error.line
-        # The body stays in the stream's own field, where a requeueing finds it.
-        blobs.append(_pack(msgspec.structs.replace(letter, body=b"")))
+        # Text, for those who read the stream. The body has a field of its own there, where a requeueing finds it.
+        blobs.append(msgspec.json.encode(msgspec.structs.replace(letter, body=b"")))
         shown = (len(blobs), letter.task, letter.queue, letter.reason, line, str(letter.attempts))
         return (False, shown)
     if action is _ACK:
@@ -146,8 +146,14 @@ def _by_stream(keys: Keys, envelopes: Iterable[Envelope], blobs: list[bytes]) ->
     return list(found.items())
 
 
+def _goes_first(keys: Keys, settlement: Settlement, successor: Envelope) -> bool:
+    """Whether the script cannot publish it: it may belong to another node, or goes into no stream."""
+    queue = successor.queue
+    return (keys.clustered and queue != settlement.delivery.queue) or keys.kinds.special(queue)
+
+
 async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settlement]) -> set[int]:
-    """In a cluster, publish successors that may belong to another node than the job that they follow.
+    """Publish successors that the script of their settlement cannot publish.
 
     Their ids follow from their parents, so a repeat is known. Answers with the numbers of the settlements that will not
     count, because the lease is lost; the others' is made to last until they are settled.
@@ -155,7 +161,7 @@ async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settle
     keys = link.store.keys
     elsewhere: dict[str, list[int]] = {}
     for number, settlement in enumerate(settlements):
-        if any(one.queue != settlement.delivery.queue for one in settlement.successors):
+        if any(_goes_first(keys, settlement, one) for one in settlement.successors):
             elsewhere.setdefault(settlement.delivery.queue, []).append(number)
     lost: set[int] = set()
     for queue, numbers in elsewhere.items():
@@ -164,7 +170,7 @@ async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settle
         held = await answered(link, link.run(_EXTEND, (keys.of_queue(queue),), keys.group, consumer, *words))
         lost.update(number for number, mine in zip(numbers, held, strict=True) if not mine)
         chosen = [settlements[number] for number in numbers if number not in lost]
-        successors = [one for each in chosen for one in each.successors if one.queue != queue]
+        successors = [one for each in chosen for one in each.successors if _goes_first(keys, each, one)]
         if successors:
-            await answered(link, publish(link, successors))
+            await answered(link, send(link, successors))
     return lost

@@ -19,5 +19,12 @@ else
   redis.call('DEL', kept)
 end
 redis.call('HSET', index, '', wish .. string.sub(state or 'r', 2))
-if wish == 'r' then ring(stream) end
+if wish == 'p' then return 1 end
+ring(stream)
+-- Nothing is left of a queue that was only ever paused: then the answer is 2.
+local unused = redis.call('HLEN', index) == 1 and state == 'p' and redis.call('XLEN', stream) == 0
+if unused and #redis.call('XINFO', 'CONSUMERS', stream, group) == 0 then
+  redis.call('DEL', stream, index, helper(stream, 'bell'))
+  return 2
+end
 return 1

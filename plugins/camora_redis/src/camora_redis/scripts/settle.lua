@@ -2,7 +2,8 @@
 -- the channel to tell, the settlements, packed: {plain, others}, and blobs.
 -- Plain are acknowledgements without a key and without successors, in columns: {priority, {entry, …}, {times taken, …},
 -- {id, …}[, beginning of their records' names, place of the first record's bytes, {milliseconds, …}]}.
--- Others are {action, priority, entry, times taken, id, key, ttl, more}, where `more` is {record, successors, envelope, letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
+-- Others are {action, priority, entry, times taken, id, key, ttl, more}, where `more` is {record, successors, envelope,
+-- letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
 -- Successors are {stream, {envelope, …}} each. Answers with 1 for each that counted, else 0.
 local stream, group, consumer, window = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local each, all = ARGV[4] == '1', cmsgpack.unpack(ARGV[6])
