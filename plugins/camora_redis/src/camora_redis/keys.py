@@ -13,7 +13,7 @@ from camora.errors import ConfigurationError
 
 from camora_redis.kinds import Kinds
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "tag_of"]
 
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
@@ -109,3 +109,10 @@ class Keys:
     def finished(self) -> str:
         """The channel on which the ids of finished jobs are told."""
         return f"{self.prefix}:finished"
+
+
+def tag_of(key: str) -> str:
+    """What of a key decides its slot in a cluster: what is in the first braces, or all of it."""
+    _, opened, rest = key.partition("{")
+    tag, closed, _ = rest.partition("}")
+    return tag if opened and closed and tag else key

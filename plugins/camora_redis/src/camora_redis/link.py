@@ -15,6 +15,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 from redis.exceptions import RedisError
 
 from camora_redis.errors import ConnectionLost, ServerError, TooFewCopies, reconnects, unavailable
+from camora_redis.keys import tag_of
 from camora_redis.store import Store
 from camora_redis.topology import Topology
 from camora_redis.wire import Wire, pack
@@ -78,6 +79,7 @@ class Link:
 
     async def run(self, what: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Run a script on the server of its keys; its answer."""
+        keys = self._declared(keys)
         packed = pack(("EVALSHA", what.digest, len(keys), *keys, *arguments))
         try:
             return await self._answer(keys[0], packed)
@@ -92,6 +94,7 @@ class Link:
         On a connection of its own: the server answers nothing else on it while it waits for replicas.
         """
         settings = self.store.settings
+        keys = self._declared(keys)
         wait = pack(("WAIT", replicas, round(settings.wait_timeout * 1000)))
         packed = pack(("EVALSHA", what.digest, len(keys), *keys, *arguments))
         async with self._copying:
@@ -107,6 +110,14 @@ class Link:
                 f"it is stored, but only {copies} of {replicas} replicas had it after {settings.wait_timeout:g} s"
             )
         return answer
+
+    def _declared(self, keys: Sequence[str]) -> Sequence[str]:
+        """In a cluster with one key more, which never exists.
+
+        While a slot is moving key by key, a script would find half of what it needs. With a key that is missing among
+        others, the server refuses it until the move is over. See `scripts/common.lua`.
+        """
+        return (*keys, f"{{{tag_of(keys[0])}}}:moving") if self.topology.clustered else keys
 
     async def _waited(self, key: str, packed: bytes, wait: bytes) -> Sequence[Any]:
         """What a command and a WAIT behind it are answered with."""
