@@ -223,9 +223,10 @@ async def test_a_node_that_is_gone_stops_its_own_queues_only(private_cluster: Ca
     rig = Rig(private_cluster())
     await rig.broker.open()
     consumer = await rig.consumer()
-    # The list of all queues lies on some node as well; it is not the one that dies.
-    home = rig.cluster.node_of(rig.broker.database.keys.queues)
-    dead = next(node for node in rig.cluster.nodes if node is not home)
+    twin = rig.broker.twin()
+    await twin.open()
+    # The list of all queues is on the node that dies, and nobody needs it to go on.
+    dead = rig.cluster.node_of(rig.broker.database.keys.queues)
     gone = rig.queues[dead.port]
     others = [queue for queue in rig.all if queue != gone]
     await published(rig.broker, [envelope(f"before-{queue}", queue) for queue in rig.all])
@@ -238,7 +239,14 @@ async def test_a_node_that_is_gone_stops_its_own_queues_only(private_cluster: Ca
         await rig.broker.publish([envelope("refused", gone)])
     assert time.monotonic() - begun < 5
 
-    # One worker takes from the others, and settles; the first time it may have to find out who is away.
+    # Nor is it needed by somebody who meets a queue for the first time, and by new consumers.
+    await twin.publish([envelope("new", others[0])])
+    newcomer = await twin.consumer(ConsumerSettings(queues=rig.all, worker="n"))
+    assert [one.id for one in await taken(newcomer, 1)] == ["new"]
+    await newcomer.close()
+    await twin.close()
+
+    # One worker takes from the others, and settles.
     await published(rig.broker, [envelope(f"first-{queue}", queue) for queue in others])
     found = await taken(consumer, 2)
     for turn in range(5):

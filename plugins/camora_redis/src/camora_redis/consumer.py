@@ -57,10 +57,16 @@ class RedisConsumer(Consumer):
         """Make known which queues there are. Raises `BrokerUnavailable`."""
         queues = [queue for shelf in self._shelves for queue in shelf.queues]
         name = self._store.keys.queues
-        await answered(self._link, self._link.run(_ENLIST, (name,), *queues))
-        for shelf in self._shelves:
-            with contextlib.suppress(BrokerUnavailable) if len(self._shelves) > 1 else contextlib.nullcontext():
-                await shelf.enroll()
+        # In a cluster one node may be gone while the queues of the others can be served.
+        calls = [answered(self._link, self._link.run(_ENLIST, (name,), *queues))]
+        calls += [shelf.enroll() for shelf in self._shelves]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [one for one in answers if isinstance(one, BaseException)]
+        for error in errors:
+            if not self._store.topology.clustered or len(errors) == len(answers):
+                raise error
+            if not isinstance(error, BrokerUnavailable):
+                raise error
 
     # Taking
 
