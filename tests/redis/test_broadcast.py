@@ -19,10 +19,11 @@ from camora.interfaces.broker import Broker, Consumer, ConsumerSettings, LeaseVe
 from camora.message import Delivery, Envelope
 from camora.testing.conformance import BrokerConformance
 from camora.testing.conformance.making import ack, envelope, reject, release, retry
-from camora_redis import PubSubQueue, RedisBroker
+from camora_redis import ListQueue, PubSubQueue, RedisBroker
 from camora_redis.broadcast import packed_broadcast
 
 from tests.servers.fixtures import fresh_url, private_server, shared_cluster, shared_sentinels
+from tests.servers.proxy import Proxy
 from tests.servers.redis import Server
 
 __all__ = ["private_server"]  # a fixture
@@ -382,6 +383,75 @@ async def test_a_job_that_cancels_every_task_does_not_end_the_listening(url: str
             await eventually(lambda: heard.count(("cancel", None)) == turn + 1, "its run")  # noqa: B023
             await app.dispatch("hear", turn)
             await eventually(lambda: ("a", turn) in heard, "the next")  # noqa: B023
+
+
+async def test_a_server_that_has_gone_silent_is_noticed(
+    private_server: NewServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "camora.redis")
+    monkeypatch.setattr("camora_redis.broadcast._CHECK", 0.2)
+    server, heard = private_server(), Heard()
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        app = listening(url_at(server).replace(str(server.port), str(proxy.port)), "a", heard)
+        async with app, app.worker():
+            await app.dispatch("hear", 1)
+            await eventually(lambda: heard, "the first")
+            proxy.hold()
+            await eventually(lambda: "queue bus: the connection is lost" in caplog.text, "the loss")
+            proxy.heal()
+            await eventually(lambda: "queue bus: listening again" in caplog.text, "the return")
+            await app.dispatch("hear", 2)
+            await eventually(lambda: ("a", 2) in heard, "the second")
+
+
+async def test_it_follows_to_the_new_master() -> None:
+    sentinels, heard = shared_sentinels(), Heard()
+    app = listening(fresh("sentinel") + "&timeout=2", "a", heard)
+    async with app, app.worker():
+        await app.dispatch("hear", "before")
+        await eventually(lambda: heard, "the first")
+        await asyncio.to_thread(sentinels.failover)
+        try:
+            async with asyncio.timeout(20):
+                number = 0
+                while not any(what == number for _, what in heard):
+                    # What is said while nobody listens is gone.
+                    number += 1
+                    await app.dispatch("hear", number)
+                    await asyncio.sleep(0.1)
+        finally:
+            await asyncio.to_thread(sentinels.wait_settled)
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+async def test_what_follows_a_job_goes_by_its_kind_of_queue(kind: str) -> None:
+    broker = RedisBroker.from_url(fresh(kind))
+    name = f"successors{next(_prefixes)}"
+    broker.declare([PubSubQueue("bus"), ListQueue("jobs", key=name), Queue("mail")])
+    await broker.open()
+    worker, listener = await consumer_of(broker, "mail"), await consumer_of(broker, "bus")
+    await broker.publish([envelope("mail"), envelope("mail")])
+    first, second = await all_of(worker, 2)
+    spoken, pushed, stored = (
+        envelope("bus"),
+        envelope("jobs", b'{"id":"one","task":"t"}', id="one"),
+        envelope("mail"),
+    )
+    refused = ack(second, successors=(envelope("bus", priority=3),))
+    with pytest.raises(UnsupportedCapability, match="every worker hears each message at once"):
+        await worker.settle([refused])
+    settlement = ack(first, successors=(spoken, pushed, stored))
+    assert await worker.settle([settlement]) == [True]
+    assert await worker.settle([settlement]) == [False]
+    [heard] = await all_of(listener, 1)
+    assert (heard.id, heard.body) == (spoken.id, spoken.body)
+    assert await broker._link.call(name, "LRANGE", name, 0, -1) == [pushed.body]
+    [got] = await all_of(worker, 1)
+    assert got.id == stored.id
+    assert list(await listener.receive(1, 0)) == []
+    for consumer in (worker, listener):
+        await consumer.close()
+    await broker.close()
 
 
 async def test_a_slow_worker_drops_the_oldest_and_says_so(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ from camora.errors import ConfigurationError, JobFailed, UnsupportedCapability
 from camora.interfaces.broker import Consumer, ConsumerSettings
 from camora.testing.conformance.making import ack, envelope
 from camora_redis import ListQueue, PubSubQueue, RedisBroker
+from camora_redis.lasting import Lasting
 
 from tests.servers.fixtures import fresh_url, private_server, shared_cluster, shared_sentinels
 from tests.servers.redis import Server
@@ -377,6 +378,21 @@ async def test_all_keys_of_the_queue_lie_in_the_slot_of_its_list(key: str | None
     await broker.close()
 
 
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+async def test_results_with_a_url_of_their_own_are_found(kind: str) -> None:
+    (url, name), ran = fresh(kind), list[Any]()
+    app = working(url, name, ran, app={"results": url})
+    async with app, app.worker():
+        assert await (await app.dispatch("add", 1)).result(timeout=10) == 1
+
+        @app.task(name="late", queue=ListQueue("late", key=f"{name}late"))
+        async def late() -> str:
+            return "late"
+
+    async with app, app.worker():
+        assert await (await late.dispatch()).result(timeout=10) == "late"
+
+
 @pytest.mark.parametrize(
     ("queues", "text"),
     [
@@ -519,3 +535,31 @@ async def test_nothing_is_sent_at_rest(broker: RedisBroker, place: tuple[str, st
     assert list(await consumer.receive(1, 0)) == []
     assert await broker._link.call(place[1], "LLEN", place[1]) == 1  # who has stopped leaves it to others
     await consumer.close()
+
+
+async def test_work_in_the_background_is_ended_by_its_owner_alone() -> None:
+    begun, refusals = asyncio.Semaphore(0), 0
+
+    async def stubborn() -> None:
+        nonlocal refusals
+        begun.release()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                refusals += 1
+                if refusals % 3 == 0:
+                    raise
+
+    work = Lasting(stubborn)
+    work.start()
+    await begun.acquire()
+    for _ in range(3):
+        [task] = [one for one in asyncio.all_tasks() if one.get_coro().__name__ == "stubborn"]  # type: ignore[union-attr]
+        task.cancel()
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await begun.acquire()  # it has begun anew
+        await work.stop()
+    assert refusals == 6
+    await work.stop()

@@ -133,8 +133,6 @@ class RedisBroker(Broker):
         if not envelopes:
             return []
         kinds = self._store.keys.kinds
-        if not kinds.plain:
-            kinds.check(envelopes)
         await self._enroll(envelopes)
         try:
             return await (publish if kinds.plain else send)(self._link, envelopes)
@@ -153,14 +151,8 @@ class RedisBroker(Broker):
         new = {envelope.queue for envelope in envelopes if envelope.queue not in self._known}
         if new:
             name = self._store.keys.queues
-            try:
-                await answered(self._link, self._link.call(name, "SADD", name, *sorted(new)))
-            except BrokerUnavailable:
-                # In a cluster the queues may lie on other nodes than the list of them: it is told with the next batch.
-                if not self._store.topology.clustered:
-                    raise
-            else:
-                self._known |= new
+            await answered(self._link, self._link.call(name, "SADD", name, *sorted(new)))
+            self._known |= new
 
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer with connections of its own beside this broker's."""
@@ -209,7 +201,11 @@ class RedisBroker(Broker):
         """True for the same data."""
         from camora_redis.results import RedisResultBackend
 
-        return isinstance(results, RedisResultBackend) and results.database.identity == self._store.identity
+        if not isinstance(results, RedisResultBackend) or results.database.identity != self._store.identity:
+            return False
+        # In a cluster a record lies with its queue, and where that is depends on its kind.
+        self._store.keys.kinds.share(results.database.keys.kinds)
+        return True
 
     @property
     def queues(self) -> Queues:

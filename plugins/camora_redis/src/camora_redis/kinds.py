@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -89,8 +89,9 @@ class Kinds:
         self.lists: dict[str, ListQueue] = {}
         self.plain = True
         """True while no queue is of another kind."""
+        self._others: list[Kinds] = []
 
-    def learn(self, queues: Iterable[Queue]) -> None:
+    def learn(self, queues: Sequence[Queue]) -> None:
         """Note these. Raises `ConfigurationError` for two queues on one list; then nothing has changed."""
         lists = dict(self.lists)
         broadcasts = dict(self.broadcasts)
@@ -106,6 +107,18 @@ class Kinds:
                 raise ConfigurationError(f"the queues {other!r} and {name!r} are both on the list {one.list_key!r}")
         self.lists, self.broadcasts = lists, broadcasts
         self.plain = not (lists or broadcasts)
+        for sharer in self._others:
+            sharer.learn(queues)
+
+    def share(self, other: Kinds) -> None:
+        """Tell another one of the same data, now and later. May be repeated."""
+        if other is not self and all(known is not other for known in self._others):
+            self._others.append(other)
+            other.learn((*self.lists.values(), *self.broadcasts.values()))
+
+    def special(self, queue: str) -> bool:
+        """Whether this queue is not plain."""
+        return queue in self.broadcasts or queue in self.lists
 
     def check(self, envelopes: Sequence[Envelope]) -> None:
         """Raises `UnsupportedCapability` for a message that its kind of queue cannot carry."""

@@ -50,6 +50,7 @@ class Lasting:
         self.running = False
         if self._again is not None:
             self._again.cancel()
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            # Not only once: the redis client swallows some cancellations while it opens a connection.
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_PAUSE)

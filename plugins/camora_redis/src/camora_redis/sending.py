@@ -18,9 +18,13 @@ __all__ = ["send"]
 async def send(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
     """As `publish`, each by its kind of queue.
 
-    Broadcasts come last: they cannot be repeated unheard. Raises as `publish`, and `UnsupportedCapability`.
+    Broadcasts come last: they cannot be repeated unheard. Raises as `publish`, and `UnsupportedCapability` for what a
+    kind of queue cannot carry; then nothing was sent.
     """
     kinds = link.store.keys.kinds
+    if kinds.plain:
+        return await publish(link, envelopes)
+    kinds.check(envelopes)
     ids = [envelope.id for envelope in envelopes]
     stored: list[int] = []
     spoken: list[Envelope] = []
