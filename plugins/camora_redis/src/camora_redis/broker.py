@@ -151,8 +151,14 @@ class RedisBroker(Broker):
         new = {envelope.queue for envelope in envelopes if envelope.queue not in self._known}
         if new:
             name = self._store.keys.queues
-            await answered(self._link, self._link.call(name, "SADD", name, *sorted(new)))
-            self._known |= new
+            try:
+                await answered(self._link, self._link.call(name, "SADD", name, *sorted(new)))
+            except BrokerUnavailable:
+                # In a cluster the queues may lie on other nodes than the list of them: it is told with the next batch.
+                if not self._store.topology.clustered:
+                    raise
+            else:
+                self._known |= new
 
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer with connections of its own beside this broker's."""
