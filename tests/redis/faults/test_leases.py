@@ -12,7 +12,7 @@ from camora import Camora
 from camora.errors import BrokerUnavailable, JobCancelled
 from camora.interfaces.broker import ConsumerSettings, Leases, LeaseVerdict
 from camora.message import Delivery, Envelope
-from camora.outcome import Status
+from camora.outcome import Action, Settlement, Status
 from processes import WorkerProcess
 
 from tests.redis.faults.rig import LEASE, Rig, eventually
@@ -144,6 +144,30 @@ async def test_a_consumer_that_is_stopped_while_it_connects_takes_nothing(rig: R
             assert list(await waiting) == []
             await app.broker.publish([Envelope(id=queue, task="t", queue=queue, body=b"{}")])
             assert (await app.broker.queues.counts())[queue] == {"ready": 1}
+            await consumer.close()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at-once", "after-a-lease"])
+async def test_what_came_with_a_lost_answer_is_handed_out_once(rig: Rig, late: bool) -> None:
+    async with rig.app() as near, rig.app(through=True) as far:
+        consumer = await far.broker.consumer(ConsumerSettings(queues=("lost",), worker="deaf", lease=LEASE))
+        try:
+            assert not await consumer.receive(10, 0.1)
+            lost = rig.proxy.drop_next_reply(b"XREADGROUP")
+            waiting = asyncio.create_task(consumer.receive(10, 5.0))
+            await eventually(lambda: rig.server.info("clients")["blocked_clients"] == "1", "the wait")
+            await near.broker.publish([Envelope(id="lost", task="t", queue="lost", body=b"{}")])
+            await asyncio.wait([waiting])
+            assert lost.is_set()
+            assert isinstance(waiting.exception(), BrokerUnavailable)
+            if late:
+                await asyncio.sleep(1.1 * LEASE)
+            [one] = await consumer.receive(10, 5.0)
+            assert (one.id, one.deliveries) == ("lost", 2 if late else 1)
+            await asyncio.sleep(0.7 * LEASE)  # nobody takes it away: its lease is a new one
+            assert not await consumer.receive(10, 0.1)
+            assert list(await consumer.settle([Settlement(delivery=one, action=Action.ACK)])) == [True]
+        finally:
             await consumer.close()
 
 
