@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from camora import Camora
 from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora.interfaces.broker import Broker, Consumer, ConsumerSettings, LeaseVerdict
 from camora.message import Delivery, Envelope
@@ -319,3 +320,49 @@ class TestKeysOfScripts(BrokerConformance):
         monkeypatch.setattr(Link, "run", run_strictly)
         cluster = shared_cluster()
         return lambda: RedisBroker.from_url(f"{cluster.url}?prefix=strict{next(_prefixes)}")
+
+
+async def test_a_worker_settles_with_living_nodes_while_one_does_not_answer(
+    private_cluster: Callable[..., Cluster],
+) -> None:
+    rig = Rig(private_cluster())
+    dead = rig.cluster.masters[1]
+    gone = rig.queues[dead.port]
+    others = [queue for queue in rig.all if queue != gone]
+    app = Camora(broker=rig.broker, queues=rig.all)
+    started, let_go = asyncio.Semaphore(0), asyncio.Event()
+
+    @app.task
+    async def hold(name: str) -> str:
+        started.release()
+        await let_go.wait()
+        return name
+
+    async with app, app.worker():
+        jobs = {queue: await hold.options(queue=queue).dispatch(queue) for queue in rig.all}
+        for _ in jobs:
+            await asyncio.wait_for(started.acquire(), 20)
+        dead.pause()
+        let_go.set()
+        # All three end in the same moment, in one batch.
+        for queue in others:
+            assert await jobs[queue].result(20) == queue
+        dead.resume()
+        await asyncio.to_thread(rig.cluster.wait_ok)
+        assert await jobs[gone].result(30) == gone
+
+
+@pytest.mark.parametrize("which", range(3))
+async def test_a_cluster_of_which_any_node_is_gone_can_be_opened(
+    private_cluster: Callable[..., Cluster], which: int
+) -> None:
+    rig = Rig(private_cluster())
+    dead = rig.cluster.masters[which]
+    dead.kill()
+    await rig.broker.open()
+    queue = next(queue for port, queue in rig.queues.items() if port != dead.port)
+    consumer = await rig.consumer(queue)
+    await published(rig.broker, [envelope("one", queue)])
+    assert [one.id for one in await taken(consumer, 1)] == ["one"]
+    await consumer.close()
+    await rig.broker.close()

@@ -167,7 +167,7 @@ class StagedConsumer(Consumer):
             await self._inner.settle([Settlement(delivery=one, action=_RELEASE, charged=False) for one in back])
         return taken
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """As the memory broker's; nothing of a worker that is dead."""
         self._fail_if_down("settle")
         with self._stage.asleep([settlement.delivery.id for settlement in settlements]):
@@ -177,7 +177,7 @@ class StagedConsumer(Consumer):
             return [False] * len(settlements)
         return [await self._settle_one(settlement) for settlement in settlements]
 
-    async def _settle_one(self, settlement: Settlement) -> bool:
+    async def _settle_one(self, settlement: Settlement) -> bool | None:
         if self._dead:
             return False
         delivery, stage, faults = settlement.delivery, self._stage, self._theatre.faults

@@ -252,13 +252,14 @@ class Lane:
         self._keeper.let_go(run.delivery)
         settling = asyncio.ensure_future(self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)]))
         try:
-            await asyncio.shield(settling)
+            if await asyncio.shield(settling) == [None]:
+                raise BrokerUnavailable(f"the server that keeps job {run.delivery.id} is away")
         except asyncio.CancelledError:
             await asyncio.wait([settling])  # whether it is still ours to record depends on the answer
             raise
         finally:
             if settling.done() and not settling.cancelled() and settling.exception() is None:
-                [run.acknowledged] = settling.result()
+                run.acknowledged = settling.result()[0] is True
             context.acknowledged = run.acknowledged
             if not run.acknowledged:
                 self._keeper.hold([run.delivery], time.monotonic())

@@ -185,13 +185,13 @@ class RedisConsumer(Consumer):
 
     # Settling
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """One script for each queue."""
         answers = await settle(self._link, self.name, settlements, len(self._held))
         held = self._held
-        for settlement in settlements:
+        for settlement, answer in zip(settlements, answers, strict=True):
             delivery = settlement.delivery
-            if held.get(delivery.id) is delivery.receipt:
+            if answer is not None and held.get(delivery.id) is delivery.receipt:
                 del held[delivery.id]
         return answers
 

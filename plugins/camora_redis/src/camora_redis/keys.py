@@ -47,6 +47,7 @@ class Keys:
     prefix: str = attrs.field(default="camora", validator=_is_name)
     group: str = attrs.field(default="camora", validator=_is_name)
     clustered: bool = False
+    database: int = 0
     stream: str | None = attrs.field(default=None, validator=_is_name)
     failures: str | None = attrs.field(default=None, validator=_is_name)
     kinds: Kinds = attrs.field(factory=Kinds, eq=False, repr=False)
@@ -108,7 +109,8 @@ class Keys:
     @property
     def finished(self) -> str:
         """The channel on which the ids of finished jobs are told."""
-        return f"{self.prefix}:finished"
+        # Channels know no databases. No queue has a `#` in its name.
+        return f"{self.prefix}:finished#{self.database}"
 
 
 def tag_of(key: str) -> str:

@@ -156,13 +156,13 @@ class MixedConsumer(Consumer):
 
     # Settling
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """Those of streams as ever. Broadcasts need no server, but for their records."""
         heard = [number for number, one in enumerate(settlements) if one.delivery.queue in self._ears]
         if not heard and self._streams is not None:
             return await self._streams.settle(settlements)
         rest = [number for number in range(len(settlements)) if number not in set(heard)]
-        answers = [False] * len(settlements)
+        answers: list[bool | None] = [False] * len(settlements)
         mine = [settlements[number] for number in heard if settlements[number].delivery in self._held]
         # What may have to be repeated comes first: nothing is handed out again before all else is done.
         await self._store([one for one in mine if one.record is not None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ async def check_server(link: Link) -> None:
     """
     _check_files(link)
     try:
-        _check_facts(link, await facts(link))
+        _check_facts(link, await _facts_of_any(link))
         await _check_permissions(link)
     except BrokerUnavailable as error:
         reason = await _reason(link, error)
@@ -60,18 +61,31 @@ async def check_server(link: Link) -> None:
         raise
 
 
-async def facts(link: Link) -> dict[str, str]:
+async def _facts_of_any(link: Link) -> dict[str, str]:
+    """Those of the first server, or in a cluster, when it is away, of another one."""
+    try:
+        return await facts(link)
+    except Unusable:
+        raise
+    except BrokerUnavailable:
+        for key in link.topology.homes() if link.topology.clustered else ():
+            with contextlib.suppress(BrokerUnavailable):
+                return await facts(link, key)
+        raise
+
+
+async def facts(link: Link, key: str = "") -> dict[str, str]:
     """What can be known of the server: INFO, or where its user may not ask that, HELLO, or nothing.
 
     Raises `BrokerUnavailable`.
     """
     try:
-        return await server_info(link)
+        return await server_info(link, key)
     except Unusable as error:
         if error.code != "NOPERM":
             raise
     try:
-        said: Any = await answered(link, link.call("", "HELLO"))
+        said: Any = await answered(link, link.call(key, "HELLO"))
     except Unusable:
         return {}
     found = said.items() if isinstance(said, Mapping) else zip(said[::2], said[1::2], strict=True)
@@ -116,11 +130,14 @@ async def _check_permissions(link: Link) -> None:
     """Try all that is needed, each so that nothing changes. Raises `ConfigurationError` that names what is refused."""
     keys = link.store.keys
     trial = link.run(_PERMITTED, (keys.of_queue(_QUEUE),), keys.group, f"{keys.prefix}:{_QUEUE}")
-    tried = [answered(link, trial), *(answered(link, link.call("", *words)) for words in _BESIDE.values())]
+    stream = keys.of_queue(_QUEUE)
+    tried = [answered(link, trial), *(answered(link, link.call(stream, *words)) for words in _BESIDE.values())]
     # All at once: at the other end of a long line each round trip counts.
     answer, *others = await asyncio.gather(*tried, return_exceptions=True)
     if _is_refused(answer):
         refused = ["eval", "evalsha"] if "eval" in str(answer) else ["~"]
+    elif isinstance(answer, BrokerUnavailable) and not isinstance(answer, Unusable) and link.topology.clustered:
+        return  # its node is away, and the others are to be served
     elif isinstance(answer, BaseException):
         raise answer
     else:
@@ -219,6 +236,9 @@ async def _snapshots(link: Link) -> bool:
 
 
 async def warn_of_risks(link: Link) -> None:
-    """Log a warning for each risk."""
-    for risk in await risks(link):
+    """Log a warning for each risk, unless the server that would be asked is away."""
+    found: Sequence[str] = ()
+    with contextlib.suppress(BrokerUnavailable):
+        found = await risks(link)
+    for risk in found:
         _logger.warning("%s: %s", link.who, risk)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from camora.errors import BrokerUnavailable
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 
@@ -31,52 +32,59 @@ def given_back(delivery: Delivery) -> Settlement:
     return Settlement(delivery=delivery, action=Action.RELEASE, charged=False)
 
 
-async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], held: int) -> list[bool]:
+async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], held: int) -> list[bool | None]:
     """Settle a batch for a consumer that holds so many; one answer each, in order.
 
     Raises `ValueError` for a settlement that lacks its envelope or letter, or `BrokerUnavailable`.
     """
     keys = link.store.keys
-    lost = await _publish_first(link, consumer, settlements) if keys.clustered or not keys.kinds.plain else ()
+    answers: list[bool | None] = [False] * len(settlements)
+    over: set[int] = set()
+    if keys.clustered or not keys.kinds.plain:
+        lost, away = await _publish_first(link, consumer, settlements)
+        over = lost | away
+        for number in away:
+            answers[number] = None
     by_queue: dict[str, list[int]] = {}
     for number, settlement in enumerate(settlements):
-        if number not in lost:
+        if number not in over:
             by_queue.setdefault(settlement.delivery.queue, []).append(number)
     parts = [
         (queue, numbers[at : at + _BATCH])
         for queue, numbers in by_queue.items()
         for at in range(0, len(numbers), _BATCH)
     ]
-    answers = [False] * len(settlements)
-
-    async def part(queue: str, numbers: Sequence[int]) -> None:
-        chosen = [settlements[number] for number in numbers]
-        # Where few of many are settled, each is looked up by itself.
-        each = len(chosen) * 8 < held
-        blobs: list[bytes] = []
-        order, packed = _in_columns(keys, numbers, chosen, blobs)
-        done = await answered(
-            link,
-            link.run(
-                _SETTLE,
-                (keys.of_queue(queue), keys.failures_of(queue)),
-                keys.group,
-                consumer,
-                link.store.settings.dedup_window,
-                int(each),
-                keys.finished,
-                packed,
-                *blobs,
-            ),
-        )
-        for number, applied in zip(order, done, strict=True):
-            answers[number] = applied == 1
-
+    calls = (_settle_part(link, consumer, queue, numbers, settlements, held) for queue, numbers in parts)
     if len(parts) == 1:
-        await part(*parts[0])
+        found: list[Any] = [await next(calls)]
     else:
-        await asyncio.gather(*(part(*one) for one in parts))
+        found = await asyncio.gather(*calls, return_exceptions=True)
+    for (_, numbers), one in zip(parts, found, strict=True):
+        if isinstance(one, BaseException):
+            # Another queue's server may be there: what it settled must not wait for this one.
+            if not isinstance(one, BrokerUnavailable) or all(isinstance(each, BrokerUnavailable) for each in found):
+                raise one
+            one = dict.fromkeys(numbers)
+        for number, applied in one.items():
+            answers[number] = applied
     return answers
+
+
+async def _settle_part(
+    link: Link, consumer: str, queue: str, numbers: Sequence[int], settlements: Sequence[Settlement], held: int
+) -> dict[int, bool]:
+    """Settle some of one queue: the answer to each by its number."""
+    keys = link.store.keys
+    chosen = [settlements[number] for number in numbers]
+    # Where few of many are settled, each is looked up by itself.
+    each = len(chosen) * 8 < held
+    blobs: list[bytes] = []
+    order, packed = _in_columns(keys, numbers, chosen, blobs)
+    streams = (keys.of_queue(queue), keys.failures_of(queue))
+    window = link.store.settings.dedup_window
+    call = link.run(_SETTLE, streams, keys.group, consumer, window, int(each), keys.finished, packed, *blobs)
+    done = await answered(link, call)
+    return {number: applied == 1 for number, applied in zip(order, done, strict=True)}
 
 
 def _in_columns(
@@ -152,11 +160,11 @@ def _goes_first(keys: Keys, settlement: Settlement, successor: Envelope) -> bool
     return (keys.clustered and queue != settlement.delivery.queue) or keys.kinds.special(queue)
 
 
-async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settlement]) -> set[int]:
+async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settlement]) -> tuple[set[int], set[int]]:
     """Publish successors that the script of their settlement cannot publish.
 
     Their ids follow from their parents, so a repeat is known. Answers with the numbers of the settlements that will not
-    count, because the lease is lost; the others' is made to last until they are settled.
+    count, because the lease is lost, and of those whose servers are away; the others' leases are made to last.
     """
     keys = link.store.keys
     elsewhere: dict[str, list[int]] = {}
@@ -164,13 +172,21 @@ async def _publish_first(link: Link, consumer: str, settlements: Sequence[Settle
         if any(_goes_first(keys, settlement, one) for one in settlement.successors):
             elsewhere.setdefault(settlement.delivery.queue, []).append(number)
     lost: set[int] = set()
+    away: set[int] = set()
     for queue, numbers in elsewhere.items():
         receipts = [settlements[number].delivery.receipt for number in numbers]
         words = [word for one in receipts for word in (one.priority, one.entry, one.taken)]
-        held = await answered(link, link.run(_EXTEND, (keys.of_queue(queue),), keys.group, consumer, *words))
+        try:
+            held = await answered(link, link.run(_EXTEND, (keys.of_queue(queue),), keys.group, consumer, *words))
+        except BrokerUnavailable:
+            away.update(numbers)
+            continue
         lost.update(number for number, mine in zip(numbers, held, strict=True) if not mine)
-        chosen = [settlements[number] for number in numbers if number not in lost]
-        successors = [one for each in chosen for one in each.successors if _goes_first(keys, each, one)]
-        if successors:
-            await answered(link, send(link, successors))
-    return lost
+        for number in numbers:
+            successors = [one for one in settlements[number].successors if _goes_first(keys, settlements[number], one)]
+            if number not in lost:
+                try:
+                    await answered(link, send(link, successors))
+                except BrokerUnavailable:
+                    away.add(number)
+    return lost, away

@@ -36,7 +36,8 @@ class Store:
 
     @classmethod
     def _made(cls, topology: Topology, settings: RedisSettings, names: Mapping[str, Any]) -> Self:
-        keys = Keys(prefix=settings.prefix, group=settings.group, clustered=topology.clustered)
+        database = int(topology.options.get("db") or 0)
+        keys = Keys(prefix=settings.prefix, group=settings.group, clustered=topology.clustered, database=database)
         return cls(topology, settings, attrs.evolve(keys, **names))
 
     @property

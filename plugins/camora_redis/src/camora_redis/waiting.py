@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from camora.errors import BrokerUnavailable, ConfigurationError, DecodeError
@@ -24,7 +25,8 @@ _SHORTEST, _LONGEST = 0.05, 3.0
 _AT_ONCE = 2
 """Looks under way; more ids wait for the next, so that the busier it is, the more travel together."""
 
-_decode = msgspec.msgpack.Decoder(list[str]).decode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+_LENGTH = 8
 
 
 class Waiting:
@@ -140,12 +142,21 @@ class Waiting:
                 waiter.set_result(record)
 
     def _told(self, message: bytes) -> None:
-        """Of finished jobs: where their records lie, then their ids."""
-        with contextlib.suppress(msgspec.MsgspecError):
-            told = _decode(message)
-            ids = self._waiting.keys() & told
-            if ids:
-                self._look_soon(dict.fromkeys(ids, told[0]))
+        """Of finished jobs, as `tell` of `scripts/common.lua` says it: small values come along, others are fetched."""
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            at = _LENGTH + int(message[:_LENGTH], 16)
+            home, *told = _decode(message[_LENGTH:at])
+            if self._waiting.keys().isdisjoint(told[::2]):
+                return
+            for job_id, length in zip(told[::2], told[1::2], strict=True):
+                value = message[at : at + length]
+                at += length
+                if job_id not in self._waiting:
+                    continue
+                if finished(value):
+                    self._hand_out(job_id, value)
+                else:
+                    self._look_soon({job_id: home})
 
     # Watching
 

@@ -139,7 +139,7 @@ class Hunter(RuleBasedStateMachine):
         # By the consumer that got the delivery: a receipt need not mean anything to another one.
         consumer = self.consumers[self.owners[id(settlement.delivery)]]
         [applied], now = self.timed(lambda: self.run(consumer.settle([settlement])))
-        self.model.settled(settlement, applied=applied, now=now)
+        self.model.settled(settlement, applied=applied is True, now=now)
 
     def _settlement(self, delivery: Delivery, action: Action, detail: int) -> Settlement:
         delay = detail % 3 * self.subject.lease * 0.4 if self.can.delay else 0.0

@@ -198,8 +198,10 @@ local function finish(stream, ids, window)
   if #gone > 0 then redis.call('HDEL', index, unpack(gone)) end
 end
 
--- Keep the record of a job: a final one stands. Those who wait are to be told of the jobs that end so: `told` gets their
--- ids, and before all what the names of their records begin with.
+-- Keep the record of a job: a final one stands. Those who wait are to be told of the jobs that end so: `told` gets what
+-- the names of their records begin with, then for each its id and the length of its value, 0 for one that is to be
+-- fetched. The other values travel along.
+local LARGE, values = 512, {}
 local function record(name, body, ms, final, id, told)
   local value = (final and 'F' or 'U') .. body
   if not redis.call('SET', name, value, 'PX', ms, 'NX') then
@@ -208,10 +210,16 @@ local function record(name, body, ms, final, id, told)
   end
   if not final then return end
   if #told == 0 then told[1] = string.sub(name, 1, -#id - 1) end
+  local small = #value <= LARGE
   told[#told + 1] = id
+  told[#told + 1] = small and #value or 0
+  if small then values[#values + 1] = value end
 end
 
--- What was done stands where telling it is refused: those who wait look by themselves, too.
+-- A message is the length of its head (eight hexadecimal digits), the head, packed, and values. What was done stands where
+-- telling it is refused: those who wait look by themselves, too.
 local function tell(channel, told)
-  if #told > 0 then redis.pcall('PUBLISH', channel, cmsgpack.pack(told)) end
+  if #told == 0 then return end
+  local head = cmsgpack.pack(told)
+  redis.pcall('PUBLISH', channel, string.format('%08x', #head) .. head .. table.concat(values))
 end
