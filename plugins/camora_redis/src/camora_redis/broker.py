@@ -23,8 +23,8 @@ from camora_redis.dead_letters import RedisDeadLetters
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.kinds import ListQueue, PubSubQueue
 from camora_redis.link import Link
+from camora_redis.merging import Merger
 from camora_redis.opening import check_server, warn_of_risks
-from camora_redis.publishing import publish
 from camora_redis.queues import RedisQueues
 from camora_redis.sending import send
 from camora_redis.settings import RedisSettings
@@ -83,6 +83,7 @@ class RedisBroker(Broker):
         self._store = store
         self._state = BrokerState.NEW
         self._link = Link(store, f"RedisBroker({store.label})")
+        self._merger = Merger(self._link)
         self._queues = RedisQueues(self._link)
         self._dead_letters = RedisDeadLetters(self._link)
         self._known: set[str] = set()
@@ -135,7 +136,9 @@ class RedisBroker(Broker):
         kinds = self._store.keys.kinds
         await self._enroll(envelopes)
         try:
-            return await (publish if kinds.plain else send)(self._link, envelopes)
+            if kinds.plain:
+                return await self._merger.publish(envelopes)
+            return await send(self._link, envelopes)
         except ConnectionLost as error:
             job_id = envelopes[0].id
             raise DispatchUncertain(
