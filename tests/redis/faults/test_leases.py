@@ -150,9 +150,10 @@ async def test_a_consumer_that_is_stopped_while_it_connects_takes_nothing(rig: R
 @pytest.mark.parametrize("late", [False, True], ids=["at-once", "after-a-lease"])
 async def test_what_came_with_a_lost_answer_is_handed_out_once(rig: Rig, late: bool) -> None:
     async with rig.app() as near, rig.app(through=True) as far:
-        consumer = await far.broker.consumer(ConsumerSettings(queues=("lost",), worker="deaf", lease=LEASE))
+        lease = 2 * LEASE
+        consumer = await far.broker.consumer(ConsumerSettings(queues=("lost",), worker="deaf", lease=lease))
         try:
-            assert not await consumer.receive(10, 0.1)
+            assert not await consumer.receive(10, 0)  # it looks, and does not wait yet
             lost = rig.proxy.drop_next_reply(b"XREADGROUP")
             waiting = asyncio.create_task(consumer.receive(10, 5.0))
             await eventually(lambda: rig.server.info("clients")["blocked_clients"] == "1", "the wait")
@@ -161,10 +162,10 @@ async def test_what_came_with_a_lost_answer_is_handed_out_once(rig: Rig, late: b
             assert lost.is_set()
             assert isinstance(waiting.exception(), BrokerUnavailable)
             if late:
-                await asyncio.sleep(1.1 * LEASE)
+                await asyncio.sleep(1.1 * lease)
             [one] = await consumer.receive(10, 5.0)
             assert (one.id, one.deliveries) == ("lost", 2 if late else 1)
-            await asyncio.sleep(0.7 * LEASE)  # nobody takes it away: its lease is a new one
+            await asyncio.sleep(0.7 * lease)  # nobody takes it away: its lease is a new one
             assert not await consumer.receive(10, 0.1)
             assert list(await consumer.settle([Settlement(delivery=one, action=Action.ACK)])) == [True]
         finally:
