@@ -136,7 +136,7 @@ class RedisBroker(Broker):
         kinds = self._store.keys.kinds
         await self._enroll(envelopes)
         try:
-            if kinds.plain:
+            if kinds.plain or not any(kinds.special(envelope.queue) for envelope in envelopes):
                 return await self._merger.publish(envelopes)
             return await send(self._link, envelopes)
         except ConnectionLost as error:

@@ -21,12 +21,19 @@ __all__ = [
 ]
 
 
+_INNER = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
+
+
 class ServerError(Exception):
-    """An error reply. `code` is its first word, in capitals by convention: `NOSCRIPT`, `READONLY`, `OOM`."""
+    """An error reply. `code` is its first word, in capitals by convention: `NOSCRIPT`, `READONLY`, `OOM`.
+
+    Redis 6.2 hides it behind `ERR` where a script has met the error: then the script's line stands before it.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.code = text.partition(" ")[0]
+        inner = _INNER.search(text)
+        self.code = inner[1] if inner else text.partition(" ")[0]
 
 
 class ConnectionLost(Exception):

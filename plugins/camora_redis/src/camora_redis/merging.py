@@ -27,7 +27,8 @@ class Merger:
 
     async def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
         """As `publishing.publish`."""
-        if len(envelopes) > 1:
+        # What has wishes of its own, such as copies on replicas, goes alone: the others need not wait for them.
+        if len(envelopes) > 1 or envelopes[0].options:
             return await publish(self._link, envelopes)
         queue = envelopes[0].queue
         waiting = self._waiting.get(queue)
