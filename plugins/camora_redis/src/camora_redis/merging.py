@@ -40,22 +40,24 @@ class Merger:
         try:
             return await publish(self._link, envelopes)
         finally:
-            if self._waiting[queue]:
-                task = asyncio.get_running_loop().create_task(self._go_on(queue))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                del self._waiting[queue]
+            self._go_on(queue)
 
-    async def _go_on(self, queue: str) -> None:
-        try:
-            while self._waiting[queue]:
-                batch, self._waiting[queue] = self._waiting[queue][:_MOST], self._waiting[queue][_MOST:]
-                await self._send([one for one in batch if not one[1].done()])
-        finally:
-            for _, future in self._waiting.pop(queue):
-                # Only where somebody cancels every task that there is.
-                future.cancel()
+    def _go_on(self, queue: str) -> None:
+        """Send what has come meanwhile; where nothing has, the next one need not wait."""
+        waiting = self._waiting[queue] = [one for one in self._waiting[queue] if not one[1].done()]
+        if not waiting:
+            del self._waiting[queue]
+            return
+        task = asyncio.get_running_loop().create_task(self._send_waiting(queue))
+        self._tasks.add(task)
+        # Where somebody cancels every task that there is, this one may end before its first step.
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._go_on(queue))
+
+    async def _send_waiting(self, queue: str) -> None:
+        while self._waiting[queue]:
+            batch, self._waiting[queue] = self._waiting[queue][:_MOST], self._waiting[queue][_MOST:]
+            await self._send([one for one in batch if not one[1].done()])
 
     async def _send(self, batch: Sequence[Waiting]) -> None:
         if not batch:
