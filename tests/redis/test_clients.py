@@ -263,3 +263,8 @@ def test_the_label_has_no_password() -> None:
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
     assert repr(RedisBroker(client=redis.asyncio.Redis(host="::1"))) == "RedisBroker('redis://[::1]:6379/0', new)"
+
+
+def test_a_url_in_the_place_of_a_stream_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"redis://:\*\*\*@host/15.*from_url"):
+        RedisBroker("redis://:hunter2@host/15")

@@ -296,7 +296,7 @@ class Dispatcher:
                     return await step()
             except DispatchUncertain as error:
                 doubt = error
-                if not repeatable:
+                if not repeatable or error.final:
                     raise
                 last: Exception = error
             except BrokerUnavailable as error:

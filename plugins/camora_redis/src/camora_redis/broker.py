@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-from camora.errors import BrokerUnavailable, DispatchUncertain
+from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
@@ -16,11 +16,12 @@ from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.message import Envelope
 from camora.queue import Queue
+from camora.settings import mask_url
 
 from camora_redis.calling import answered
 from camora_redis.consumer import RedisConsumer
 from camora_redis.dead_letters import RedisDeadLetters
-from camora_redis.errors import ConnectionLost, ServerError, unavailable
+from camora_redis.errors import ConnectionLost, ServerError, TooFewCopies, unavailable
 from camora_redis.kinds import ListQueue, PubSubQueue
 from camora_redis.link import Link
 from camora_redis.merging import Merger
@@ -57,6 +58,11 @@ class RedisBroker(Broker):
         names = {"stream": stream, "failures": failure_stream}
         if group is not None:
             names["group"] = group
+        if isinstance(stream, str) and "://" in stream:
+            raise ConfigurationError(
+                f"RedisBroker({mask_url(stream)!r}): the first argument is the name of a stream; a URL goes into url=, "
+                "or RedisBroker.from_url(…)"
+            )
         if client is not None and url is not None:
             raise TypeError("RedisBroker: give client= or url=, not both")
         if client is not None:
@@ -145,6 +151,8 @@ class RedisBroker(Broker):
                 f"{self._link.who}: {error}. The job may be enqueued; dispatching again with job_id={job_id!r} "
                 "cannot double it",
                 job_id=job_id,
+                # Replicas were waited for already.
+                final=isinstance(error, TooFewCopies),
             ) from error
         except ServerError as error:
             raise unavailable(self._link.who, error) from error

@@ -77,7 +77,7 @@ _PASSING = {
     "CLOSED": "the connection was closed",
 }
 LASTING = {
-    "NOAUTH": "it asks for a password: write redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST",
+    "NOAUTH": "it asks for a password: in the URL it stands before the host, after a colon, and is followed by an @",
     "WRONGPASS": "user name or password are wrong, or the user is switched off",
     "NOPASSWORD": "it has no password, and one was given: take it out of the URL, or set it on the server",
     "NOPERM": "its ACL does not let this user do that; docs/redis.md has the line that does",
