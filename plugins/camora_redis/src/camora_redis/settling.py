@@ -13,6 +13,7 @@ from camora.outcome import Action, Settlement
 
 from camora_redis.calling import answered
 from camora_redis.columns import Columns
+from camora_redis.errors import ServerError, code_of
 from camora_redis.keys import Keys
 from camora_redis.link import Link, script
 from camora_redis.publishing import packed_envelope
@@ -23,6 +24,7 @@ __all__ = ["given_back", "settle"]
 
 _SETTLE, _EXTEND = script("settle"), script("extend")
 _BATCH = 500
+_REFUSED = frozenset({"ERR", "WRONGTYPE"})
 _ACK, _RETRY, _REJECT = Action.ACK, Action.RETRY, Action.REJECT
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -35,7 +37,8 @@ def given_back(delivery: Delivery) -> Settlement:
 async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], held: int) -> list[bool | None]:
     """Settle a batch for a consumer that holds so many; one answer each, in order.
 
-    Raises `ValueError` for a settlement that lacks its envelope or letter, or `BrokerUnavailable`.
+    Raises `ValueError` for a settlement that lacks its envelope or letter, `ServerError` where a server refuses one for
+    what it is, or `BrokerUnavailable`.
     """
     keys = link.store.keys
     answers: list[bool | None] = [False] * len(settlements)
@@ -83,7 +86,14 @@ async def _settle_part(
     streams = (keys.of_queue(queue), keys.failures_of(queue))
     window = link.store.settings.dedup_window
     call = link.run(_SETTLE, streams, keys.group, consumer, window, int(each), keys.finished, packed, *blobs)
-    done = await answered(link, call)
+    try:
+        done = await answered(link, call)
+    except BrokerUnavailable as error:
+        refused = error.__cause__
+        if isinstance(refused, ServerError) and code_of(refused) in _REFUSED:
+            # It will be refused again: whoever settles one by one finds out which it is.
+            raise refused from error
+        raise
     return {number: applied == 1 for number, applied in zip(order, done, strict=True)}
 
 

@@ -134,15 +134,17 @@ local function store(stream, f, due, priority)
   return where
 end
 
--- Publish a batch that is dedup'd by id and key; the ids that stand for the messages.
-local function publish(stream, list)
-  local index, answers, wanted, places, new = helper(stream, 'index'), {}, {}, {}, {}
-  for i, m in ipairs(list) do wanted[i] = m[1] end
+-- Those of a batch from one number to another: a script can pass only some thousand words to one command.
+local MOST = 1000
+local function publish_some(stream, list, from, to, answers)
+  local index, wanted, places, new = helper(stream, 'index'), {}, {}, {}
+  for i = from, to do wanted[#wanted + 1] = list[i][1] end
   local known = redis.call('HMGET', index, unpack(wanted))
-  for i, m in ipairs(list) do
+  for i = from, to do
+    local m = list[i]
     local id, key = m[1], m[7]
     answers[i] = id
-    if not known[i] and not new[id] then
+    if not known[i - from + 1] and not new[id] then
       local holder
       if key and key ~= '' then
         local name = helper(stream, 'key:' .. key)
@@ -165,6 +167,12 @@ local function publish(stream, list)
     end
   end
   if #places > 0 then redis.call('HSET', index, unpack(places)) end
+end
+
+-- Publish a batch that is dedup'd by id and key; the ids that stand for the messages.
+local function publish(stream, list)
+  local answers = {}
+  for from = 1, #list, MOST do publish_some(stream, list, from, math.min(from + MOST - 1, #list), answers) end
   return answers
 end
 

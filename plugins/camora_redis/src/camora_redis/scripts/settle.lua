@@ -30,15 +30,28 @@ local function holding(priority, entry)
   return mine[entry]
 end
 
--- The fields of an entry. All that a stranger has written is kept in the place of the body.
+-- The fields of an entry, or nil where somebody has deleted it. All that a stranger has written is kept in the place of
+-- the body.
 local function fields_at(name, entry)
-  local list = redis.call('XRANGE', name, entry, entry)[1][2]
+  local got = redis.call('XRANGE', name, entry, entry)[1]
+  local list = got and got[2]
+  if not list then return nil end
   local f = read(list)
   if not (f.i and f.b) then f.b = cmsgpack.pack(list) end
   return f
 end
 
--- Everything that may fail for want of memory comes before the message is given up.
+-- What was to be kept is gone: nothing can be done but to remember no more of it.
+local function vanish(priority, entry, id, key, ttl)
+  local index = helper(stream, 'index')
+  redis.call('XACK', lane(stream, priority), group, entry)
+  if redis.call('HGET', index, id) == place(priority, entry) then redis.call('HDEL', index, id) end
+  redis.call('SREM', helper(stream, 'cancel'), id)
+  free(stream, id, key, ttl)
+  return 0
+end
+
+-- Whether it counted: 1 or 0. Everything that may fail for want of memory comes before the message is given up.
 local function act(s)
   local action, priority, entry, id, more = s[1], s[2], s[3], s[5], s[8]
   local name = lane(stream, priority)
@@ -55,11 +68,13 @@ local function act(s)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'release' then
     local f = fields_at(name, entry)
+    if not f then return vanish(priority, entry, id, s[6], s[7]) end
     local m = {id, f.t or '', f.b, more[5] > 0 and now() + more[5] * 1000 or 0, tonumber(f.e), tonumber(f.p), f.k, f.l}
     local where = store(stream, fields(m, more[6]), m[4], priority)
     redis.call('HSET', helper(stream, 'index'), id, where)
   elseif action == 'reject' then
     local f = fields_at(name, entry)
+    if not f then return vanish(priority, entry, id, s[6], s[7]) end
     local letter = {'id', id, 'b', f.b, 'letter', blob(more[4][1]), 'task', more[4][2], 'queue', more[4][3], 'reason', more[4][4],
       'error', more[4][5], 'attempts', more[4][6]}
     for _, key in ipairs({'e', 'p', 'k', 'l'}) do
@@ -74,6 +89,7 @@ local function act(s)
   end
   gone[priority] = gone[priority] or {}
   table.insert(gone[priority], entry)
+  return 1
 end
 
 local function acknowledge(priority, entries, taken, ids, prefix, first, times)
@@ -102,13 +118,13 @@ end
 for _, s in ipairs(problem and {} or all[2]) do
   local count = holding(s[2], s[3])
   if count and count == s[4] then
-    local ok, err = pcall(act, s)
-    if not ok then problem = err; break end
+    local ok, counted = pcall(act, s)
+    if not ok then problem = counted; break end
     if held[s[2]] then held[s[2]][s[3]] = nil end
     if each then
       redis.call('XACK', lane(stream, s[2]), group, s[3])
     end
-    answers[#answers + 1] = 1
+    answers[#answers + 1] = counted
   else
     answers[#answers + 1] = 0
   end
