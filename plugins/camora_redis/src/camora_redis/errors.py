@@ -72,8 +72,8 @@ _PASSING = {
     "CLIENTS": "it has as many connections as it takes: raise its maxclients, or close some",
     "NOSOCKET": "there is no such socket: start the server, or correct the path",
     "REFUSED": "nothing listens there: start the server, or correct host and port",
-    "NOHOST": "the name of the host is not known here",
-    "SILENT": "no answer in time",
+    "NOHOST": "the name of the host is not known here: correct it in the URL",
+    "SILENT": "no answer in time: is it busy, stopped, or behind a firewall?",
     "CLOSED": "the connection was closed",
 }
 LASTING = {
@@ -88,6 +88,7 @@ LASTING = {
     "NOCLUSTER": "it is no node of a cluster; for a single server write redis:// instead of redis+cluster://",
     "TOOOLD": "it is too old: Redis 6.2 or later is needed, or Valkey",
     "DENIED": "this process may not use its socket: look at the permissions of the file",
+    "WRONGTYPE": "a key that Camora keeps a queue in holds something else: rename that, or set ?prefix=NAME of its own",
     "UNTRUSTED": "its certificate is signed by nobody we trust: name the authority's by ssl_ca_certs=FILE",
     "OTHERHOST": "its certificate is for another host name: write that name, or set ssl_check_hostname=false",
     "NOCERTIFICATE": "it asks for our certificate: name it by ssl_certfile=FILE&ssl_keyfile=FILE",
@@ -137,6 +138,7 @@ _CLIENT_KINDS = {
 }
 """Errors of the client library by name: it is not imported for this."""
 _REPR = re.compile(r"<redis\..*?\)>\)>\)>")
+_SCRIPT = re.compile(r" ?script: [0-9a-f]{40}, on @user_script:\d+\.?")
 _LONGEST = 200
 
 
@@ -180,5 +182,7 @@ def unavailable(who: str, error: BaseException) -> BrokerUnavailable:
 
 def _words(error: BaseException) -> str:
     """In one line, and without the representations of objects."""
-    text = " ".join(_REPR.sub("", str(error) or type(error).__name__).split()).rstrip(".")
+    # Where in which script it happened is no use to anybody but us.
+    text = _SCRIPT.sub("", _REPR.sub("", str(error) or type(error).__name__))
+    text = " ".join(text.split()).rstrip(".")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
