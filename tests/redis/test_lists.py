@@ -253,6 +253,40 @@ async def test_an_empty_id_and_a_very_long_one_are_replaced(place: tuple[str, st
         await eventually(lambda: sorted(ran) == [1, 2], "both")
 
 
+_DEEP = b'{"id": "deep", "task": "add", "kwargs": {"x": ' + b"[" * 5000 + b"]" * 5000 + b"}}"
+
+
+async def test_what_is_nested_too_deep_becomes_a_dead_letter(place: tuple[str, str]) -> None:
+    (url, name), ran = place, list[Any]()
+    app = working(url, name, ran)
+    async with app, app.worker():
+        await call(app, "RPUSH", name, _DEEP, told("next", args=[1]))
+        await eventually(lambda: ran == [1], "the next one")
+        await eventually(lambda: letters(app), "its letter")
+        [letter] = [one async for one in app.dead_letters()]
+        assert (letter.reason, letter.queue) == ("undecodable", "jobs")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"expires": 10**23}, {"expires": -(10**23)}, {"due": 10**17}, {"key": "k", "key_ttl": 1e300}, {"priority": 99}],
+    ids=["expires", "expired", "due", "key_ttl", "priority"],
+)
+async def test_numbers_that_cannot_be_do_not_stop_a_list(place: tuple[str, str], more: dict[str, Any]) -> None:
+    (url, name), ran = place, list[Any]()
+    app = working(url, name, ran)
+    async with app, app.worker():
+        await call(app, "RPUSH", name, told("bad", args=[1], **more), told("next", args=[2]))
+        await eventually(lambda: 2 in ran, "the next one")
+        await eventually(lambda: ended(app), "the end of both")
+        assert await call(app, "LLEN", name) == 0
+
+
+async def ended(app: Any) -> bool:
+    counts = await app.broker.queues.counts()
+    return not any(number for queue in counts.values() for state, number in queue.items() if state != "dead")
+
+
 # As any queue
 
 

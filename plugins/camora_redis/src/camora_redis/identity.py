@@ -9,6 +9,8 @@ __all__ = ["Head", "head_of"]
 
 _SIGNED = b"camora-signed "
 _LONGEST = 200
+_EXACT = 2**53
+"""The numbers of a server's scripts are exact up to this one."""
 _new_id = IdSource()
 
 
@@ -36,8 +38,16 @@ def head_of(body: bytes) -> Head:
     decode = _of_json if inner.lstrip()[:1] == b"{" else _of_msgpack
     try:
         head = decode(inner)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Head(_new_id())
-    if not 0 < len(head.id) <= _LONGEST or not 0 <= head.priority <= 9 or head.due < 0:
-        return Head(_new_id())
-    return head
+    return head if _usable(head) else Head(_new_id())
+
+
+def _usable(head: Head) -> bool:
+    return (
+        0 < len(head.id) <= _LONGEST
+        and 0 <= head.priority <= 9
+        and 0 <= head.due <= _EXACT
+        and -_EXACT <= (head.expires or 0) <= _EXACT
+        and 0 <= head.key_ttl * 1000 <= _EXACT
+    )
