@@ -21,6 +21,7 @@ from camora.testing.conformance import BrokerConformance
 from camora.testing.conformance.making import ack, envelope, reject, release, retry
 from camora_redis import ListQueue, PubSubQueue, RedisBroker
 from camora_redis.broadcast import packed_broadcast
+from camora_redis.subscription import Subscription
 
 from tests.servers.fixtures import fresh_url, private_server, shared_cluster, shared_sentinels
 from tests.servers.proxy import Proxy
@@ -311,6 +312,43 @@ async def test_nonsense_on_the_channel_stops_nobody(url: str, said: bytes, caplo
         await eventually(lambda: heard, "the next")
         await eventually(lambda: "failed for good" in caplog.text, "its end in the log")
         assert [letter.id async for letter in app.dead_letters()] == []
+
+
+async def test_what_is_nested_too_deep_does_not_cost_the_connection(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    heard = Heard()
+    app = listening(url, "a", heard)
+    async with app, app.worker():
+        channel = app.broker.database.keys.channel("bus")
+        deep = b'{"id": "deep", "task": "hear", "args": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+        # Were the connection lost with the first, the second would not be heard.
+        await asyncio.gather(app.broker._link.call(channel, "PUBLISH", channel, deep), app.dispatch("hear", "after"))
+        await eventually(lambda: heard, "the next")
+    assert "the connection is lost" not in caplog.text
+
+
+async def test_a_message_that_cannot_be_used_does_not_end_a_subscription(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = list[bytes]()
+    last = asyncio.Event()
+
+    def use(said: bytes) -> None:
+        if said == b"bad":
+            raise ValueError(said)
+        told.append(said)
+        last.set()
+
+    async with Camora(url) as app:
+        link, channel = app.broker._link, app.broker.database.keys.channel("bus")
+        subscription = Subscription(link, channel, told=use, ended=lambda: None)
+        await subscription.open(channel)
+        await link.calls([(channel, ("PUBLISH", channel, said)) for said in ("bad", "good")])
+        async with asyncio.timeout(20):
+            await last.wait()
+        assert told == [b"good"]
+        assert not subscription.closed
+        await subscription.close()
+    assert "could not be used" in caplog.text
 
 
 async def test_the_same_id_is_heard_once(url: str) -> None:

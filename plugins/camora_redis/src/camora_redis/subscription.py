@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from camora_redis.link import Link
 from camora_redis.wire import Wire, pack
 
 __all__ = ["Subscription"]
+
+logger = logging.getLogger("camora.redis")
 
 
 class Subscription:
@@ -80,7 +83,11 @@ class Subscription:
         self._heard = True
         if isinstance(said, list) and len(said) == 3:
             if said[0] == b"message":
-                self._told(said[2])
+                try:
+                    self._told(said[2])
+                except Exception:
+                    # One message, whatever is wrong with it, does not cost the connection.
+                    logger.exception("channel %s: a message could not be used", self._channel)
                 return
             said = None
         if self._confirmed is None or self._confirmed.done():
