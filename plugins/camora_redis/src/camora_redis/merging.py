@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from camora.message import Envelope
 
+from camora_redis.batches import batches
 from camora_redis.link import Link
 from camora_redis.publishing import publish
 
 __all__ = ["Merger"]
 
-_MOST = 500
 Waiting = tuple[Sequence[Envelope], asyncio.Future[list[str]]]
 
 
@@ -56,7 +56,8 @@ class Merger:
 
     async def _send_waiting(self, queue: str) -> None:
         while self._waiting[queue]:
-            batch, self._waiting[queue] = self._waiting[queue][:_MOST], self._waiting[queue][_MOST:]
+            batch = next(batches(self._waiting[queue], _size))
+            self._waiting[queue] = self._waiting[queue][len(batch) :]
             await self._send([one for one in batch if not one[1].done()])
 
     async def _send(self, batch: Sequence[Waiting]) -> None:
@@ -76,3 +77,7 @@ class Merger:
             for (_, future), one in zip(batch, ids, strict=True):
                 if not future.done():
                     future.set_result([one])
+
+
+def _size(waiting: Waiting) -> int:
+    return len(waiting[0][0].body)

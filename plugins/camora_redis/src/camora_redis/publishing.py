@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 from camora.message import Envelope
 
+from camora_redis.batches import LARGE, batches
 from camora_redis.link import Link, script
 
 __all__ = ["packed_envelope", "publish", "replicas_for"]
 
 _PUBLISH = script("publish")
-_BATCH = 500
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -50,27 +50,30 @@ async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
 
     Raises as `Link.run`, or `TooFewCopies`.
     """
-    keys = link.store.keys
-    queue = envelopes[0].queue
-    if len(envelopes) <= _BATCH and all(envelope.queue == queue for envelope in envelopes):
-        blobs: list[bytes] = []
-        packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
-        stream = keys.of_queue(queue)
-        if replicas := replicas_for(link, envelopes):
-            answer = await link.run_copied(replicas, _PUBLISH, (stream,), packed, *blobs)
-        else:
-            answer = await link.run(_PUBLISH, (stream,), packed, *blobs)
-        return [one.decode() for one in answer]
+    if len(envelopes) == 1:
+        return await _store(link, envelopes)
     by_queue: dict[str, list[int]] = {}
     for number, envelope in enumerate(envelopes):
         by_queue.setdefault(envelope.queue, []).append(number)
     ids = [""] * len(envelopes)
 
-    async def part(queue: str, numbers: Sequence[int]) -> None:
-        for at in range(0, len(numbers), _BATCH):
-            some = numbers[at : at + _BATCH]
-            for number, one in zip(some, await publish(link, [envelopes[number] for number in some]), strict=True):
+    async def part(numbers: Sequence[int]) -> None:
+        # One after the other: together they would not get through either.
+        for some in batches(numbers, lambda number: len(envelopes[number].body), LARGE // len(by_queue)):
+            for number, one in zip(some, await _store(link, [envelopes[number] for number in some]), strict=True):
                 ids[number] = one
 
-    await asyncio.gather(*(part(queue, numbers) for queue, numbers in by_queue.items()))
+    await asyncio.gather(*(part(numbers) for numbers in by_queue.values()))
     return ids
+
+
+async def _store(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
+    """Of one queue, at once."""
+    blobs: list[bytes] = []
+    packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
+    stream = link.store.keys.of_queue(envelopes[0].queue)
+    if replicas := replicas_for(link, envelopes):
+        answer = await link.run_copied(replicas, _PUBLISH, (stream,), packed, *blobs)
+    else:
+        answer = await link.run(_PUBLISH, (stream,), packed, *blobs)
+    return [one.decode() for one in answer]

@@ -11,6 +11,7 @@ from camora.errors import BrokerUnavailable
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 
+from camora_redis.batches import LARGE, batches
 from camora_redis.calling import answered
 from camora_redis.columns import Columns
 from camora_redis.errors import ServerError, code_of
@@ -23,7 +24,7 @@ from camora_redis.sending import send
 __all__ = ["given_back", "settle"]
 
 _SETTLE, _EXTEND = script("settle"), script("extend")
-_BATCH = 500
+_FAILURES = (BrokerUnavailable, ServerError)
 _REFUSED = frozenset({"ERR", "WRONGTYPE"})
 _ACK, _RETRY, _REJECT = Action.ACK, Action.RETRY, Action.REJECT
 _pack = msgspec.msgpack.Encoder().encode
@@ -52,20 +53,16 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
     for number, settlement in enumerate(settlements):
         if number not in over:
             by_queue.setdefault(settlement.delivery.queue, []).append(number)
-    parts = [
-        (queue, numbers[at : at + _BATCH])
-        for queue, numbers in by_queue.items()
-        for at in range(0, len(numbers), _BATCH)
-    ]
-    calls = (_settle_part(link, consumer, queue, numbers, settlements, held) for queue, numbers in parts)
-    if len(parts) == 1:
+    large = LARGE // max(1, len(by_queue))
+    calls = (_settle_queue(link, consumer, numbers, settlements, held, large) for numbers in by_queue.values())
+    if len(by_queue) == 1:
         found: list[Any] = [await next(calls)]
     else:
         found = await asyncio.gather(*calls, return_exceptions=True)
-    for (_, numbers), one in zip(parts, found, strict=True):
+    for numbers, one in zip(by_queue.values(), found, strict=True):
         if isinstance(one, BaseException):
             # Another queue's server may be there: what it settled must not wait for this one.
-            if not isinstance(one, BrokerUnavailable) or all(isinstance(each, BrokerUnavailable) for each in found):
+            if not isinstance(one, _FAILURES) or all(isinstance(each, _FAILURES) for each in found):
                 raise one
             one = dict.fromkeys(numbers)
         for number, applied in one.items():
@@ -73,12 +70,36 @@ async def settle(link: Link, consumer: str, settlements: Sequence[Settlement], h
     return answers
 
 
+async def _settle_queue(
+    link: Link, consumer: str, numbers: Sequence[int], settlements: Sequence[Settlement], held: int, large: int
+) -> dict[int, bool | None]:
+    """Settle some of one queue, batch after batch: the answer to each by its number."""
+    answers: dict[int, bool | None] = {}
+    for some in batches(numbers, lambda number: _size(settlements[number]), large):
+        try:
+            answers.update(await _settle_part(link, consumer, some, settlements, held))
+        except _FAILURES:
+            if not answers:
+                raise
+            return dict.fromkeys(numbers) | answers
+    return answers
+
+
+def _size(settlement: Settlement) -> int:
+    record, envelope = settlement.record, settlement.envelope
+    size = 0 if record is None or record.value is None else len(record.value)
+    if envelope is not None:
+        size += len(envelope.body)
+    return size + sum(len(one.body) for one in settlement.successors) if settlement.successors else size
+
+
 async def _settle_part(
-    link: Link, consumer: str, queue: str, numbers: Sequence[int], settlements: Sequence[Settlement], held: int
-) -> dict[int, bool]:
-    """Settle some of one queue: the answer to each by its number."""
+    link: Link, consumer: str, numbers: Sequence[int], settlements: Sequence[Settlement], held: int
+) -> dict[int, bool | None]:
+    """Settle at once what is of one queue. Without an answer, None, are those behind one that could not be settled."""
     keys = link.store.keys
     chosen = [settlements[number] for number in numbers]
+    queue = chosen[0].delivery.queue
     # Where few of many are settled, each is looked up by itself.
     each = len(chosen) * 8 < held
     blobs: list[bytes] = []
@@ -94,7 +115,8 @@ async def _settle_part(
             # It will be refused again: whoever settles one by one finds out which it is.
             raise refused from error
         raise
-    return {number: applied == 1 for number, applied in zip(order, done, strict=True)}
+    settled = {number: applied == 1 for number, applied in zip(order, done, strict=False)}
+    return settled if len(done) == len(order) else dict.fromkeys(order) | settled
 
 
 def _in_columns(

@@ -4,7 +4,8 @@
 -- {id, …}[, beginning of their records' names, place of the first record's bytes, {milliseconds, …}]}.
 -- Others are {action, priority, entry, times taken, id, key, ttl, more}, where `more` is {record, successors, envelope,
 -- letter, delay, deliveries}; a record is {key, body, milliseconds, final}.
--- Successors are {stream, {envelope, …}} each. Answers with 1 for each that counted, else 0.
+-- Successors are {stream, {envelope, …}} each. Answers with 1 for each that counted, else 0, up to the
+-- first that could not be settled; with its error where that is the very first.
 local stream, group, consumer, window = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local each, all = ARGV[4] == '1', cmsgpack.unpack(ARGV[6])
 blobs = 6
@@ -139,7 +140,8 @@ for priority, entries in pairs(gone) do
 end
 finish(stream, ended, window)
 tell(ARGV[5], told)
-if problem then
+-- What was settled before something failed is answered: the rest is asked for again, and begins with what fails.
+if problem and #answers == 0 then
   if type(problem) == 'table' then return problem end
   return redis.error_reply(problem)
 end
