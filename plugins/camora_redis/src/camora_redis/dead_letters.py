@@ -39,7 +39,9 @@ class RedisDeadLetters(DeadLetters):
                 call = self._link.call(name, "XRANGE", name, start, "+", "COUNT", _PAGE)
                 entries = await answered(self._link, call)
                 named = [_fields(fields) for _, fields in entries]
-                here = [(letter[b"id"].decode(), letter[b"letter"], letter[b"b"]) for letter in named]
+                # What a stranger has written is no letter; a purge takes it along.
+                ours = [letter for letter in named if b"id" in letter and b"letter" in letter]
+                here = [(letter[b"id"].decode(), letter[b"letter"], letter[b"b"]) for letter in ours]
                 page = heapq.nsmallest(limit, page + [letter for letter in here if letter[0] > after])
                 if len(entries) < _PAGE:
                     break

@@ -16,7 +16,7 @@ from camora_redis.link import Link, script
 __all__ = ["RedisQueues", "known_queues"]
 
 _FIND, _COUNT, _CANCEL = script("find"), script("count"), script("cancel")
-_PAUSE, _PURGE = script("pause"), script("purge")
+_PAUSE, _PURGE, _ENLIST = script("pause"), script("purge"), script("enlist")
 _SCANNED = 1000
 _STATES = ("ready", "scheduled", "leased", "dead")
 
@@ -105,7 +105,7 @@ class RedisQueues(Queues):
                 capability="pause",
             )
         if paused:
-            await answered(self._link, self._link.call(self._keys.queues, "SADD", self._keys.queues, queue))
+            await answered(self._link, self._link.run(_ENLIST, (self._keys.queues,), queue))
         call = self._link.run(_PAUSE, (self._keys.of_queue(queue),), "p" if paused else "r", self._group)
         if await answered(self._link, call) == 2:
             await answered(self._link, self._link.call(self._keys.queues, "SREM", self._keys.queues, queue))

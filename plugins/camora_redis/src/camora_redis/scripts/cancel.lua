@@ -4,6 +4,7 @@ local stream, group, window, id = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local where = redis.call('HGET', helper(stream, 'index'), id)
 if not where then return 'unknown' end
 if where == '-' or string.sub(where, 1, 1) == 'x' then return 'finished' end
+though_full(stream)
 local f
 if where == '@' then
   f = read(cmsgpack.unpack(redis.call('HGET', helper(stream, 'bodies'), id)))

@@ -19,4 +19,4 @@ else
 end
 if #entries > 0 then redis.call('XDEL', dead, unpack(entries)) end
 finish(stream, ids, window)
-return #ids
+return #entries

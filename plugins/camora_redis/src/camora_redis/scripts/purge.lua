@@ -1,10 +1,13 @@
 -- Delete waiting messages of a queue, some hundreds at a time. KEYS: its stream. ARGV: group, dedup window.
 -- Answers with how many; called again until it is 0.
 local stream, group, window, index = KEYS[1], ARGV[1], tonumber(ARGV[2]), helper(KEYS[1], 'index')
-local ids, count = {}, 500
+local ids, count, total = {}, 500, 0
 local before = redis.call('GET', helper(stream, 'paused'))
 
 local function drop(f)
+  total = total + 1
+  -- What a stranger has written has no id.
+  if not f.i then return end
   free(stream, f.i, f.k, f.l)
   ids[#ids + 1] = f.i
 end
@@ -22,7 +25,7 @@ end
 local lanes = {stream}
 for _, priority in ipairs(priorities(redis.call('HGET', index, ''))) do lanes[#lanes + 1] = lane(stream, priority) end
 for _, name in ipairs(lanes) do
-  local left, from = count - #ids, '-'
+  local left, from = count - total, '-'
   local groups = redis.pcall('XINFO', 'GROUPS', name)
   if not failed(groups) then
     for _, one in ipairs(groups) do
@@ -40,4 +43,4 @@ for _, name in ipairs(lanes) do
   end
 end
 finish(stream, ids, window)
-return #ids
+return total
