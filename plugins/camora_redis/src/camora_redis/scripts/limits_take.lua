@@ -68,8 +68,15 @@ local function write(key, window)
   redis.call('SET', key, cmsgpack.pack(packed), 'PX', (last[1] + 1) * length(per) + span(per) - now())
 end
 
+-- What lapses later than this was granted before the clock was set back, as leases are not that different.
+local latest = now() + math.max(10 * lease, 600000)
+
 local function slot_in(key, holder, most)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now())
+  -- Who is alive keeps it before that.
+  for _, late in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', latest), '+inf')) do
+    redis.call('ZADD', key, now() + lease + 1, late)
+  end
   if redis.call('ZSCORE', key, holder) or redis.call('ZCARD', key) < most then return 0 end
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if not first[2] then return 1000 end
