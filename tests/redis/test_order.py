@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from camora.clock import SYSTEM_CLOCK
 from camora.interfaces.broker import Consumer, ConsumerSettings
+from camora.message import Delivery
 from camora.testing.conformance.making import ack, envelope
 from camora_redis import RedisBroker
 
+from tests.redis.blocked import blocked
 from tests.servers.fixtures import fresh_url
 
 
@@ -71,3 +73,65 @@ async def test_who_waits_at_a_plain_queue_takes_the_first_urgent_message_first(
     taken = [one.body for _ in range(3) for one in await consumer.receive(1, 5.0)]
     assert taken == [b"urgent", b"first", b"last"]
     await consumer.close()
+
+
+async def waiters(broker: RedisBroker, count: int) -> list[asyncio.Task[Sequence[Delivery]]]:
+    """So many workers with room for one each, all waiting."""
+    consumers = [await consumer_of(broker, "work", lease=600.0) for _ in range(count)]
+
+    async def one(consumer: Consumer) -> Sequence[Delivery]:
+        found: Sequence[Delivery] = ()
+        while not found:
+            found = await consumer.receive(1, 60.0)
+        await consumer.close()
+        return found
+
+    tasks = [asyncio.create_task(one(consumer)) for consumer in consumers]
+    await blocked(count)
+    return tasks
+
+
+async def test_a_batch_of_urgent_messages_wakes_as_many_workers(broker: RedisBroker) -> None:
+    tasks = await waiters(broker, 12)
+    await broker.publish([envelope(priority=5) for _ in range(12)])
+    async with asyncio.timeout(3.0):  # and not only when they look anyway
+        assert sum(len(found) for found in await asyncio.gather(*tasks)) == 12
+
+
+async def test_urgent_messages_that_come_due_together_wake_as_many_workers(broker: RedisBroker) -> None:
+    tasks = await waiters(broker, 4)
+    due = SYSTEM_CLOCK.now_ms() + 200
+    await broker.publish([envelope(priority=5, due=due) for _ in range(4)])
+    async with asyncio.timeout(3.0):
+        assert sum(len(found) for found in await asyncio.gather(*tasks)) == 4
+
+
+async def test_what_is_due_comes_though_who_was_told_of_it_is_busy(broker: RedisBroker) -> None:
+    told, idle = [await consumer_of(broker, "work", lease=600.0) for _ in range(2)]
+    tasks = []
+    for consumer in (told, idle):  # the first to wait is the one that is told
+        tasks.append(asyncio.create_task(consumer.receive(1, 60.0)))
+        await blocked(len(tasks))
+    mine = envelope(due=SYSTEM_CLOCK.now_ms() + 1000)
+    await broker.publish([mine])
+    await blocked(2)
+    await asyncio.sleep(0.2)  # it looks and waits again; where it does not yet, this shows nothing
+    tasks[0].cancel()
+    await asyncio.wait([tasks[0]])
+    await told.close()
+    async with asyncio.timeout(20):  # looks are five seconds apart, not a third of the lease
+        [found] = await tasks[1]
+    assert found.id == mine.id
+    await idle.close()
+
+
+async def test_what_a_dead_worker_of_short_leases_held_comes_soon_to_one_of_long_leases(broker: RedisBroker) -> None:
+    idle, dead = await consumer_of(broker, "work", lease=600.0), await consumer_of(broker, "work", lease=2.0)
+    assert not await idle.receive(1, 0)
+    await broker.publish([envelope()])
+    [lost] = await dead.receive(1, 5.0)
+    async with asyncio.timeout(20):
+        [found] = await idle.receive(1, 60.0)
+    assert (found.id, found.deliveries) == (lost.id, 2)
+    await idle.close()
+    await dead.close()

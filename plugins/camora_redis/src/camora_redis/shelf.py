@@ -20,8 +20,7 @@ __all__ = ["Shelf"]
 
 _TAKE, _REGAIN, _ENROLL = script("take"), script("regain"), script("enroll")
 _NAP = 5.0
-"""Seconds after which a wait begins anew, whatever wakes it before."""
-_LONG = 3600.0
+"""Seconds after which who waits looks, whatever wakes him before: another may have heard what concerns him, too."""
 
 Taken = tuple[float, list[Delivery]]
 """Deliveries, and the monotonic time before they were asked for: their leases began then or later."""
@@ -46,6 +45,8 @@ class Shelf:
         self._wire: Wire | None = None
         self._waiting: asyncio.Task[Taken] | None = None
         self._called_off = False
+        self._left: set[asyncio.Future[Any]] = set()
+        """Looks under way whose callers were cancelled."""
         self._due = 0.0
         self._sweep = 0.0
         self._plain = False
@@ -79,18 +80,22 @@ class Shelf:
         try:
             soon, again, others, *lanes = await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
             task.add_done_callback(lambda done: _hand_over(done, now, queues, late))
             raise
         self._plain = len(self.queues) == 1 and not others
-        self._due = now + (soon / 1000 if soon >= 0 else _LONG)
+        self._due = now + (soon / 1000 if soon >= 0 else _NAP)
         if sweep:
-            self._sweep = now + min(self._lease / 3, again / 1000 if again >= 0 else _LONG)
+            # Others' leases may be shorter than ours.
+            self._sweep = now + min(self._lease / 3, _NAP, again / 1000 if again >= 0 else _NAP)
         return deliveries_of(lanes, queues)
 
     async def _certain(self, call: Awaitable[Any]) -> Any:
         try:
             return await answered(self._link, call)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, asyncio.CancelledError):
+            # Whoever cancels all tasks does not reach the server.
             self.in_doubt = True
             raise
 
@@ -142,7 +147,12 @@ class Shelf:
         names = [*self._streams, *self._bells]
         head = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", limit)
         words = (*head, "BLOCK", max(1, round(seconds * 1000)), "STREAMS", *names, *(">" for _ in names))
-        answer = await self._certain(wire.send(pack(words), longer=seconds))
+        try:
+            answer = await self._certain(wire.send(pack(words), longer=seconds))
+        except asyncio.CancelledError:
+            # So that the server takes nothing more for it.
+            wire.abort(ConnectionLost("its wait was cancelled"))
+            raise
         if isinstance(answer, ServerError):
             await self._refused(wire, answer)
             return since, []
@@ -199,6 +209,11 @@ class Shelf:
                     self.in_doubt = True
                     wire.abort(ConnectionLost(str(error)))
         await asyncio.wait([waiting])
+
+    async def looked(self) -> None:
+        """Wait for looks whose callers are gone."""
+        if self._left:
+            await asyncio.wait(self._left)
 
     async def close(self) -> None:
         """Let go of the connection."""

@@ -70,7 +70,7 @@ local function create(name, group, state)
 end
 
 local function ring(stream)
-  redis.call('XADD', helper(stream, 'bell'), 'MAXLEN', 8, '*', 'ring', '1')
+  redis.call('XADD', helper(stream, 'bell'), 'MAXLEN', 64, '*', 'ring', '1')
 end
 
 local function priorities(state)

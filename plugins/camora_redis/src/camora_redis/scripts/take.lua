@@ -3,7 +3,7 @@
 -- Answers: {ms until something is due or -1, ms until leases should be looked at again or -1, how many priorities are in
 --           use other than 0, {stream number, priority, {entry, …}} … , where an entry is {id, fields[, times taken]}}.
 local group, consumer, left, sweep = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-local lanes, others, soon, again, answer = {}, 0, -1, -1, {}
+local lanes, others, soon, again, answer, bells = {}, 0, -1, -1, {}, {}
 
 local function sooner(a, b) if a < 0 or b < a then return b end return a end
 
@@ -37,6 +37,9 @@ local function promote(stream)
         if priority ~= 0 then
           use(stream, priority)
           urgent = true
+          -- Who waits does not wait at this priority's stream.
+          ring(stream)
+          bells[helper(stream, 'bell')] = true
         end
       end
     end
@@ -85,6 +88,7 @@ for i = 5, #ARGV, 2 do
   local bell = helper(KEYS[tonumber(ARGV[i])], 'bell')
   redis.call('XACK', bell, group, ARGV[i + 1])
   redis.call('XDEL', bell, ARGV[i + 1])
+  bells[bell] = true
 end
 
 for number, stream in ipairs(KEYS) do
@@ -117,6 +121,11 @@ for _, one in ipairs(lanes) do
       answer[#answer + 1] = {one[2], one[1], entries}
     end
   end
+end
+
+-- Where all was taken, whoever else would hear these bells would look in vain.
+if left > 0 then
+  for bell in pairs(bells) do redis.call('XTRIM', bell, 'MAXLEN', 0) end
 end
 
 return {soon, again, others, unpack(answer)}
