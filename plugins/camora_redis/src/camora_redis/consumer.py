@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from camora.errors import BrokerUnavailable
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
@@ -49,8 +50,10 @@ class RedisConsumer(Consumer):
         self._shelves = [Shelf(link, self.name, settings.lease, group) for group in groups]
         self._turn = 0
         self._ahead: list[tuple[float, Delivery]] = []
-        self._held: dict[str, Receipt] = {}
-        """What was taken here and not settled yet, by the job's id."""
+        self._held: dict[tuple[str, str], Receipt] = {}
+        """What was taken here and not settled yet, by the queue and the job's id."""
+        self._receiving = 0
+        self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def enroll(self) -> None:
@@ -74,6 +77,51 @@ class RedisConsumer(Consumer):
         """Look, and where nothing is there, wait."""
         if self._stopped or limit <= 0:
             return ()
+        self._receiving += 1
+        try:
+            found = await self._received(limit, wait)
+        finally:
+            self._receiving -= 1
+        if len(found) >= limit:
+            self.rest()
+        return found
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Take back what was just received, and reached nobody."""
+        self._ahead[:0] = [(time.monotonic(), one) for one in deliveries]
+
+    def rest(self) -> None:
+        """Take nothing more, and keep nothing ahead, until somebody asks: whoever is full may not for long."""
+        if self._ahead or any(shelf.waits for shelf in self._shelves):
+            self._begin(self._let_go())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _let_go(self) -> None:
+        await self._unblock()
+        if not self._receiving:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        ahead, self._ahead = self._ahead, []
+        if not ahead:
+            return
+        try:
+            await settle(self._link, self.name, [given_back(delivery) for _, delivery in ahead], len(self._held))
+        except (BrokerUnavailable, asyncio.CancelledError) as error:
+            # The server knows whether they were given back.
+            for shelf in self._shelves:
+                shelf.in_doubt = True
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            for _, delivery in ahead:
+                self._held.pop((delivery.queue, delivery.id), None)
+
+    async def _received(self, limit: int, wait: float) -> list[Delivery]:
         until = time.monotonic() + wait
         found = self._kept(limit)
         while not found and not self._stopped:
@@ -94,7 +142,7 @@ class RedisConsumer(Consumer):
         if taken is not None:
             since, deliveries = taken
             for delivery in deliveries:
-                self._held[delivery.id] = delivery.receipt
+                self._held[delivery.queue, delivery.id] = delivery.receipt
                 self._ahead.append((since, delivery))
 
     def _kept(self, limit: int) -> list[Delivery]:
@@ -118,6 +166,10 @@ class RedisConsumer(Consumer):
                 wanted = limit if shelf.rung else limit - len(self._ahead)
                 if shelf.waits or now < shelf.away_until or wanted <= 0:
                     continue
+                if shelf.away_until and any(not other.away_until for other in shelves):
+                    shelf.away_until = math.inf
+                    self._begin(self._ask_again(shelf))
+                    continue
                 if not exact and not shelf.needs_a_look(now):
                     continue
                 if shelf.in_doubt:
@@ -134,11 +186,23 @@ class RedisConsumer(Consumer):
         """Take up what the server lent with an answer that was lost, rather than wait for its lease to lapse."""
         now = time.monotonic()
         lent = await shelf.regain()
-        self._keep((now, [one for one in lent if self._held.get(one.id) != one.receipt]))
-        lent_ids = {one.id for one in lent}
+        self._keep((now, [one for one in lent if self._held.get((one.queue, one.id)) != one.receipt]))
+        still = {(one.queue, one.id) for one in lent}
         if len(self._shelves) == 1:
             # What others have taken over meanwhile is not settled here any more.
-            self._held = {job_id: receipt for job_id, receipt in self._held.items() if job_id in lent_ids}
+            self._held = {job: receipt for job, receipt in self._held.items() if job in still}
+
+    async def _ask_again(self, shelf: Shelf) -> None:
+        """Look whether a server is back, while others are served: that it hangs is only known after the timeout."""
+        try:
+            await self._regain(shelf)
+        except BrokerUnavailable as error:
+            self._gone(shelf, error)
+        except BaseException:
+            shelf.away_until = time.monotonic()
+            raise
+        else:
+            self._back(shelf)
 
     def _gone(self, shelf: Shelf, error: BrokerUnavailable) -> BrokerUnavailable:
         if len(self._shelves) == 1:
@@ -162,10 +226,11 @@ class RedisConsumer(Consumer):
         tasks = [shelf.wait(limit, min(left, shelf.pause(now))) for shelf in here]
         # The server ends each wait in its time; one that was begun by an earlier call may last longer than this one.
         again = min((shelf.away_until - now for shelf in self._shelves if shelf not in here), default=left)
-        if not tasks:
+        events = [*tasks, *self._beside]
+        if not events:
             await asyncio.sleep(min(left, again))
             return
-        await asyncio.wait(tasks, timeout=min(left, again) + 2 * _MARGIN, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(events, timeout=min(left, again) + 2 * _MARGIN, return_when=asyncio.FIRST_COMPLETED)
         for shelf in self._shelves:
             try:
                 self._keep(shelf.come())
@@ -173,15 +238,14 @@ class RedisConsumer(Consumer):
                 self._gone(shelf, error)
                 if len(self._shelves) == 1:
                     raise
-        if len(self._ahead) >= limit:
-            # It may be long until somebody asks again.
-            await self._unblock()
 
     async def _unblock(self) -> None:
         await asyncio.gather(*(shelf.unblock() for shelf in self._shelves))
         for shelf in self._shelves:
-            with contextlib.suppress(BrokerUnavailable):
+            try:
                 self._keep(shelf.come())
+            except BrokerUnavailable as error:
+                self._gone(shelf, error)
 
     # Settling
 
@@ -191,8 +255,9 @@ class RedisConsumer(Consumer):
         held = self._held
         for settlement, answer in zip(settlements, answers, strict=True):
             delivery = settlement.delivery
-            if answer is not None and held.get(delivery.id) is delivery.receipt:
-                del held[delivery.id]
+            job = (delivery.queue, delivery.id)
+            if answer is not None and held.get(job) is delivery.receipt:
+                del held[job]
         return answers
 
     def leases(self) -> Leases:
@@ -205,12 +270,13 @@ class RedisConsumer(Consumer):
         """Take nothing more; what was taken and not handed out goes back."""
         self._stopped = True
         await self._unblock()
+        for shelf in self._shelves:
+            await shelf.looked()
+        if self._beside:
+            await asyncio.wait(self._beside)
         # One turn: a `receive` that was waiting takes what it waited for.
         await asyncio.sleep(0)
-        ahead, self._ahead = self._ahead, []
-        if ahead:
-            with contextlib.suppress(BrokerUnavailable):
-                await settle(self._link, self.name, [given_back(delivery) for _, delivery in ahead], len(self._held))
+        await self._give_back()
 
     async def close(self) -> None:
         """Let go of connections."""

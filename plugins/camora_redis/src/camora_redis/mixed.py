@@ -84,13 +84,21 @@ class MixedConsumer(Consumer):
             found = await self._wait_for_both(self._streams, limit, wait)
             if found or not self._any_heard:
                 return found
+        taken = await self._share(self._streams, limit)
+        if len(taken) >= limit:
+            # A wait that was begun at the streams must not take what nobody has room for.
+            self._streams.rest()
+        return taken
+
+    async def _share(self, streams: RedisConsumer, limit: int) -> list[Delivery]:
+        """What is there of both."""
         # One of two, whichever side is asked for just one.
         self._turn ^= 1
         heard = self._take((limit + self._turn) // 2)
-        found = []
+        found: list[Delivery] = []
         if len(heard) < limit:
             try:
-                found = list(await self._streams.receive(limit - len(heard), 0))
+                found = list(await streams.receive(limit - len(heard), 0))
             except BrokerUnavailable:
                 if not heard:
                     heard = self._take(limit)
@@ -124,12 +132,16 @@ class MixedConsumer(Consumer):
         hearing = loop.create_task(self._woken.wait())
         try:
             await asyncio.wait((receiving, hearing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hearing.cancel()
             if not receiving.done():
                 # What it has taken comes with its next answer.
                 receiving.cancel()
                 await asyncio.wait((receiving,))
+        except asyncio.CancelledError:
+            receiving.add_done_callback(lambda done: _put_back(streams, done))
+            receiving.cancel()
+            raise
+        finally:
+            hearing.cancel()
         return [] if receiving.cancelled() else list(receiving.result())
 
     @property
@@ -220,6 +232,11 @@ class MixedConsumer(Consumer):
             await self._streams.close()
         if self._results is not None:
             await self._results.close()
+
+
+def _put_back(streams: RedisConsumer, receiving: asyncio.Task[Sequence[Delivery]]) -> None:
+    if not receiving.cancelled() and receiving.exception() is None:
+        streams.put_back(receiving.result())
 
 
 class _MixedLeases(Leases):
