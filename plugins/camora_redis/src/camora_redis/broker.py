@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -27,12 +28,15 @@ from camora_redis.link import Link
 from camora_redis.merging import Merger
 from camora_redis.opening import check_server, warn_of_risks
 from camora_redis.queues import RedisQueues
+from camora_redis.roll import Roll
 from camora_redis.sending import send
 from camora_redis.settings import RedisSettings
 from camora_redis.store import Store
 
 __all__ = ["RedisBroker"]
 
+_KNOWN_FOR = 5.0
+"""Seconds after which a queue is made known again: a server that loses its data loses the names, too."""
 _LARGEST = 500 * 1024 * 1024
 """Bytes: a server takes no more than 512 MiB in one piece."""
 
@@ -90,9 +94,11 @@ class RedisBroker(Broker):
         self._state = BrokerState.NEW
         self._link = Link(store, f"RedisBroker({store.label})")
         self._merger = Merger(self._link)
+        self._roll = Roll(self._link)
         self._queues = RedisQueues(self._link)
         self._dead_letters = RedisDeadLetters(self._link)
         self._known: set[str] = set()
+        self._known_until = 0.0
         self._warned = False
         # In a cluster a successor may belong to another node than the job it follows.
         settle = Support.EMULATED if store.topology.clustered else Support.NATIVE
@@ -158,7 +164,11 @@ class RedisBroker(Broker):
             raise unavailable(self._link.who, error) from error
 
     async def _enroll(self, envelopes: Sequence[Envelope]) -> None:
-        """Make queues known that this broker has not met yet."""
+        """Make queues known that this broker has not met yet, or not for a while."""
+        now = time.monotonic()
+        if now >= self._known_until:
+            self._known = set(self._store.keys.kinds.broadcasts)
+            self._known_until = now + _KNOWN_FOR
         new = {envelope.queue for envelope in envelopes if envelope.queue not in self._known}
         if new:
             name = self._store.keys.queues
@@ -181,10 +191,12 @@ class RedisBroker(Broker):
         if not self._store.keys.kinds.plain:
             from camora_redis.mixed import mixed_consumer
 
-            return await mixed_consumer(self._link, settings)
-        consumer = RedisConsumer(self._link, settings)
-        await consumer.enroll()
-        return consumer
+            made: Consumer = await mixed_consumer(self._link, settings)
+        else:
+            made = streams = RedisConsumer(self._link, settings)
+            await streams.enroll()
+        self._roll.keep(set(settings.queues) - self._store.keys.kinds.broadcasts.keys())
+        return made
 
     def twin(self) -> Self:
         """Another broker on the same data, with connections of its own."""
@@ -241,4 +253,5 @@ class RedisBroker(Broker):
     async def close(self) -> None:
         """Close all connections."""
         self._state = BrokerState.CLOSED
+        await self._roll.close()
         await self._link.close()

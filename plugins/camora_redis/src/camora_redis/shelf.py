@@ -18,7 +18,7 @@ from camora_redis.wire import Wire, pack
 
 __all__ = ["Shelf"]
 
-_TAKE, _REGAIN, _ENROLL = script("take"), script("regain"), script("enroll")
+_TAKE, _REGAIN, _ENROLL, _ENLIST = script("take"), script("regain"), script("enroll"), script("enlist")
 _NAP = 5.0
 """Seconds after which who waits looks, whatever wakes him before: another may have heard what concerns him, too."""
 
@@ -187,8 +187,18 @@ class Shelf:
         self._due = 0.0
 
     async def enroll(self) -> None:
-        """Make the groups where they are missing. Raises `BrokerUnavailable`."""
-        await answered(self._link, self._link.run(_ENROLL, self._streams, self._group))
+        """Make the groups where they are missing, and the queues known. Raises `BrokerUnavailable`."""
+        name = self._link.store.keys.queues
+        grouped = answered(self._link, self._link.run(_ENROLL, self._streams, self._group))
+        known = answered(self._link, self._link.run(_ENLIST, (name,), *self.queues))
+        answers: Sequence[Any] = await asyncio.gather(grouped, known, return_exceptions=True)
+        first, second = answers
+        if isinstance(first, BaseException):
+            raise first
+        # In a cluster the node of the names may be gone while these queues can be served.
+        alone = not self._link.store.topology.clustered
+        if isinstance(second, BaseException) and (alone or not isinstance(second, BrokerUnavailable)):
+            raise second
 
     # Its end
 
