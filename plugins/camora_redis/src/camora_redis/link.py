@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import weakref
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -30,6 +31,8 @@ _GRACE = 0.1
 _LISTEN_AGAIN = 1.0
 """Seconds until somebody else is asked to tell of new masters."""
 _PAUSE = 0.02
+_COPIERS = 8
+"""How many publications may wait for the replicas of one server at a time."""
 _ASKING = pack(("ASKING",))
 
 
@@ -64,8 +67,9 @@ class Link:
         self._wires: dict[str, Wire] = {}
         self._opening: dict[str, asyncio.Task[Exception | None]] = {}
         self._away: dict[str, Exception] = {}
-        self._copiers: dict[str, Wire] = {}
-        self._copying = asyncio.Lock()
+        self._copiers: defaultdict[str, list[Wire]] = defaultdict(list)
+        """Of each server, those that nobody uses in this moment."""
+        self._copying: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_COPIERS))
         self._given: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._listening: asyncio.Task[None] | None = None
         self._listener: Wire | None = None
@@ -97,11 +101,10 @@ class Link:
         keys = self._declared(keys)
         wait = pack(("WAIT", replicas, round(settings.wait_timeout * 1000)))
         packed = pack(("EVALSHA", what.digest, len(keys), *keys, *arguments))
-        async with self._copying:
+        answer, copies = await self._waited(keys[0], packed, wait)
+        if isinstance(answer, ServerError) and answer.code == "NOSCRIPT":
+            packed = pack(("EVAL", what.text, len(keys), *keys, *arguments))
             answer, copies = await self._waited(keys[0], packed, wait)
-            if isinstance(answer, ServerError) and answer.code == "NOSCRIPT":
-                packed = pack(("EVAL", what.text, len(keys), *keys, *arguments))
-                answer, copies = await self._waited(keys[0], packed, wait)
         for one in (answer, copies):
             if isinstance(one, ServerError):
                 raise unavailable(self.who, one)
@@ -125,10 +128,19 @@ class Link:
         longer = self.store.settings.wait_timeout
         while True:
             home = await self._home(key)
-            wire = self._copiers.get(home)
-            if wire is None or wire.closed:
-                wire = self._copiers[home] = await self._connect(home)
-            answers = await asyncio.gather(wire.send(packed), wire.send(wait, longer=longer))
+            async with self._copying[home]:
+                idle = self._copiers[home]
+                wire = idle.pop() if idle else None
+                if wire is None or wire.closed:
+                    wire = await self._connect(home)
+                try:
+                    answers = await asyncio.gather(wire.send(packed), wire.send(wait, longer=longer))
+                finally:
+                    if wire.idle:
+                        idle.append(wire)
+                    else:
+                        # Who was cancelled has not waited for his answers.
+                        wire.retire()
             error = answers[0]
             if not isinstance(error, ServerError) or not self._passes(wire, error, until):
                 return answers
@@ -310,9 +322,10 @@ class Link:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        wires = [*self._wires.values(), *self._copiers.values()]
-        wires += [self._listener] if self._listener is not None else []
-        self._wires, self._copiers, self._listener = {}, {}, None
+        self._wires, listener, self._listener = {}, self._listener, None
+        self._copiers.clear()
+        # Those too that were given to others: who was cancelled in the wrong moment has not closed his.
+        wires = [*self._given, *([listener] if listener is not None else [])]
         if wires:
             await asyncio.gather(*(wire.close() for wire in wires))
 

@@ -355,6 +355,10 @@ async def _opened(kind: type[Any], options: Mapping[str, Any]) -> Any:
         # Cancelled half-way, it would leave its socket open.
         _cut(connection)
         raise
+    if not connection.is_connected:
+        # The client may take a cancellation for an error of the network.
+        task = asyncio.current_task()
+        raise asyncio.CancelledError if task is not None and task.cancelling() else NotConnected("not connected")
     return connection
 
 
