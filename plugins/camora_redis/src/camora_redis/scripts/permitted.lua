@@ -29,7 +29,7 @@ local harmless = {
   {'TIME'},
   {'XADD', key, 'NOMKSTREAM', '*', 'f', 'v'}, {'XGROUP', 'CREATE', key, group, '0'},
   {'XREADGROUP', 'GROUP', group, 'c', 'COUNT', 1, 'STREAMS', key, '>'}, {'XACK', key, group, '0-1'}, {'XDEL', key, '0-1'},
-  {'XPENDING', key, group}, {'XCLAIM', key, group, 'c', 0, '0-1'}, {'XINFO', 'CONSUMERS', key, group},
+  {'XTRIM', key, 'MAXLEN', 0}, {'XPENDING', key, group}, {'XCLAIM', key, group, 'c', 0, '0-1'}, {'XINFO', 'CONSUMERS', key, group},
   {'XRANGE', key, '-', '+', 'COUNT', 1}, {'XLEN', key},
   {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HSET', key, 'one', 'two', 'three'}, {'HDEL', key, 'f'}, {'HLEN', key},
   {'HKEYS', key}, {'HSCAN', key, 0},
