@@ -55,16 +55,22 @@ class Connection:
     async def _open(self, kind: str) -> Any:
         found = companion_of(self.broker, self.results, kind)
         if found is not None:
-            await found.open()
+            try:
+                await found.open()
+            except BaseException:
+                # Nobody else knows of it, and it may go on connecting.
+                await found.close()
+                raise
         return found
 
     async def close(self) -> None:
         """Close everything, companions first."""
         for opening in self._companions.values():
-            with contextlib.suppress(Exception):
-                found = await opening
-                if found is not None:
-                    await found.close()
+            # Waited for, not awaited: a job that cancels every task must not end this, too.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None and opening.result() is not None:
+                with contextlib.suppress(Exception):
+                    await opening.result().close()
         self._companions.clear()
         if self.results is not None:
             await self.results.close()
