@@ -25,15 +25,14 @@ MARK = "benchmark-result "
 
 async def _measure(scenario: str, name: str, params: dict[str, Any], folder: Path) -> dict[str, float]:
     asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(64))
-    url, options, keep_results = os.environ.get(worker.URL, ""), params.pop("options", {}), params.pop("results", False)
-    entrant = catalog.load(name)(Place(folder, url, options, keep_results))
+    entrant = catalog.load(name)(Place(folder, os.environ.get(worker.URL, ""), params.pop("options", {})))
     bench = Bench(entrant, name, params)
     await entrant.open()
     try:
         return await scenarios.SCENARIOS[scenario].measure(bench)
     finally:
         await entrant.close()
-        bench.close()
+        bench.pipe.close()
 
 
 def main(what: str, name: str, params: str = "{}") -> None:

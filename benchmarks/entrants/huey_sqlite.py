@@ -9,7 +9,7 @@ from benchmarks.jobs import PLAIN_JOBS
 
 
 class HueySqlite(SyncEntrant):
-    requires: ClassVar[tuple[str, ...]] = ("huey",)
+    requires = ("huey",)
     distribution = "huey"
     package = "huey"
     guarantee = "at most once"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,17 +35,10 @@ class SaqRedis(Entrant):
         await self.queue.connect()
 
     async def dispatch(self, job: str, *args: Any) -> Any:
-        return await self.queue.enqueue(job, args=list(args), timeout=0, ttl=600 if self.place.keep_results else -1)
-
-    async def delay_many(self, job: str, seconds: float, count: int) -> None:
-        due = time.time() + seconds
-        for start in range(0, count, 100):
-            batch = range(start, min(start + 100, count))
-            await asyncio.gather(*(self.queue.enqueue(job, args=[], timeout=0, scheduled=due) for _ in batch))
+        return await self.queue.enqueue(job, args=list(args), timeout=0)
 
     async def roundtrip(self, value: int) -> int:
-        # It polls, every half second by default; and its sweep, when a worker starts, may end a job that is just taken.
-        result: int = await self.queue.apply("echo", args=[value], timeout=30, poll_interval=0.005, retries=3)
+        result: int = await self.queue.apply("echo", args=[value], timeout=30)
         return result
 
     async def close(self) -> None:

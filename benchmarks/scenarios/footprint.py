@@ -53,5 +53,4 @@ SCENARIO = Scenario(
     measure,
     params={"times": 5},
     quick={"times": 1},
-    chooses=False,
 )

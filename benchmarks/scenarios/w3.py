@@ -12,11 +12,7 @@ WARM_UP = 20
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    return await late(bench, bench.params["count"], bench.params["pace"])
-
-
-async def late(bench: Bench, count: int, pace: int) -> dict[str, float]:
-    """Percentiles, in milliseconds, of `count` dispatches at so many a second."""
+    count, pace = bench.params["count"], bench.params["pace"]
     async with bench.worker(expect=-1):
         for _ in range(WARM_UP):
             await bench.entrant.dispatch("stamp", time.monotonic_ns())

@@ -40,5 +40,4 @@ SCENARIO = Scenario(
     params={"count": 5_000},
     quick={"count": 1_000},
     counts=("count",),
-    grows=False,
 )

@@ -10,9 +10,10 @@ import attrs
 
 from camora.interfaces.pool import PoolSettings
 from camora.interfaces.schedule import CatchUp, Overlap
-from camora.options import TaskOptions
+from camora.options import TaskOptions, whole
 from camora.retry import RetryPolicy
 from camora.settings import Duration, Secret, Size
+from camora.units import Rate
 
 __all__ = [
     "BrokerSection",
@@ -106,10 +107,12 @@ class LimitsSection:
 
 @attrs.frozen(kw_only=True)
 class QueueSection:
-    """`[queues.NAME]`: settings of one queue; the other keys are those of its kind."""
+    """`[queues.NAME]`: settings of one queue."""
 
-    kind: str = "plain"
-    """What kind of queue it is; plugins offer more."""
+    concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
+    """How many of its jobs one worker process runs at once."""
+    rate_limit: Rate | None = None
+    """How many of its jobs may start in a time, over all workers, such as "100/m"."""
 
 
 @attrs.frozen(kw_only=True)

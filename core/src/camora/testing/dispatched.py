@@ -29,7 +29,6 @@ class DispatchedJob:
     message: Message
     _app: Camora
     _binding: Binding
-    _owned: Mapping[str, Any]
 
     @property
     def id(self) -> str:
@@ -53,7 +52,7 @@ class DispatchedJob:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Queue, delay, priority, key, timeout, headers, `expires_in` (None for never), and plugins' options."""
+        """Queue, delay, priority, key, timeout, headers and `expires_in` (None for never)."""
         message = self.message
         return {
             "queue": message.queue,
@@ -63,7 +62,6 @@ class DispatchedJob:
             "timeout": message.timeout,
             "headers": message.headers,
             "expires_in": None if message.expires is None else (message.expires - message.created) / 1000,
-            **self._owned,
         }
 
     @cached_property
@@ -111,8 +109,7 @@ class Dispatched(Sequence[DispatchedJob]):
 
     def add(self, envelope: Envelope) -> None:
         """Take note of one."""
-        message = self._app.codec.decode(envelope.body)
-        self._jobs.append(DispatchedJob(message, self._app, self._binding, envelope.options or {}))
+        self._jobs.append(DispatchedJob(self._app.codec.decode(envelope.body), self._app, self._binding))
 
     def of(self, task: object) -> list[DispatchedJob]:
         """Those of one task: a task, a task class, or a name."""

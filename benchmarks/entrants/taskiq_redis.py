@@ -1,4 +1,4 @@
-"""taskiq on Redis streams; with a result backend where the scenario looks at results."""
+"""taskiq on Redis streams, with a result backend."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from benchmarks.entrant import Entrant, run_uvloop
 from benchmarks.jobs import JOBS
 
 
-class TaskiqStream(Entrant):
+class TaskiqRedis(Entrant):
     requires = ("taskiq_redis",)
     distribution = "taskiq-redis"
     package = "taskiq_redis"
     server = "redis"
     slow = 2
 
-    def _broker(self) -> Any:
-        from taskiq_redis import RedisStreamBroker
-
-        return RedisStreamBroker(self.place.url)
-
     def _make(self) -> None:
-        from taskiq_redis import RedisAsyncResultBackend
+        from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-        self.broker = self._broker()
-        if self.place.keep_results:
-            self.broker.with_result_backend(RedisAsyncResultBackend(self.place.url, result_ex_time=600))
+        results: Any = RedisAsyncResultBackend(self.place.url, result_ex_time=600)
+        self.broker = RedisStreamBroker(self.place.url).with_result_backend(results)
         self.tasks = {name: self.broker.task(task_name=name)(job) for name, job in JOBS.items()}
 
     async def open(self) -> None:
@@ -56,4 +50,4 @@ class TaskiqStream(Entrant):
         run_uvloop(main)
 
 
-ENTRANT = TaskiqStream
+ENTRANT = TaskiqRedis
