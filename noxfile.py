@@ -13,7 +13,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ["./core", "./plugins/camora_pydantic", "./plugins/camora_sql"]
+PACKAGES = ["./core", "./plugins/camora_pydantic", "./plugins/camora_redis", "./plugins/camora_sql"]
 
 
 def group(name: str) -> list[str]:
@@ -96,7 +96,7 @@ def isolation(session: nox.Session, resolution: str) -> None:
     for package in PACKAGES:
         session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
     check = ROOT / "tests" / "architecture" / "isolated.py"
-    for plugin in (None, "camora_pydantic", "camora_sql"):
+    for plugin in (None, "camora_pydantic", "camora_redis", "camora_sql"):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"

@@ -12,7 +12,7 @@ __all__ = ["BARS", "Bar", "Verdict", "judge"]
 
 @dataclass(frozen=True)
 class Bar:
-    """`limit` is for the figure itself, or, with `times`, for its ratio to that entrant's figure in the same run."""
+    """`limit` is for the figure itself, or, with `times`, for its ratio to the highest of these entrants' in a run."""
 
     scenario: str
     entrant: str
@@ -20,7 +20,7 @@ class Bar:
     limit: float
     text: str
     at_least: bool = False
-    times: str = ""
+    times: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class Verdict:
         return "pass" if good else "falls short"
 
 
+RAW = ("raw_redis",)
+REDIS_PEERS = (
+    "arq",
+    "celery_redis",
+    "celery_redis_threads",
+    "dramatiq_redis",
+    "huey_redis",
+    "oxalis",
+    "repid_redis",
+    "saq_redis",
+    "streaq",
+    "taskiq_list",
+    "taskiq_stream",
+)
+
 BARS: Sequence[Bar] = (
     Bar("w2", "camora_memory", "cpu_us", 12, "memory: worker CPU µs per no-op job, receive to settled"),
     Bar("w2", "camora_memory", "total_us", 25, "memory: CPU µs per no-op job, dispatch to settled"),
@@ -51,7 +66,7 @@ BARS: Sequence[Bar] = (
         5,
         "SQLite: drain, times Huey without fsync",
         at_least=True,
-        times="huey_sqlite",
+        times=("huey_sqlite",),
     ),
     Bar(
         "w2",
@@ -60,7 +75,7 @@ BARS: Sequence[Bar] = (
         5,
         "SQLite: drain, times Huey with fsync",
         at_least=True,
-        times="huey_sqlite_fsync",
+        times=("huey_sqlite_fsync",),
     ),
     Bar("w1", "camora_sqlite", "bulk", 50_000, "SQLite: bulk dispatch a second", at_least=True),
     Bar("w1", "camora_memory", "bulk", 50_000, "memory: bulk dispatch a second", at_least=True),
@@ -69,6 +84,29 @@ BARS: Sequence[Bar] = (
     Bar("w4", "camora_sqlite", "seconds", 0.70, "SQLite: 5,000 sleeps of 10 ms, 100 at once, seconds"),
     Bar("idle", "camora_memory", "rss", 45, "RSS MiB of a worker without a backend library"),
     Bar("idle", "camora_sqlite", "rss", 60, "RSS MiB of a worker with SQLAlchemy"),
+    Bar("w2", "camora_redis", "rate", 45_000, "Redis: drained jobs a second", at_least=True),
+    Bar("w2", "camora_redis", "rate", 0.25, "Redis: drain, times raw", at_least=True, times=RAW),
+    Bar("w2", "camora_redis", "rate", 3, "Redis: drain, times the best peer", at_least=True, times=REDIS_PEERS),
+    Bar("w2r", "camora_redis", "cpu_us", 12, "Redis: worker CPU µs per job with its result"),
+    Bar("w2c", "camora_redis", "sent", 0.1, "Redis: commands sent per job without result"),
+    Bar("w2rc", "camora_redis", "sent", 1.1, "Redis: commands sent per job with its result"),
+    Bar("w2x2", "camora_redis", "ratio", 1.6, "Redis: drain by two workers, times one", at_least=True),
+    Bar("w1", "camora_redis", "bulk", 0.8, "Redis: bulk dispatch, times raw", at_least=True, times=RAW),
+    Bar("w1", "camora_redis", "one", 0.9, "Redis: dispatch one by one, times raw", at_least=True, times=RAW),
+    Bar("w3", "camora_redis", "p50", 1.5, "Redis: dispatch to start, median, times raw", times=RAW),
+    Bar("w3", "camora_redis", "p99", 2, "Redis: dispatch to start, p99, times raw", times=RAW),
+    Bar("w4", "camora_redis", "seconds", 0.60, "Redis: 5,000 sleeps of 10 ms, 100 at once, seconds"),
+    Bar("w5", "camora_redis", "rate", 20_000, "Redis: awaited results a second", at_least=True),
+    Bar("idle", "camora_redis", "cpu_ms", 5, "Redis: CPU ms of an idle worker in 20 s"),
+    Bar("idle", "camora_redis", "commands_s", 0.6, "Redis: commands a second that an idle worker sends"),
+    Bar("idle", "camora_redis", "rss", 45, "Redis: RSS MiB of an idle worker"),
+    Bar("delayed", "camora_redis", "p50_ratio", 1.2, "Redis: W3 median with 100,000 delayed, times without"),
+    Bar("delayed", "camora_redis", "p99_ratio", 1.5, "Redis: W3 p99 with 100,000 delayed, times without"),
+    Bar(
+        "delayed", "camora_redis", "rate_ratio", 0.9, "Redis: drain with 100,000 delayed, times without", at_least=True
+    ),
+    Bar("delayed", "camora_redis", "cpu_ms", 5, "Redis: idle CPU ms in 20 s with 100,000 delayed"),
+    Bar("delayed", "camora_redis", "commands_s", 0.6, "Redis: idle commands a second with 100,000 delayed"),
     Bar("import", "camora_memory", "ms", 100, "import camora, ms"),
     Bar("import", "camora_memory", "backends", 0, "import camora: backend libraries loaded"),
 )
@@ -81,7 +119,7 @@ def judge(medians: Mapping[str, Mapping[str, Figures]]) -> list[Verdict]:
         of_scenario = medians.get(bar.scenario, {})
         value = of_scenario.get(bar.entrant, {}).get(bar.metric)
         if bar.times and value is not None:
-            other = of_scenario.get(bar.times, {}).get(bar.metric)
-            value = value / other if other else None
+            others = [of_scenario[name][bar.metric] for name in bar.times if bar.metric in of_scenario.get(name, {})]
+            value = value / max(others) if others else None
         verdicts.append(Verdict(bar, value))
     return verdicts

@@ -16,6 +16,7 @@ from benchmarks import jobs, worker
 from benchmarks.entrant import Entrant, InProcessEntrant
 from benchmarks.pipe import Pipe
 from benchmarks.processes import cpu_ns, peak_rss_mib, rss_mib, tree
+from benchmarks.redis_meter import RedisMeter
 
 __all__ = ["Bench", "Span", "WorkerHandle"]
 
@@ -71,7 +72,8 @@ class Bench:
         self.params = params
         self.folder = entrant.place.folder
         self.pipe = Pipe(self.folder / "jobs.pipe")
-        self.dead: asyncio.Task[str] | None = None
+        self.dead: set[asyncio.Task[str]] = set()
+        self.meter = RedisMeter(entrant.place.url) if entrant.place.url else None
 
     @property
     def in_process(self) -> InProcessEntrant | None:
@@ -79,10 +81,15 @@ class Bench:
         return self.entrant if isinstance(self.entrant, InProcessEntrant) else None
 
     @contextlib.asynccontextmanager
-    async def worker(self, *, expect: int, concurrency: int = 100) -> AsyncIterator[WorkerHandle]:
-        """Start a worker that tells of its first job and of job number `expect`; stop it at the end."""
+    async def worker(
+        self, *, expect: int, concurrency: int = 100, every: int = 0, url: str = ""
+    ) -> AsyncIterator[WorkerHandle]:
+        """Start a worker that tells of its first job and of job number `expect`; stop it at the end.
+
+        With `every`, it tells of each so many jobs instead; with `url`, it finds its server there.
+        """
         if self.in_process is not None:
-            jobs.attach(str(self.pipe.path), expect)
+            jobs.attach(str(self.pipe.path), expect, every=every)
             async with self.in_process.serving(concurrency):
                 yield WorkerHandle(os.getpid(), None)
             return
@@ -90,8 +97,10 @@ class Bench:
             **os.environ,
             jobs.PIPE: str(self.pipe.path),
             jobs.EXPECT: str(expect),
+            jobs.EVERY: str(every),
             jobs.FORKS: str(int(self.entrant.forks)),
-            worker.URL: self.entrant.place.url,
+            worker.KEEP: str(int(self.entrant.place.keep_results)),
+            worker.URL: url or self.entrant.place.url,
             worker.OPTIONS: json.dumps(dict(self.entrant.place.options)),
         }
         log = self.folder / "worker.log"
@@ -100,12 +109,20 @@ class Bench:
                 sys.executable, "-m", "benchmarks.worker", self.name, str(self.folder), str(concurrency),
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
             )  # fmt: skip
-        self.dead = asyncio.ensure_future(self._died(process, log))
+        dead = asyncio.ensure_future(self._died(process, log))
+        self.dead.add(dead)
         try:
             yield WorkerHandle(process.pid, log)
         finally:
-            self.dead.cancel()
+            self.dead.remove(dead)
+            dead.cancel()
             await _stop(process)
+
+    def close(self) -> None:
+        """Close what it holds."""
+        self.pipe.close()
+        if self.meter:
+            self.meter.close()
 
     async def _died(self, process: asyncio.subprocess.Process, log: Path) -> str:
         code = await process.wait()
@@ -114,13 +131,15 @@ class Bench:
     async def line(self) -> list[str]:
         """The next line from a job; raises when the worker is dead."""
         reading = asyncio.ensure_future(self.pipe.next())
-        waiting: set[asyncio.Future[Any]] = {reading, self.dead} if self.dead else {reading}
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            done, _ = await asyncio.wait({reading, *self.dead}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
         if reading in done:
             return reading.result()
         reading.cancel()
-        assert self.dead is not None
-        raise RuntimeError(self.dead.result())
+        raise RuntimeError(next(task.result() for task in self.dead if task in done))
 
     async def span(self, handle: WorkerHandle, expect: int) -> Span:
         """Wait for the first and the last of `expect` jobs."""
@@ -128,11 +147,12 @@ class Bench:
         seen = 0
         while True:
             words = await self.line()
-            now, cpu = int(words[-2] if words[0] == "count" else words[-1]), 0
+            cpu = 0
             if words[0] == "count":
-                seen, cpu = int(words[1]), int(words[-1])
-            elif words[0] == "one":
+                seen, now, cpu = int(words[1]), int(words[2]), int(words[3])
+            else:
                 seen += 1
+                now = int(words[1])
                 cpu = handle.cpu_ns if seen in (1, expect) else 0
             if first is None:
                 first = (now, cpu)

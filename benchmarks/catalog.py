@@ -38,5 +38,7 @@ def describe(name: str) -> dict[str, Any]:
         "variants": {key: dict(options) for key, options in entrant.variants.items()},
         "version": importlib.metadata.version(entrant.distribution) if entrant.distribution else "",
         "slow": entrant.slow,
+        "forks": entrant.forks,
+        "delays": entrant.delay_many is not Entrant.delay_many,
         "in_process": issubclass(entrant, InProcessEntrant),
     }

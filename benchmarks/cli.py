@@ -14,6 +14,7 @@ from benchmarks import catalog, report
 from benchmarks.bars import judge
 from benchmarks.runner import Outcome, Runner
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import FLAVOURS
 
 __all__ = ["main"]
 
@@ -32,6 +33,7 @@ def _arguments() -> argparse.ArgumentParser:
     run.add_argument(
         "--quick", action="store_true", help="fewer jobs, no peers that need a server: to see that it runs"
     )
+    run.add_argument("--redis", choices=FLAVOURS, default="redis", help="which private server, where none is given")
     run.add_argument("--timeout", type=float, default=180.0, help="seconds for one measurement")
     run.add_argument("--json", type=Path, help="write everything to this file")
     return parser
@@ -68,18 +70,27 @@ def _run(console: Console, given: argparse.Namespace, entrants: list[str], scena
     results: dict[str, list[Outcome]] = {}
     with (
         errors.status("looking at the entrants") as status,
-        Runner(entrants, rounds=rounds, quick=given.quick, timeout=given.timeout, note=status.update) as runner,
+        Runner(
+            entrants,
+            rounds=rounds,
+            quick=given.quick,
+            timeout=given.timeout,
+            note=status.update,
+            flavour=given.redis,
+        ) as runner,
     ):
         report.show_skipped(console, runner.skipped)
         baseline = given.baseline if given.baseline in runner.entrants else next(iter(runner.entrants), "")
         for name in scenarios:
             results[name] = runner.run(SCENARIOS[name])
             report.show_scenario(console, SCENARIOS[name], results[name], baseline, runner.entrants)
+        server = runner.server
     medians = {name: {each.entrant: each.medians for each in outcomes} for name, outcomes in results.items()}
     verdicts = judge(medians)
     report.show_bars(console, verdicts)
-    console.print(f"{report.machine()}; medians of {rounds} round(s); only ratios within one run carry over")
+    where = "; ".join(filter(None, (report.machine(), server)))
+    console.print(f"{where}; medians of {rounds} round(s); only ratios within one run carry over")
     if given.json:
-        run = {"rounds": rounds, "quick": given.quick, "baseline": baseline, "scenarios": scenarios}
+        run = {"rounds": rounds, "quick": given.quick, "baseline": baseline, "scenarios": scenarios, "server": server}
         data = report.as_data(results, runner.entrants, runner.skipped, verdicts, run)
         given.json.write_text(json.dumps(data, indent=2) + "\n")

@@ -25,14 +25,15 @@ MARK = "benchmark-result "
 
 async def _measure(scenario: str, name: str, params: dict[str, Any], folder: Path) -> dict[str, float]:
     asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(64))
-    entrant = catalog.load(name)(Place(folder, os.environ.get(worker.URL, ""), params.pop("options", {})))
+    url, options, keep_results = os.environ.get(worker.URL, ""), params.pop("options", {}), params.pop("results", False)
+    entrant = catalog.load(name)(Place(folder, url, options, keep_results))
     bench = Bench(entrant, name, params)
     await entrant.open()
     try:
         return await scenarios.SCENARIOS[scenario].measure(bench)
     finally:
         await entrant.close()
-        bench.pipe.close()
+        bench.close()
 
 
 def main(what: str, name: str, params: str = "{}") -> None:

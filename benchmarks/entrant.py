@@ -21,13 +21,15 @@ class Place:
     url: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What one of the entrant's `variants` says."""
+    keep_results: bool = False
+    """The scenario looks at results. Where it does not, an entrant that can switch them off does."""
 
 
 class Entrant(ABC):
     """A system under test. Made once in the process that dispatches, and once in the worker's process.
 
-    The jobs are those of `benchmarks.jobs`: `noop()`, `stamp(sent)`, `nap(seconds)`, `echo(value)`, each in an async
-    and a plain form; an entrant registers them under these names.
+    The jobs are those of `benchmarks.jobs`: `noop()`, `stamp(sent)`, `nap(seconds)`, `echo(value)`, `answer(value)`,
+    each in an async and a plain form; an entrant registers them under these names.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -45,8 +47,8 @@ class Entrant(ABC):
     """Whose version is noted."""
     package: ClassVar[str] = ""
     """What is imported where the import is measured."""
-    slow: ClassVar[int] = 1
-    """Its number of jobs is divided by this, so that a run ends."""
+    slow: ClassVar[float] = 1
+    """Its number of jobs is divided by this, so that a run ends; below 1, for the fast, it is more."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -62,6 +64,10 @@ class Entrant(ABC):
         """Enqueue many, in the fastest way it has; here: for those without a bulk call, 100 at the same time."""
         for start in range(0, len(arguments), 100):
             await asyncio.gather(*(self.dispatch(job, *args) for args in arguments[start : start + 100]))
+
+    async def delay_many(self, job: str, seconds: float, count: int) -> None:
+        """Enqueue `count` jobs for later, and have them stored as such."""
+        raise NotImplementedError
 
     async def roundtrip(self, value: int) -> int:
         """Dispatch `echo(value)`, and wait for what it returns."""

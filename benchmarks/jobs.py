@@ -1,6 +1,7 @@
 """What the jobs do, and how the harness learns of it: through a named pipe, so that any process may tell.
 
-A job that is counted costs the worker about 0.1 µs: the pipe is written for the first one and the last one only.
+A job that is counted costs the worker about 0.1 µs: the pipe is written for the first one and the last one only; where
+workers share the jobs, for every so many, as none knows which is the last.
 Where jobs run in child processes each one writes, and the harness counts.
 """
 
@@ -15,23 +16,34 @@ from typing import Any
 __all__ = ["JOBS", "PLAIN_JOBS", "attach", "attach_from_environment"]
 
 PIPE, EXPECT, FORKS = "CAMORA_BENCH_PIPE", "CAMORA_BENCH_EXPECT", "CAMORA_BENCH_FORKS"
+EVERY = "CAMORA_BENCH_EVERY"
 
 _pipe = -1
 _path = ""
 _expect = 0
+_every = 0
+_next = 1
 _forks = False
 _count = 0
 
 
-def attach(path: str, expect: int, *, forks: bool = False) -> None:
-    """Tell of the first job and of job number `expect` (of every job, where workers fork) through this pipe."""
-    global _path, _expect, _forks, _count, _pipe
-    _path, _expect, _forks, _count, _pipe = path, expect, forks, 0, -1
+def attach(path: str, expect: int, *, forks: bool = False, every: int = 0) -> None:
+    """Tell of the first job and of job number `expect` through this pipe.
+
+    Where workers fork, of every job; with `every`, of the first and then of each so many.
+    """
+    global _path, _expect, _forks, _every, _next, _count, _pipe
+    _path, _expect, _forks, _every, _next, _count, _pipe = path, expect, forks, every, 1, 0, -1
 
 
 def attach_from_environment() -> None:
     """The same, in a worker's process."""
-    attach(os.environ[PIPE], int(os.environ[EXPECT]), forks=os.environ.get(FORKS) == "1")
+    attach(
+        os.environ[PIPE],
+        int(os.environ[EXPECT]),
+        forks=os.environ.get(FORKS) == "1",
+        every=int(os.environ.get(EVERY, "0")),
+    )
 
 
 def _tell(*words: object) -> None:
@@ -44,12 +56,13 @@ def _tell(*words: object) -> None:
 
 
 def _counted() -> None:
-    global _count
+    global _count, _next
     _count += 1
     if _forks:
         _tell("one", time.monotonic_ns())
-    elif _count in (1, _expect):
-        _tell("count", _count, time.monotonic_ns(), time.process_time_ns())
+    elif _count == _next:
+        _next = _count + _every if _every else _expect
+        _tell("count", _count, time.monotonic_ns(), time.process_time_ns(), os.getpid())
 
 
 async def noop() -> None:
@@ -70,6 +83,12 @@ async def nap(seconds: float) -> None:
 
 async def echo(value: int) -> int:
     """Give back what it got."""
+    return value
+
+
+async def answer(value: int) -> int:
+    """Give back what it got; counted."""
+    _counted()
     return value
 
 
@@ -94,12 +113,19 @@ def plain_echo(value: int) -> int:
     return value
 
 
+def plain_answer(value: int) -> int:
+    """Give back what it got; counted."""
+    _counted()
+    return value
+
+
 Jobs = dict[str, Callable[..., Any]]
 
-JOBS: Jobs = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo}
+JOBS: Jobs = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo, "answer": answer}
 PLAIN_JOBS: Jobs = {
     "noop": plain_noop,
     "stamp": plain_stamp,
     "nap": plain_nap,
     "echo": plain_echo,
+    "answer": plain_answer,
 }

@@ -44,8 +44,16 @@ class Runner:
     """One run: entrants are looked at once, servers live as long as it does."""
 
     def __init__(
-        self, entrants: Sequence[str], *, rounds: int, quick: bool, timeout: float, note: Callable[[str], None]
+        self,
+        entrants: Sequence[str],
+        *,
+        rounds: int,
+        quick: bool,
+        timeout: float,
+        note: Callable[[str], None],
+        flavour: str = "redis",
     ):
+        self._flavour = flavour
         self._rounds = rounds
         self._quick = quick
         self._timeout = timeout
@@ -53,6 +61,7 @@ class Runner:
         self._redis: RedisServer | None = None
         self._stack = contextlib.ExitStack()
         self._environment: dict[str, str] = {}
+        self._drains_best: dict[str, str] = {}
         self.entrants: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
         self._wanted = entrants
@@ -77,17 +86,23 @@ class Runner:
     def _server_for(self, kind: str) -> str:
         if kind == "redis" and self._redis is None:
             try:
-                self._redis = self._stack.enter_context(redis_server())
+                self._redis = self._stack.enter_context(redis_server(self._flavour))
             except NoServer as error:
                 return str(error)
         return "" if kind in ("", "redis") else f"no {kind} server"
+
+    @property
+    def server(self) -> str:
+        """The Redis server that entrants were measured on, with its version; "" where none was needed."""
+        return self._redis.name if self._redis else ""
 
     def run(self, scenario: Scenario) -> list[Outcome]:
         """All rounds of one scenario."""
         outcomes = {name: Outcome(name) for name in self.entrants}
         for name, outcome in outcomes.items():
-            outcome.problem = self.entrants[name]["lacks"].get(scenario.name, "")
-            if not outcome.problem and self.entrants[name]["variants"]:
+            about = self.entrants[name]
+            outcome.problem = about["lacks"].get(scenario.name, "") or scenario.unfit(about)
+            if not outcome.problem and about["variants"]:
                 outcome.variant = self._best_variant(scenario, outcome)
         for number in range(self._rounds):
             for name, outcome in outcomes.items():
@@ -98,14 +113,18 @@ class Runner:
 
     def _params(self, scenario: Scenario, name: str, share: int = 1) -> dict[str, Any]:
         params = {**scenario.params, **(scenario.quick if self._quick else {})}
-        divisor = self.entrants[name]["slow"] * share
-        return {key: max(100, value // divisor) if key in scenario.counts else value for key, value in params.items()}
+        slow = self.entrants[name]["slow"]
+        divisor = (slow if scenario.grows else max(1, slow)) * share
+        return {
+            key: max(100, int(value / divisor)) if key in scenario.counts else value for key, value in params.items()
+        }
 
     def _best_variant(self, scenario: Scenario, outcome: Outcome) -> str:
         """Try each twice, with fewer jobs; the best sample by the scenario's first metric decides."""
         metric = scenario.metrics[0]
-        if scenario.name in ("w1", "import", "idle"):
-            return str(next(iter(self.entrants[outcome.entrant]["variants"])))
+        if not scenario.chooses:
+            first = str(next(iter(self.entrants[outcome.entrant]["variants"])))
+            return self._drains_best.get(outcome.entrant, first)
         best: tuple[float, str] | None = None
         problems: list[str] = []
         for variant in self.entrants[outcome.entrant]["variants"]:
@@ -122,6 +141,8 @@ class Runner:
         if best is None:
             outcome.problem = problems[0]
             return ""
+        if scenario.name == "w2":
+            self._drains_best[outcome.entrant] = best[1]
         return best[1]
 
     def _measure(self, scenario: Scenario, outcome: Outcome, params: dict[str, Any]) -> None:

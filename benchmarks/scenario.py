@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -32,3 +32,9 @@ class Scenario:
     params: Mapping[str, Any]
     quick: Mapping[str, Any]
     counts: tuple[str, ...] = ()
+    unfit: Callable[[Mapping[str, Any]], str] = field(default=lambda about: "")
+    """Why the entrant that the catalog describes so cannot take part; "" where it can."""
+    grows: bool = True
+    """Fast entrants do more jobs; else slow ones do fewer, and no others do more."""
+    chooses: bool = True
+    """Tries the entrant's variants; else it takes the one that W2 chose, or the first."""

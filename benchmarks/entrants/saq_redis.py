@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,10 +37,17 @@ class SaqRedis(Entrant):
         await self.queue.connect()
 
     async def dispatch(self, job: str, *args: Any) -> Any:
-        return await self.queue.enqueue(job, args=list(args), timeout=0)
+        return await self.queue.enqueue(job, args=list(args), timeout=0, ttl=600 if self.place.keep_results else -1)
+
+    async def delay_many(self, job: str, seconds: float, count: int) -> None:
+        due = time.time() + seconds
+        for start in range(0, count, 100):
+            batch = range(start, min(start + 100, count))
+            await asyncio.gather(*(self.queue.enqueue(job, args=[], timeout=0, scheduled=due) for _ in batch))
 
     async def roundtrip(self, value: int) -> int:
-        result: int = await self.queue.apply("echo", args=[value], timeout=30)
+        # It polls, every half second by default; and its sweep, when a worker starts, may end a job that is just taken.
+        result: int = await self.queue.apply("echo", args=[value], timeout=30, poll_interval=0.005, retries=3)
         return result
 
     async def close(self) -> None:

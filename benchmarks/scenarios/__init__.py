@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import footprint, idle, w1, w2, w3, w4, w5
+from benchmarks.scenarios import delayed, footprint, idle, w1, w2, w2c, w2x2, w3, w4, w5
 
 __all__ = ["SCENARIOS"]
 
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
-    for scenario in (w1.SCENARIO, w2.SCENARIO, w3.SCENARIO, w4.SCENARIO, w5.SCENARIO, idle.SCENARIO, footprint.SCENARIO)
+    for scenario in (
+        w1.SCENARIO,
+        w2.SCENARIO,
+        w2.WITH_RESULTS,
+        w2c.SCENARIO,
+        w2c.WITH_RESULTS,
+        w2x2.SCENARIO,
+        w3.SCENARIO,
+        w4.SCENARIO,
+        w5.SCENARIO,
+        idle.SCENARIO,
+        delayed.SCENARIO,
+        footprint.SCENARIO,
+    )
 }

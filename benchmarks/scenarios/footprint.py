@@ -53,4 +53,5 @@ SCENARIO = Scenario(
     measure,
     params={"times": 5},
     quick={"times": 1},
+    chooses=False,
 )

@@ -1,24 +1,38 @@
-"""Idle: what a worker costs that has nothing to do."""
+"""Idle: what a worker costs that has nothing to do: itself, and its server."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from benchmarks.bench import Bench
+from benchmarks.proxy import counting
 from benchmarks.scenario import Metric, Scenario
 
 WINDOW = 20.0
 
 
 async def measure(bench: Bench) -> dict[str, float]:
-    seconds = bench.params["seconds"]
-    async with bench.worker(expect=1) as worker:
+    return await rest(bench, bench.params["seconds"])
+
+
+async def rest(bench: Bench, seconds: float) -> dict[str, float]:
+    """Leave a worker alone for so long."""
+    async with contextlib.AsyncExitStack() as stack:
+        url = bench.entrant.place.url
+        sent = await stack.enter_async_context(counting(url)) if url else None
+        worker = await stack.enter_async_context(bench.worker(expect=1, url=sent.url if sent else ""))
         await bench.entrant.dispatch("noop")  # it works: now it can be idle
         await bench.line()
         await asyncio.sleep(2.0)
-        before = worker.cpu_ns
+        before, server = worker.cpu_ns, bench.meter.read() if bench.meter else None
+        commands = sent.commands if sent else 0
         await asyncio.sleep(seconds)
-        return {"cpu_ms": (worker.cpu_ns - before) / 1e6 * WINDOW / seconds, "rss": worker.rss_mib}
+        figures = {"cpu_ms": (worker.cpu_ns - before) / 1e6 * WINDOW / seconds, "rss": worker.rss_mib}
+        if bench.meter and server and sent:
+            figures["commands_s"] = (sent.commands - commands) / seconds
+            figures["server_ms"] = (bench.meter.read() - server).cpu_us / 1e3 * WINDOW / seconds
+        return figures
 
 
 SCENARIO = Scenario(
@@ -27,8 +41,11 @@ SCENARIO = Scenario(
     (
         Metric("cpu_ms", "CPU ms in 20 s", more_is_better=False, digits=1),
         Metric("rss", "RSS MiB", more_is_better=False, digits=1),
+        Metric("commands_s", "commands sent /s", more_is_better=False, digits=2),
+        Metric("server_ms", "server CPU ms in 20 s", more_is_better=False, digits=1),
     ),
     measure,
     params={"seconds": 20.0},
     quick={"seconds": 4.0},
+    chooses=False,
 )

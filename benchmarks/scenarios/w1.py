@@ -43,4 +43,5 @@ SCENARIO = Scenario(
     params={"one": 3_000, "bulk": 20_000},
     quick={"one": 300, "bulk": 2_000},
     counts=("one", "bulk"),
+    chooses=False,
 )

@@ -1,4 +1,4 @@
-"""W2: one worker process drains what was enqueued before it started.
+"""W2: one worker process drains what was enqueued before it started. W2r: with a result of each job kept.
 
 The rate is taken from the first job's run to the last job's, CPU from the worker's own process time over the same
 span. In-process entrants settle all jobs within the span; `total_us` is their dispatching and working together.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from benchmarks import jobs
+from benchmarks import jobs, needs
 from benchmarks.bench import Bench
 from benchmarks.entrant import InProcessEntrant
 from benchmarks.processes import rss_mib
@@ -20,10 +20,21 @@ async def measure(bench: Bench) -> dict[str, float]:
     count = bench.params["count"]
     if bench.in_process is not None:
         return await _in_process(bench, bench.in_process, count)
-    await bench.entrant.dispatch_many("noop", [()] * count)
+    return await drain(bench, bench.params["job"], count)
+
+
+async def drain(bench: Bench, job: str, count: int) -> dict[str, float]:
+    """Enqueue so many, then start a worker. The server's figures are of the worker's start and the drain."""
+    arguments: list[tuple[int, ...]] = [() if job == "noop" else (1,)] * count
+    await bench.entrant.dispatch_many(job, arguments)
+    before = bench.meter.read() if bench.meter else None
     async with bench.worker(expect=count) as worker:
         span = await bench.span(worker, count)
-        return {"rate": span.rate, "cpu_us": span.cpu_us, "rss": worker.rss_mib}
+        figures = {"rate": span.rate, "cpu_us": span.cpu_us, "rss": worker.rss_mib}
+        if bench.meter and before:
+            spent = bench.meter.read() - before
+            figures |= {"server_us": spent.cpu_us / count, "executed": spent.commands / count}
+        return figures
 
 
 async def _in_process(bench: Bench, entrant: InProcessEntrant, count: int) -> dict[str, float]:
@@ -47,17 +58,33 @@ async def _in_process(bench: Bench, entrant: InProcessEntrant, count: int) -> di
     }
 
 
+METRICS = (
+    Metric("rate", "jobs /s"),
+    Metric("cpu_us", "worker CPU µs/job", more_is_better=False, digits=1),
+    Metric("total_us", "with dispatch µs/job", more_is_better=False, digits=1),
+    Metric("rss", "RSS MiB", more_is_better=False),
+    Metric("server_us", "server CPU µs/job", more_is_better=False, digits=1),
+    Metric("executed", "server commands/job", more_is_better=False, digits=2),
+)
+
 SCENARIO = Scenario(
     "w2",
     "W2 drain of no-op jobs by one worker",
-    (
-        Metric("rate", "jobs /s"),
-        Metric("cpu_us", "worker CPU µs/job", more_is_better=False, digits=1),
-        Metric("total_us", "with dispatch µs/job", more_is_better=False, digits=1),
-        Metric("rss", "RSS MiB", more_is_better=False),
-    ),
+    METRICS,
     measure,
-    params={"count": 20_000},
+    params={"count": 20_000, "job": "noop"},
     quick={"count": 2_000},
     counts=("count",),
+)
+
+WITH_RESULTS = Scenario(
+    "w2r",
+    "W2r drain of jobs whose result is kept, by one worker",
+    METRICS,
+    measure,
+    params={"count": 20_000, "job": "answer", "results": True},
+    quick={"count": 2_000},
+    counts=("count",),
+    unfit=lambda about: needs.own_process(about) or needs.results(about),
+    chooses=False,
 )

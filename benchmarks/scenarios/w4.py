@@ -40,4 +40,5 @@ SCENARIO = Scenario(
     params={"count": 5_000},
     quick={"count": 1_000},
     counts=("count",),
+    grows=False,
 )

@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from camora import Camora
+from camora.errors import BrokerUnavailable
 
 
 async def work_with_models() -> None:
@@ -42,6 +43,20 @@ async def work(url: str) -> None:
         assert await (await elsewhere.dispatch(4.0)).result(30) == 2.0
 
 
+async def refuse(url: str) -> None:
+    """There is no server here: the whole way to one must be there, and say so."""
+    app = Camora(url)
+    app.register(math.sqrt, name="sqrt")
+    try:
+        async with app:
+            await app.dispatch("sqrt", 4.0)
+    except BrokerUnavailable as error:
+        if url not in str(error):
+            sys.exit(f"what is away? {error}")
+    else:
+        sys.exit(f"{url} answered")
+
+
 def main() -> None:
     plugin = sys.argv[1] if len(sys.argv) > 1 else None
     asyncio.run(work("memory://"))
@@ -50,6 +65,8 @@ def main() -> None:
     if plugin == "camora_sql":
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(work(f"sqlite:///{folder}/camora.db"))
+    elif plugin == "camora_redis":
+        asyncio.run(refuse("redis://127.0.0.1:1/0"))
     elif plugin == "camora_pydantic":
         asyncio.run(work_with_models())
     elif plugin is None:

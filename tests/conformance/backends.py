@@ -7,6 +7,7 @@ of one store are made for each other.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ __all__ = ["BACKENDS", "Backend"]
 
 @attrs.frozen(kw_only=True)
 class Backend:
-    """One kind of store. `examples` is how long it is hunted; `missing` says why it cannot be used here, if so."""
+    """One kind of store. `examples` is how long it is hunted; `missing` says why it cannot be used here, if so.
+
+    In `real_time` a story that fails is not told shorter: that would take minutes.
+    """
 
     name: str
     new_store: Callable[[Path], Any]
@@ -33,6 +37,7 @@ class Backend:
     subject: Callable[[Path], Subject]
     lease: float = 0.5
     examples: int = 10
+    real_time: bool = False
     missing: Callable[[], str] = lambda: ""
 
 
@@ -73,6 +78,62 @@ def _sqlite_missing() -> str:
     return ""
 
 
+def _redis_url(kind: str) -> str:
+    from tests.servers.fixtures import fresh_url
+
+    return fresh_url(kind)
+
+
+def _redis_broker(url: str) -> Broker:
+    from camora_redis.broker import RedisBroker
+
+    return RedisBroker.from_url(url)
+
+
+def _redis_results(url: str) -> ResultBackend:
+    from camora_redis.results import RedisResultBackend
+
+    return RedisResultBackend(url)
+
+
+def _redis(name: str, new_url: Callable[[], str], examples: int) -> Backend:
+    """Servers of Redis at URLs of empty stores. Their clocks are their own."""
+
+    def subject(_: Path) -> Subject:
+        return Subject(broker=_redis_broker(new_url()), lease=0.25, blur=5.0, patience=5.0, keys_by_queue=True)
+
+    return Backend(
+        name=name,
+        new_store=lambda _: new_url(),
+        broker=_redis_broker,
+        results=_redis_results,
+        subject=subject,
+        lease=0.3,
+        examples=examples,
+        real_time=True,
+    )
+
+
+_prefixes = itertools.count()
+
+
+def _shared_url(servers: Callable[[], Any]) -> str:
+    """The keys of each store begin with a prefix of its own: Sentinels and Clusters are for all tests."""
+    return f"{servers().url}?prefix=exam{next(_prefixes)}"
+
+
+def _redis_sentinels() -> Any:
+    from tests.servers.fixtures import shared_sentinels
+
+    return shared_sentinels()
+
+
+def _redis_cluster() -> Any:
+    from tests.servers.fixtures import shared_cluster
+
+    return shared_cluster()
+
+
 BACKENDS = [
     Backend(
         name="memory",
@@ -93,4 +154,8 @@ BACKENDS = [
         examples=20,
         missing=_sqlite_missing,
     ),
+    _redis("redis", lambda: _redis_url("redis"), 10),
+    _redis("valkey", lambda: _redis_url("valkey"), 5),
+    _redis("redis-sentinel", lambda: _shared_url(_redis_sentinels), 5),
+    _redis("redis-cluster", lambda: _shared_url(_redis_cluster), 5),
 ]

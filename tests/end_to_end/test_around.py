@@ -319,8 +319,8 @@ def test_duplicate_names_and_stray_options_are_refused() -> None:
         def many() -> Any:
             yield 1
 
-    with pytest.raises(UnknownPlugin, match="pip install camora-redis"):
-        Camora("redis://localhost")
+    with pytest.raises(UnknownPlugin, match="pip install camora-servicebus"):
+        Camora("servicebus://localhost")
 
 
 def test_a_kept_decorator_remembers_nothing() -> None:

@@ -16,13 +16,15 @@ from camora.errors import JobCancelled, JobFailed
 from camora.testing.ledger import audit
 from processes import WorkerProcess, freeze_between_writes, started, until, workers
 
+from tests.servers.fixtures import fresh_url
+
 Start = Callable[..., WorkerProcess]
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "redis"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A broker that several processes can share; servers join here."""
-    return f"sqlite:///{tmp_path}/camora.db"
+    return f"sqlite:///{tmp_path}/camora.db" if request.param == "sqlite" else fresh_url(request.param)
 
 
 @pytest.fixture
@@ -35,6 +37,14 @@ def start(tmp_path: Path, shared_url: str) -> Iterator[Start]:
 async def app(shared_url: str) -> AsyncIterator[Camora]:
     async with Camora(shared_url) as made:
         yield made
+
+
+def freeze(worker: WorkerProcess, url: str) -> None:
+    """Stop a process, but not while it keeps all others from the store."""
+    if url.startswith("sqlite"):
+        freeze_between_writes(worker, Path(url.removeprefix("sqlite:///")))
+    else:
+        worker.signal(signal.SIGSTOP)
 
 
 async def balance(app: Camora, folder: Path, jobs: list[Any], *, duplicates: int, faults: int = 1) -> Any:
@@ -117,11 +127,13 @@ async def test_a_second_signal_gives_everything_back_at_once(
     assert await job.result(20) == str(other.process.pid)
 
 
-async def test_a_frozen_worker_does_not_settle_over_the_new_holder(start: Start, app: Camora, tmp_path: Path) -> None:
+async def test_a_frozen_worker_does_not_settle_over_the_new_holder(
+    start: Start, app: Camora, shared_url: str, tmp_path: Path
+) -> None:
     frozen = start().ready()
     job = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
-    await asyncio.to_thread(freeze_between_writes, frozen, tmp_path / "camora.db")
+    await asyncio.to_thread(freeze, frozen, shared_url)
     other = start().ready()
     await asyncio.to_thread(until, started(tmp_path, "a", 2), "its second start")
     frozen.signal(signal.SIGCONT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from camora import Camora, Status
+from camora.builtin.memory.broker import MemoryBroker
 from camora.builtin.memory.consumer import MemoryConsumer
 from camora.builtin.pools.thread import ThreadPool
 from camora.errors import BrokerUnavailable
@@ -109,3 +110,30 @@ async def test_a_thread_that_could_not_start_costs_nothing_later(monkeypatch: py
             await asyncio.wait_for(pool.call(Call(function=lambda: 1)), 5)
     assert await asyncio.wait_for(pool.call(Call(function=lambda: 2)), 5) == 2
     await pool.close(1)
+
+
+async def test_a_broker_that_goes_while_a_worker_starts_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was there when the worker connected, and was gone when its lanes were opened."""
+    there = MemoryBroker.consumer
+    refused = 0
+
+    async def gone_at_first(self: MemoryBroker, settings: ConsumerSettings) -> object:
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            raise BrokerUnavailable("the connection was reset")
+        return await there(self, settings)
+
+    monkeypatch.setattr(MemoryBroker, "consumer", gone_at_first)
+    app = Camora("memory://")
+
+    @app.task
+    async def work() -> int:
+        return 1
+
+    async with app, app.worker(queues=["default", "other"]):
+        assert await (await work.dispatch()).result(10) == 1
+    assert refused == 3
+    assert "broker away, connecting: the connection was reset" in caplog.text

@@ -1,4 +1,4 @@
-"""Schedulers in processes of their own, on one SQLite file: killed, deployed anew, told to stop."""
+"""Schedulers in processes of their own, on one store: killed, deployed anew, told to stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,47 @@ from typing import Any
 import pytest
 from processes import APPS, WorkerProcess, until
 
+from tests.servers.fixtures import fresh_url
+
 Start = Callable[..., WorkerProcess]
 
 
 class Command(WorkerProcess):
     """`camora …` in a process of its own."""
 
-    def __init__(self, folder: Path, *words: str, cwd: Path = APPS, **environment: str) -> None:
+    def __init__(self, folder: Path, broker: str, *words: str, cwd: Path = APPS, **environment: str) -> None:
         self.command, self.cwd = words, cwd
-        super().__init__(folder, f"sqlite:///{folder}/camora.db", **environment)
+        super().__init__(folder, broker, **environment)
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@contextmanager
+def commands(folder: Path, broker: str) -> Iterator[Start]:
     made: list[WorkerProcess] = []
 
     def run(*words: str, **options: Any) -> WorkerProcess:
-        made.append(Command(tmp_path, *words, **options))
+        made.append(Command(folder, broker, *words, **options))
         return made[-1]
 
-    yield run
-    for process in made:
-        process.destroy()
+    try:
+        yield run
+    finally:
+        for process in made:
+            process.destroy()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Starts commands on a store that they share."""
+    url = f"sqlite:///{tmp_path}/camora.db" if request.param == "sqlite" else fresh_url(request.param)
+    with commands(tmp_path, url) as run:
+        yield run
+
+
+@pytest.fixture
+def start_in(tmp_path: Path) -> Iterator[Start]:
+    """Starts commands in the folder of a `camora.toml`, which names the store."""
+    with commands(tmp_path, "") as run:
+        yield lambda *words, **options: run(*words, cwd=tmp_path, **options)
 
 
 def rings(folder: Path) -> list[tuple[datetime, str]]:
@@ -183,9 +203,9 @@ def stored(folder: Path) -> dict[str, str]:
     return {row["key"]: row["origin"] + ("!" if row["paused"] else "") for row in rows}
 
 
-def test_a_deploy_never_removes_what_was_added_at_run_time(start: Start, tmp_path: Path) -> None:
+def test_a_deploy_never_removes_what_was_added_at_run_time(start_in: Start, tmp_path: Path) -> None:
     def deploy() -> WorkerProcess:
-        return scheduler(start, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1")
+        return scheduler(start_in, PYTHONDONTWRITEBYTECODE="1")
 
     write(tmp_path, code=["a", "b", "c"], toml=["x", "y"])
     old = deploy()
@@ -205,10 +225,10 @@ def test_a_deploy_never_removes_what_was_added_at_run_time(start: Start, tmp_pat
     assert stored(tmp_path) == {"mine": "runtime!"}
 
 
-def test_what_is_added_while_a_scheduler_sleeps_fires_in_time(start: Start, tmp_path: Path) -> None:
+def test_what_is_added_while_a_scheduler_sleeps_fires_in_time(start_in: Start, tmp_path: Path) -> None:
     write(tmp_path, code=["a"], toml=[])
-    process = scheduler(start, cwd=tmp_path)
-    worker = start("worker", cwd=tmp_path).ready()
+    process = scheduler(start_in)
+    worker = start_in("worker").ready()
     camora(tmp_path, "schedules", "add", "mine", "add", "1", "2", "--every", "1s")
     process.wait_for("schedule mine of", 3)
     camora(tmp_path, "schedules", "remove", "mine", "--yes")
@@ -217,9 +237,9 @@ def test_what_is_added_while_a_scheduler_sleeps_fires_in_time(start: Start, tmp_
     stop([process, worker])
 
 
-def test_a_scheduler_serves_its_group_and_hints_at_a_wrong_one(start: Start, tmp_path: Path) -> None:
+def test_a_scheduler_serves_its_group_and_hints_at_a_wrong_one(start_in: Start, tmp_path: Path) -> None:
     write(tmp_path, code=["a"], toml=[])
-    process = scheduler(start, "--group", "jp,defualt", cwd=tmp_path)
+    process = scheduler(start_in, "--group", "jp,defualt")
     assert "group jp, defualt" in process.wait_for("fires the schedules")
     assert "did you mean 'default'?" in process.text()
     camora(tmp_path, "schedules", "add", "here", "add", "1", "2", "--every", "1s")
@@ -229,9 +249,9 @@ def test_a_scheduler_serves_its_group_and_hints_at_a_wrong_one(start: Start, tmp
     assert "schedule here" not in process.text()
 
 
-def test_a_scheduler_is_listed_and_takes_orders(start: Start, tmp_path: Path) -> None:
+def test_a_scheduler_is_listed_and_takes_orders(start_in: Start, tmp_path: Path) -> None:
     write(tmp_path, code=["a"], toml=[])
-    process = scheduler(start, cwd=tmp_path)
+    process = scheduler(start_in)
 
     def listed() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(camora(tmp_path, "workers", "--json"))["workers"]

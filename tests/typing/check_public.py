@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from camora import BaseTask, Camora, Context, Job, Signature, Task
+from camora import BaseTask, Camora, Context, Job, Queue, Signature, Task
 from camora.task import AsyncTask, SyncTask
 
 app = Camora()
@@ -22,6 +22,24 @@ def send(recipient: str, *, urgent: bool = False) -> str:
 
 def existing(x: float) -> bool:
     return x > 0
+
+
+@app.task(queue=Queue("reports", concurrency=2))
+async def report(day: str) -> bytes:
+    return day.encode()
+
+
+@app.fallback(queue=Queue("lost"))
+def strangers() -> None: ...
+
+
+OWNED: dict[str, Any] = {"copies": 2}
+"""Type checkers do not know the options of plugins, so they are unpacked."""
+
+
+@app.task(timeout=30, **OWNED)
+async def copied(x: int) -> int:
+    return x
 
 
 registered = app.register(existing, queue="mail")
@@ -52,10 +70,13 @@ async def use() -> None:
     assert_type(await add.s(1, 2).dispatch(), Job[int])
     assert_type(await app.run_now(add.s(1, 2)), int)
     assert_type(SendEmail(recipient="a").recipient, str)
+    assert_type(await report.options(queue=Queue("other")).dispatch("today"), Job[bytes])
+    assert_type(await copied.options(**OWNED).dispatch(1), Job[int])
     assert_type(await registered.dispatch(x=1.0), Job[bool])
     await use_any(add, registered)
 
     await add.dispatch(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await add.dispatch(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await add.options(dealy=1).dispatch(1, 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await add.options(queue=3).dispatch(1, 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SendEmail(recipient=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from camora.lazy import names_of
 
 if TYPE_CHECKING:
-    from camora.app import Camora, Queue
+    from camora.app import Camora
     from camora.builtin.signing import SignedCodec
     from camora.builtin.triggers import calendar, cron, every, once
     from camora.context import Context
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camora.options import TaskOptions
     from camora.outcome import CancelResult, DeadLetter, Progress, Status
     from camora.provider import MadeFrom, Provider
+    from camora.queue import Queue
     from camora.retry import RetryPolicy
     from camora.secrets import Secret
     from camora.settings import AppSettings, WorkerSettings
@@ -67,7 +68,7 @@ if not TYPE_CHECKING:
     __getattr__ = names_of(
         __name__,
         {
-            "camora.app": ("Camora", "Queue"),
+            "camora.app": ("Camora",),
             "camora.builtin.signing": ("SignedCodec",),
             "camora.builtin.triggers": ("calendar", "cron", "every", "once"),
             "camora.context": ("Context",),
@@ -81,6 +82,7 @@ if not TYPE_CHECKING:
             "camora.options": ("TaskOptions",),
             "camora.outcome": ("CancelResult", "DeadLetter", "Progress", "Status"),
             "camora.provider": ("MadeFrom", "Provider"),
+            "camora.queue": ("Queue",),
             "camora.retry": ("RetryPolicy",),
             "camora.secrets": ("Secret",),
             "camora.settings": ("AppSettings", "WorkerSettings"),

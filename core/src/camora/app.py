@@ -17,6 +17,7 @@ from camora.binding import Binding
 from camora.chain import Link, arrange, compose_dispatch
 from camora.clock import SYSTEM_CLOCK, Clock, seconds
 from camora.connections import Connections, Portal
+from camora.declarations import Declarations
 from camora.dispatcher import Dispatcher, Dispatching, NamedTask
 from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
@@ -40,10 +41,11 @@ from camora.options import (
     TaskOptions,
     TaskOptionsDict,
     check_name,
-    rate_or_none,
-    whole,
+    split_task_options,
 )
+from camora.plugin_options import PluginOptions
 from camora.plugins import Catalog
+from camora.queue import Queue
 from camora.queue_control import QueueControl
 from camora.reference import reference_of
 from camora.registry import TaskRegistry
@@ -52,7 +54,6 @@ from camora.schedules import DeclaredSchedules, Schedules
 from camora.settings import AppSettings, WorkerSettings
 from camora.signature import Signature
 from camora.task import AnyTask, AsyncTask, BaseTask, SyncTask, Task, check_format, check_task_function, default_name
-from camora.units import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,25 +64,12 @@ if TYPE_CHECKING:
     from camora.worker.supervisor import WorkerProcesses
     from camora.worker.worker import Worker
 
-__all__ = ["Camora", "Queue"]
+__all__ = ["Camora"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 C = TypeVar("C", bound=type[BaseTask])
-
-
-@attrs.frozen
-class Queue:
-    """A queue with settings of its own.
-
-    `concurrency` is how many of its jobs one worker process runs at once; `rate_limit` (such as "100/m") how many may
-    start in a time over all workers. Raises `ConfigurationError`.
-    """
-
-    name: str
-    concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
-    rate_limit: Rate | None = attrs.field(default=None, converter=rate_or_none)
 
 
 class Camora:
@@ -122,9 +110,10 @@ class Camora:
         self.worker_settings = worker
         self.catalog = catalog or plugins.load()
         self.clock = clock
-        self.queues = tuple(queue if isinstance(queue, Queue) else Queue(queue) for queue in queues)
-        for queue in self.queues:
-            check_name("queue", queue.name)
+        self.plugin_options: PluginOptions = self.catalog.items["camora_task_options"]
+        self._declarations = Declarations()
+        for queue in queues:
+            self._declarations.mention(self._declarations.name_of(queue, "Camora(queues=[…])"))
         if retry_policy is not None:
             classify(retry_policy)
         self.tasks = TaskRegistry()
@@ -159,13 +148,14 @@ class Camora:
 
         found = read(path, profile=profile)
         app = cls(**app_arguments(found))
+        found.place_queues(app)
         found.declare_schedules(app)
         return app
 
     def _compose(self) -> None:
         supports = self.catalog.items["camora_types"].values()
         self._binding = Binding(self.injector, [support.make() for support in supports])
-        self._connections = Connections(self.broker, self.results)
+        self._connections = Connections(self.broker, self.results, self._declarations)
         self._portal = Portal()
         self.events = EventBus(self._observers, logger=self.logger)
         self._jobs = Jobs(
@@ -188,6 +178,8 @@ class Camora:
             jobs=self._jobs,
             events=self.events,
             broker=self.broker,
+            declarations=self._declarations,
+            task_of=self.tasks.get,
             largest=self.settings.max_message_size,
             timeout=self.settings.dispatch_timeout,
         )
@@ -198,7 +190,7 @@ class Camora:
             codec=self.codec,
             clock=self.clock,
             catalog=self.catalog,
-            build=self._dispatcher.build,
+            build=self._dispatcher.build_for_later,
             signature=self._signature,
             events=self.events,
             declared=self._declared_schedules,
@@ -208,6 +200,11 @@ class Camora:
             logger=self.logger,
         )
         self.queue_control = QueueControl(self._connections, self.events, self.clock)
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """The queues that the app declares, by `queues=` or with its tasks, or names in `queues=`."""
+        return self._declarations.queues
 
     # Making the parts
 
@@ -269,19 +266,24 @@ class Camora:
         """Register a task class or a function; also a bare decorator. A class stays what it is. Raises as `task`."""
         return _Decorator(self, options) if what is None else self._register(what, options)
 
-    def fallback(self, *, queue: str, **options: Any) -> _FallbackDecorator:
+    def fallback(self, *, queue: str | Queue, **options: Any) -> _FallbackDecorator:
         """Register a function that gets any message of this queue whose task nobody registered.
 
         It takes one parameter annotated `Message`; others are injected.
         """
-        return _FallbackDecorator(self, queue, dict(options))
+        name = self._declarations.name_of(queue, "a fallback")
+        return _FallbackDecorator(self, name, dict(options))
 
     def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
         is_async = check_task_function(function)
         label = options.get("name") or default_name(function)
-        config = TaskOptions.build(self._task_options.over(label, options), f"task {label!r}")
+        where = f"task {label!r}"
+        given, owned = split_task_options(self._task_options.over(label, options), self.plugin_options, where)
+        if isinstance(given.get("queue"), Queue):
+            given["queue"] = self._declarations.name_of(given["queue"], where)
+        config = TaskOptions.build(given, where)
         for option in ("key", "limit_by"):
-            check_format(f"task {label!r}: {option}", getattr(config, option), function)
+            check_format(f"{where}: {option}", getattr(config, option), function)
         if config.timeout is None and config.pool in self._pools:
             config = attrs.evolve(config, timeout=self._pools[config.pool].timeout)
         kind = AsyncTask if is_async else SyncTask
@@ -292,12 +294,22 @@ class Camora:
             port=self,
             is_async=is_async,
             is_fallback=fallback is not None,
+            owned=owned,
         )
+        if owned is not None:
+            self._use_options(owned, task)
         if fallback is not None:
-            self.tasks.add_fallback(check_name("queue", fallback), task)
+            self.tasks.add_fallback(fallback, task)
         else:
             self.tasks.add(task)
         return function if isinstance(function, type) else task
+
+    def _use_options(self, owned: Mapping[str, Any], task: AnyTask) -> None:
+        if task.is_fallback:
+            raise ConfigurationError(
+                f"task {task.name!r}: {next(iter(owned))!r} says how jobs are sent; a fallback only gets them"
+            )
+        self._declarations.use_options(owned, f"task {task.name!r}")
 
     def on_worker_start(self, hook: Callable[[], T]) -> Callable[[], T]:
         """Call this (async or not) when a worker has connected, before it takes jobs; its error stops the worker."""
@@ -328,7 +340,7 @@ class Camora:
 
         Raises `ConfigurationError` for an unknown or impossible option.
         """
-        return ConfiguredDispatch(self, DispatchOptions().merge(options, "dispatch"))
+        return ConfiguredDispatch(self, DispatchOptions().merge(options, "dispatch", self.plugin_options))
 
     def dispatch_many(self, signatures: Any) -> Dispatching:
         """Dispatch an iterable (async or not) of signatures, in batches.
@@ -466,7 +478,7 @@ class Camora:
     def make_worker(
         self,
         *,
-        queues: Iterable[str] | None = None,
+        queues: Iterable[str | Queue] | None = None,
         threads: Mapping[str, int] | None = None,
         concurrency: int | None = None,
         settings: WorkerSettings | None = None,
@@ -484,13 +496,14 @@ class Camora:
             if concurrency is not None:
                 settings = attrs.evolve(settings, concurrency=concurrency)
         settings = settings or WorkerSettings.from_environment(os.environ, concurrency=concurrency)
+        names = None if queues is None else [self._declarations.name_of(queue, "a worker") for queue in queues]
         parts = WorkerParts(
             engine=self._engine_parts(),
             connections=self._connections,
             codec=self.codec,
             clock=self.clock,
             lanes=lanes(
-                queues,
+                names,
                 known=(*self.tasks.queues(), *(queue.name for queue in self.queues)),
                 # A queue with a rate has a lane of its own, which waits without holding back the others.
                 own={
@@ -533,7 +546,7 @@ class Camora:
         """
         from camora.worker.supervisor import run_processes
 
-        run_processes(self, processes=processes, threads=threads or {}, **options)
+        run_processes(self, processes=processes, threads=threads or {}, **self._in_words(options))
 
     def start_processes(
         self, processes: int | str = 1, threads: Mapping[str, int] | None = None, *, daemon: bool = True, **options: Any
@@ -541,7 +554,15 @@ class Camora:
         """Start worker processes and return at once: `.stop()`, `.join()`. With `daemon` they end with this one."""
         from camora.worker.supervisor import start_processes
 
-        return start_processes(self, processes=processes, threads=threads or {}, daemon=daemon, **options)
+        told = self._in_words(options)
+        return start_processes(self, processes=processes, threads=threads or {}, daemon=daemon, **told)
+
+    def _in_words(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of processes, with queues by their names."""
+        if options.get("queues") is None:
+            return options
+        names = [self._declarations.name_of_declared(queue, "run(queues=[…])") for queue in options["queues"]]
+        return {**options, "queues": names}
 
     # Life
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from camora.declarations import Declarations
 from camora.errors import ConfigurationError
 from camora.interfaces.broker import Broker
 from camora.interfaces.limits import Limits
@@ -54,16 +55,22 @@ class Connection:
     async def _open(self, kind: str) -> Any:
         found = companion_of(self.broker, self.results, kind)
         if found is not None:
-            await found.open()
+            try:
+                await found.open()
+            except BaseException:
+                # Nobody else knows of it, and it may go on connecting.
+                await found.close()
+                raise
         return found
 
     async def close(self) -> None:
         """Close everything, companions first."""
         for opening in self._companions.values():
-            with contextlib.suppress(Exception):
-                found = await opening
-                if found is not None:
-                    await found.close()
+            # Waited for, not awaited: a job that cancels every task must not end this, too.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None and opening.result() is not None:
+                with contextlib.suppress(Exception):
+                    await opening.result().close()
         self._companions.clear()
         if self.results is not None:
             await self.results.close()
@@ -88,9 +95,10 @@ def companion_of(broker: Broker, results: ResultBackend | None, kind: str) -> An
 class Connections:
     """Opens the broker and the result backend once in every loop that uses the app."""
 
-    def __init__(self, broker: Broker, results: ResultBackend | None) -> None:
+    def __init__(self, broker: Broker, results: ResultBackend | None, declarations: Declarations | None = None) -> None:
         self._broker = broker
         self._results = results
+        self._declarations = declarations or Declarations()
         self._first_taken = False
         self._by_loop: dict[asyncio.AbstractEventLoop, asyncio.Task[Connection]] = {}
         self._lock = threading.Lock()
@@ -124,6 +132,8 @@ class Connections:
         broker = self._broker if first else self._broker.twin()
         results = self._results if first or self._results is None else self._results.twin()
         async with contextlib.AsyncExitStack() as undo:
+            self._declarations.tell(broker)
+            undo.callback(self._declarations.forget, broker)
             undo.push_async_callback(broker.close)
             await broker.open()
             if results is not None:
@@ -140,12 +150,15 @@ class Connections:
         if opening is None:
             return
         with contextlib.suppress(Exception):
-            await (await opening).close()
+            connection = await opening
+            self._declarations.forget(connection.broker)
+            await connection.close()
 
     def _drop_dead_loops(self) -> None:
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             opening = self._by_loop.pop(loop)
             if opening.done() and not opening.cancelled() and opening.exception() is None:
+                self._declarations.forget(opening.result().broker)
                 opening.result().abandon()
 
 

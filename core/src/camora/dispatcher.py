@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from camora.chain import Link, compose_dispatch
 from camora.clock import Clock
 from camora.connections import Connection, Connections
+from camora.declarations import Declarations, check_options
 from camora.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -28,6 +29,7 @@ from camora.job import Job, JobsPort
 from camora.message import Envelope, Message
 from camora.options import DispatchOptions, TaskOptions
 from camora.parameters import Parameters
+from camora.queue import Queue
 from camora.signature import Signature
 from camora.task import AnyTask
 
@@ -39,6 +41,8 @@ _DEFAULTS = TaskOptions()
 
 class NamedTask:
     """A task that is only a name here: its arguments are checked where it runs."""
+
+    owned: Mapping[str, Any] | None = None
 
     def __init__(self, name: str, port: Any) -> None:
         self.name = name
@@ -60,6 +64,8 @@ class Dispatcher:
         jobs: JobsPort,
         events: EventBus,
         broker: Broker,
+        declarations: Declarations,
+        task_of: Callable[[str], AnyTask | None],
         largest: int,
         timeout: float,
     ) -> None:
@@ -71,6 +77,8 @@ class Dispatcher:
         self._jobs = jobs
         self._events = events
         self._broker = broker
+        self._declarations = declarations
+        self._task_of = task_of
         self._capabilities = broker.capabilities
         self._largest = min(largest, broker.capabilities.largest or largest)
         self._timeout = timeout
@@ -91,7 +99,7 @@ class Dispatcher:
         message = Message(
             id=options.job_id or self._ids(),
             task=task.name,
-            queue=options.queue or config.queue,
+            queue=self._queue(options.queue, task) if options.queue else config.queue,
             args=args,
             kwargs=kwargs,
             headers=dict(options.headers) if options.headers else {},
@@ -109,6 +117,30 @@ class Dispatcher:
             self._check(message, now)
         return message
 
+    def build_for_later(self, signature: Signature[Any]) -> Message:
+        """As `build`, for a message that is stored first: options of plugins do not travel, so none may be given."""
+        if owned := signature.options_.owned:
+            name = next(iter(owned))
+            raise ConfigurationError(
+                f"{signature.task.name}: {name!r} is for one dispatch, and a schedule's jobs are sent later: give it "
+                f"to the task, @app.task({name}=…)"
+            )
+        return self.build(signature)
+
+    def _queue(self, given: str | Queue, task: Any) -> str:
+        if isinstance(given, str):
+            return given
+        return self._declarations.name_of(given, f"a dispatch of {task.name!r}", broker=self._broker)
+
+    def _owned(self, signature: Signature[Any]) -> Mapping[str, Any] | None:
+        """The options of plugins, the dispatch's over the task's; mostly none. Raises `UnsupportedCapability`."""
+        task, owned = signature.task, signature.options_.owned
+        if owned is None and task.owned is None:
+            return None
+        found = {**(task.owned or {}), **(owned or {})}
+        check_options(self._broker, found, task.name)
+        return found
+
     def _check(self, message: Message, now: int) -> None:
         able = self._capabilities
         for asked, name in ((message.due, "delay"), (message.priority, "priority"), (message.key, "dedup")):
@@ -125,8 +157,8 @@ class Dispatcher:
                 capability="delay",
             )
 
-    def envelope(self, message: Message) -> Envelope:
-        """The encoded message, addressed. Raises `EncodeError` or `MessageTooLarge`."""
+    def envelope(self, message: Message, owned: Mapping[str, Any] | None) -> Envelope:
+        """The encoded message, addressed, with the options of plugins. Raises `EncodeError` or `MessageTooLarge`."""
         body = self._codec.encode(message)
         if len(body) > self._largest:
             raise MessageTooLarge(
@@ -145,30 +177,34 @@ class Dispatcher:
             priority=message.priority,
             key=message.key,
             key_ttl=message.key_ttl,
+            options=owned,
         )
 
     async def one(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch one job."""
         message = self.build(signature)
+        owned = self._owned(signature)
         if signature.options_.connection is not None:
-            return await self._within(signature.options_.connection, message)
+            return await self._within(signature.options_.connection, message, owned)
         if self.chain is not None:
-            # The chain ends in `publish_message`; what middleware changed is in the message it hands on.
-            message = await self.chain(message)
+            # The chain ends in publishing; what middleware changed is in the message it hands on.
+            chain = self.chain if signature.options_.owned is None else self._chain_with(owned)
+            message = await chain(message)
             if not isinstance(message, Message):
                 raise ConfigurationError(
                     f"a middleware's dispatch returned {message!r}; it returns what call_next(message) has returned"
                 )
             return Job(message.id, message.task, self._jobs)
         connection = self._connections.ready() or await self._connect()
-        [job_id] = await self._publish(connection, [self.envelope(message)])
+        [job_id] = await self._publish(connection, [self.envelope(message, owned)])
         return Job(job_id, message.task, self._jobs)
 
-    async def _within(self, transaction: Any, message: Message) -> Job[Any]:
+    async def _within(self, transaction: Any, message: Message, owned: Mapping[str, Any] | None) -> Job[Any]:
         """Through the chain, too, but into the caller's transaction: not repeated, for it is the caller's to end."""
+        self._declarations.tell(self._broker)  # it need not be open
 
         async def publish(message: Message) -> Message:
-            [job_id] = await self._broker.publish_within(transaction, [self.envelope(message)])
+            [job_id] = await self._broker.publish_within(transaction, [self.envelope(message, owned)])
             return message if job_id == message.id else _with_id(message, job_id)
 
         message = await (compose_dispatch(self.links, publish) or publish)(message)
@@ -180,7 +216,7 @@ class Dispatcher:
         Raises `ConfigurationError` when a middleware waits for the event loop: there is none here.
         """
         message = self.build(signature)
-        step = self._within(signature.options_.connection, message)
+        step = self._within(signature.options_.connection, message, self._owned(signature))
         try:
             step.send(None)
         except StopIteration as done:
@@ -193,16 +229,28 @@ class Dispatcher:
         )
 
     async def publish_message(self, message: Message) -> Message:
-        """The innermost end of the dispatch chain."""
+        """The innermost end of the dispatch chain; of the options of plugins, the task's own go with it."""
+        task = self._task_of(message.task)
+        return await self._publish_one(message, None if task is None else task.owned)
+
+    def _chain_with(self, owned: Mapping[str, Any] | None) -> Callable[[Message], Awaitable[Message]]:
+        """The chain for one dispatch that has options of plugins."""
+
+        async def publish(message: Message) -> Message:
+            return await self._publish_one(message, owned)
+
+        return compose_dispatch(self.links, publish) or publish
+
+    async def _publish_one(self, message: Message, owned: Mapping[str, Any] | None) -> Message:
         connection = self._connections.ready() or await self._connect()
-        [job_id] = await self._publish(connection, [self.envelope(message)])
+        [job_id] = await self._publish(connection, [self.envelope(message, owned)])
         return message if job_id == message.id else _with_id(message, job_id)
 
     async def batch(self, signatures: Sequence[Signature[Any]]) -> list[Job[Any]]:
         """Dispatch a batch in one step of the broker."""
         if self.chain is not None or any(signature.options_.connection is not None for signature in signatures):
             return [await self.one(signature) for signature in signatures]
-        envelopes = [self.envelope(self.build(signature)) for signature in signatures]
+        envelopes = [self.envelope(self.build(signature), self._owned(signature)) for signature in signatures]
         connection = self._connections.ready() or await self._connect()
         ids = await self._publish(connection, envelopes)
         return [Job(job_id, envelope.task, self._jobs) for job_id, envelope in zip(ids, envelopes, strict=True)]
@@ -248,7 +296,7 @@ class Dispatcher:
                     return await step()
             except DispatchUncertain as error:
                 doubt = error
-                if not repeatable:
+                if not repeatable or error.final:
                     raise
                 last: Exception = error
             except BrokerUnavailable as error:

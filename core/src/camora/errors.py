@@ -173,12 +173,14 @@ class UnsupportedCapability(DispatchError, ConfigurationError):
 class DispatchUncertain(DispatchError):
     """The broker's answer was lost: the job may be enqueued.
 
-    Dispatching again with `options(job_id=error.job_id)` cannot double it.
+    Dispatching again with `options(job_id=error.job_id)` cannot double it. With `final`, a dispatch does not do so by
+    itself: the broker has tried for as long as it was told to.
     """
 
-    def __init__(self, message: str, *, job_id: str) -> None:
+    def __init__(self, message: str, *, job_id: str, final: bool = False) -> None:
         super().__init__(message)
         self.job_id = job_id
+        self.final = final
 
 
 class DecodeError(UndeliverableError):

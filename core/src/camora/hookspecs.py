@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from camora.interfaces.operations import Check, Command
+from camora.plugin_options import TaskOption
 from camora.provider import Provider
 
 if TYPE_CHECKING:  # a plugin's module imports this one, and should be light
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # a plugin's module imports this one, and should be light
         Trigger,
         TypeSupport,
     )
+    from camora.queue import Queue
 
 __all__ = [
     "camora_brokers",
@@ -38,9 +40,11 @@ __all__ = [
     "camora_middleware",
     "camora_observers",
     "camora_pools",
+    "camora_queue_kinds",
     "camora_result_backends",
     "camora_retry_policies",
     "camora_schedule_stores",
+    "camora_task_options",
     "camora_triggers",
     "camora_types",
     "hookimpl",
@@ -118,6 +122,18 @@ def camora_types() -> Sequence[Provider[TypeSupport]]:
 
 
 @hookspec
+def camora_queue_kinds() -> Sequence[Provider[Queue]]:
+    """Kinds of queues, by the name under which settings choose them; `settings` is the class derived from `Queue`."""
+    return []
+
+
+@hookspec
+def camora_task_options() -> Sequence[TaskOption]:
+    """Options of tasks that a broker of this plugin reads."""
+    return []
+
+
+@hookspec
 def camora_commands() -> Sequence[Command]:
     """Groups of subcommands for the command line."""
     return []
@@ -132,5 +148,6 @@ def camora_checks() -> Sequence[Check]:
 EXPECTED: dict[str, type[Any]] = {
     "camora_commands": Command,
     "camora_checks": Check,
+    "camora_task_options": TaskOption,
 }
 """What the items of each hook must be; a `Provider` where nothing is said here."""

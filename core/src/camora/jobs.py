@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from camora.binding import Binding
 from camora.clock import Clock
-from camora.connections import Connections, Portal
+from camora.connections import Connection, Connections, Portal
 from camora.errors import (
     DecodeError,
     JobCancelled,
@@ -131,7 +131,7 @@ class Jobs:
     async def info(self, job_id: str) -> JobInfo:
         """What is known of a job, of both stores; see `Job.info`."""
         connection = self._connections.ready() or await self._connections.get()
-        record = (await connection.results.fetch([job_id]))[0] if connection.results is not None else None
+        record = await _record_of(connection, job_id)
         if record is not None and record.status.finished:
             return _from_record(record, record.status)
         queued = None
@@ -139,6 +139,8 @@ class Jobs:
             queued = await connection.broker.queues.find(job_id)
         if queued is not None:
             return self._from_queue(queued, record)
+        # It may have ended between the two looks.
+        record = await _record_of(connection, job_id)
         return JobInfo(id=job_id, status=Status.UNKNOWN) if record is None else _from_record(record, record.status)
 
     def _from_queue(self, queued: QueuedJob, record: JobRecord | None) -> JobInfo:
@@ -203,6 +205,10 @@ def _failure(record: JobRecord) -> Exception:
 
 def _moment(stamp: int) -> datetime | None:
     return datetime.fromtimestamp(stamp / 1000, UTC) if stamp else None
+
+
+async def _record_of(connection: Connection, job_id: str) -> JobRecord | None:
+    return (await connection.results.fetch([job_id]))[0] if connection.results is not None else None
 
 
 def _from_record(record: JobRecord, status: Status) -> JobInfo:

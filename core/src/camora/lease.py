@@ -25,7 +25,8 @@ _TICK = 1.0
 class LeaseKeeper:
     """Extends the leases of one consumer's deliveries for as long as they are held.
 
-    `lost` and `cancelled` are called in the event loop. Each lease is extended a third of its length after it was
+    `lost` and `cancelled` are called in the event loop, `busy` in the thread: when it begins to have something to do,
+    and when it has nothing any more. Each lease is extended a third of its length after it was
     taken or last extended, by the monotonic clock; one that could not be extended for its full length is lost.
     """
 
@@ -37,6 +38,7 @@ class LeaseKeeper:
         lost: Callable[[Delivery], None],
         cancelled: Callable[[Delivery], None],
         logger: logging.Logger,
+        busy: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._consumer = consumer
         self._lease = lease
@@ -47,6 +49,9 @@ class LeaseKeeper:
         # Delivery -> monotonic time its lease was last known to begin. Single dict operations are atomic, so the
         # event loop and the thread share it without a lock.
         self._held: dict[Delivery, float] = {}
+        self._busy = busy
+        self._told_busy = False
+        self._awake = threading.Event()
         self._ended = threading.Event()
         self._away = False
         self._thread = threading.Thread(target=self._keep, name="camora-leases", daemon=True)
@@ -59,6 +64,8 @@ class LeaseKeeper:
         """Keep these alive; `since` is the monotonic time before they were asked for."""
         for delivery in deliveries:
             self._held[delivery] = since
+        if not self._awake.is_set():
+            self._awake.set()
 
     def let_go(self, delivery: Delivery) -> None:
         """It is settled."""
@@ -67,16 +74,15 @@ class LeaseKeeper:
     async def close(self) -> None:
         """End the thread; waits for a call that is under way."""
         self._ended.set()
+        self._awake.set()
         while self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, 1.0)
 
     def _keep(self) -> None:
         leases: Leases | None = None
         try:
-            while not self._ended.wait(min(_TICK, self._lease / 6)):
+            while self._has_work():
                 held = list(self._held.items())
-                if not held:
-                    continue
                 try:
                     leases = leases or self._consumer.leases()
                     self._tick(leases, held)
@@ -89,8 +95,27 @@ class LeaseKeeper:
                     self._logger.exception("extending leases failed")
                     self._give_up(held)
         finally:
+            self._tell_busy(False)
             if leases is not None:
                 leases.close()
+
+    def _has_work(self) -> bool:
+        """Wait for the next tick, or without any clock while nothing is held; False at the end."""
+        if not self._held:
+            self._tell_busy(False)
+            # In this order: what is held from here on sets it again.
+            self._awake.clear()
+            while not self._held and not self._ended.is_set():
+                self._awake.wait()
+                self._awake.clear()
+            self._awake.set()
+            self._tell_busy(True)
+        return not self._ended.wait(min(_TICK, self._lease / 6))
+
+    def _tell_busy(self, busy: bool) -> None:
+        if busy != self._told_busy:
+            self._told_busy = busy
+            self._busy(busy)
 
     def _tick(self, leases: Leases, held: list[tuple[Delivery, float]]) -> None:
         now = time.monotonic()
@@ -133,10 +158,18 @@ class LeaseKeeper:
 
 
 class LoopWatch:
-    """Says so when something blocks the event loop: which task, where, and for how long."""
+    """Says so when something blocks the event loop: which task, where, and for how long.
+
+    With `sleepy` it only looks between `attend(True)` and `attend(False)`, which may come from several threads.
+    """
 
     def __init__(
-        self, label: Callable[[asyncio.Task[object] | None], str], *, after: float, logger: logging.Logger
+        self,
+        label: Callable[[asyncio.Task[object] | None], str],
+        *,
+        after: float,
+        logger: logging.Logger,
+        sleepy: bool = False,
     ) -> None:
         self._label = label
         self._after = after
@@ -145,19 +178,35 @@ class LoopWatch:
         self._loop_thread = threading.get_ident()
         self._ended = threading.Event()
         self._beat = threading.Event()
+        self._attended = 0 if sleepy else 1
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="camora-loop-watch", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
+    def attend(self, needed: bool) -> None:
+        """One more has something to lose if the loop is blocked, or one less."""
+        with self._changed:
+            self._attended += 1 if needed else -1
+            self._changed.notify_all()
+
     async def close(self) -> None:
         """End the thread."""
         self._ended.set()
+        with self._changed:
+            self._changed.notify_all()
         await asyncio.to_thread(self._thread.join)
 
+    def _needed(self) -> bool:
+        """Wait until there is a reason to look; False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._attended > 0 or self._ended.is_set())
+        return not self._ended.wait(self._after)
+
     def _watch(self) -> None:
-        while not self._ended.wait(self._after):
+        while self._needed():
             self._beat.clear()
             asked = time.monotonic()
             try:

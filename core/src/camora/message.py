@@ -6,6 +6,7 @@ cycle, and need not be looked at by the garbage collector, which otherwise takes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -63,7 +64,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Envelope(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a broker carries: the encoded message and all a broker may read of it.
 
-    `due` is 0 for "now". `key_ttl` (seconds) is how long `key` stays taken after the job has finished.
+    `due` is 0 for "now". `key_ttl` (seconds) is how long `key` stays taken after the job has finished. `options` are
+    those of plugins that this broker owns (see `TaskOption`), as far as they were given: for this publication, and not
+    part of the message. A retry's envelope has those of the task, not those of the dispatch.
     """
 
     id: str
@@ -75,6 +78,7 @@ class Envelope(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     priority: int = 0
     key: str | None = None
     key_ttl: float = 0.0
+    options: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """Without what is in it."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
 import attrs
 
 from camora.clock import to_epoch_ms
 from camora.errors import ConfigurationError, DispatchError
+from camora.plugin_options import PluginOptions, checked_options
+from camora.queue import Queue
 from camora.retry import RetryPolicy, classify
-from camora.units import Rate, duration, rate
+from camora.units import Rate, duration
+from camora.validators import check_name, named, rate_or_none, whole
 
 __all__ = [
     "AckMode",
@@ -25,7 +29,9 @@ __all__ = [
     "TaskOptions",
     "TaskOptionsDict",
     "check_name",
+    "names_of_options",
     "rate_or_none",
+    "split_task_options",
     "whole",
 ]
 
@@ -33,31 +39,12 @@ Execution = Literal["async", "sync", "thread", "process"]
 AckMode = Literal["after", "before", "always"]
 FailureMode = Literal["dead_letter", "requeue", "drop"]
 
-_NAME_LIMIT = 200
-
-
-def check_name(kind: str, name: object) -> str:
-    """A queue or task name that every broker can carry: 1 to 200 printable characters without space, `*` or `#`.
-
-    Raises `ConfigurationError`, once, where the name is declared.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{kind} name {name!r}: must be a text of at least one character")
-    if len(name) > _NAME_LIMIT:
-        raise ConfigurationError(
-            f"{kind} name {name[:40]!r}…: has {len(name)} characters, at most {_NAME_LIMIT} are allowed"
-        )
-    for character in name:
-        if not character.isprintable() or character in " *#{}":
-            raise ConfigurationError(f"{kind} name {name!r}: {character!r} is not allowed in it")
-    return name
-
 
 class TaskOptionsDict(TypedDict, total=False):
     """The keyword arguments of `@app.task(...)`, for type checkers."""
 
     name: str | None
-    queue: str
+    queue: str | Queue
     retry_policy: Any
     timeout: float | timedelta | str | None
     delay: float | timedelta | str
@@ -78,7 +65,7 @@ class TaskOptionsDict(TypedDict, total=False):
 class DispatchOptionsDict(TypedDict, total=False):
     """The keyword arguments of `task.options(...)`, for type checkers."""
 
-    queue: str
+    queue: str | Queue
     delay: float | timedelta | str
     eta: datetime | None
     expires: float | timedelta | datetime | str | None
@@ -102,18 +89,6 @@ def _choice(what: Any) -> Callable[[Any, Any, Any], None]:
     return check
 
 
-def whole(smallest: int, largest: int) -> Callable[[Any, Any, Any], None]:
-    """A validator: a whole number in these bounds, or None."""
-
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if value is None:
-            return
-        if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
-            raise ConfigurationError(f"{attribute.name}={value!r}: a whole number from {smallest} to {largest}")
-
-    return check
-
-
 def _duration(value: Any) -> Any:
     """Seconds; what is none stays as it is, for the validator to name."""
     if isinstance(value, (timedelta, str)):
@@ -122,14 +97,6 @@ def _duration(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def rate_or_none(value: Any) -> Any:
-    """A `Rate` from a text; None stays None. Raises `ConfigurationError`."""
-    try:
-        return None if value is None else rate(value)
-    except ValueError as error:
-        raise ConfigurationError(f"rate_limit={error}") from None
 
 
 def _seconds(*, zero: bool) -> Callable[[Any, Any, Any], None]:
@@ -158,20 +125,20 @@ def _flag(_: Any, attribute: Any, value: Any) -> None:
         raise ConfigurationError(f"{attribute.name}={value!r}: True or False")
 
 
-def _name(kind: str) -> Callable[[Any, Any, Any], None]:
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if value is not None:
-            check_name(kind, value)
-
-    return check
-
-
 PRIORITY_MAX = 9
+_OWNED = "owned"
+"""Where options of plugins are kept: nothing that could be given under this name."""
+_NONE: PluginOptions = MappingProxyType({})
 
 
-def refuse_unknown(cls: type[Any], given: Mapping[str, Any], where: str) -> None:
-    """Raise `ConfigurationError` for an option that `cls` does not have, with the nearest one that it has."""
-    known = [field.name for field in attrs.fields(cls)]
+def names_of_options(cls: type[Any]) -> tuple[str, ...]:
+    """What can be given for a class of options."""
+    return tuple(field.name for field in attrs.fields(cls) if field.name != _OWNED)
+
+
+def refuse_unknown(known: Iterable[str], given: Iterable[str], where: str) -> None:
+    """Raise `ConfigurationError` for an option that is not known, with the nearest one that is."""
+    known = list(known)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -193,14 +160,14 @@ class TaskOptions:
     key. Both are functions of the task's arguments, or format strings over them such as `"order-{order_id}"`.
     """
 
-    name: str | None = attrs.field(default=None, validator=_name("task"))
-    queue: str = attrs.field(default="default", validator=_name("queue"))
+    name: str | None = attrs.field(default=None, validator=named("task"))
+    queue: str = attrs.field(default="default", validator=named("queue"))
     retry_policy: Any = attrs.field(default=None, validator=_policy)
     timeout: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
     delay: float = attrs.field(default=0.0, converter=_duration, validator=_seconds(zero=True))
     expires: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
     priority: int = attrs.field(default=0, validator=whole(0, PRIORITY_MAX))
-    pool: str | None = attrs.field(default=None, validator=_name("pool"))
+    pool: str | None = attrs.field(default=None, validator=named("pool"))
     execution: Execution | None = attrs.field(default=None, validator=_choice(Execution))
     ack: AckMode = attrs.field(default="after", validator=_choice(AckMode))
     on_failure: FailureMode = attrs.field(default="dead_letter", validator=_choice(FailureMode))
@@ -214,11 +181,26 @@ class TaskOptions:
     @classmethod
     def build(cls, given: Mapping[str, Any], where: str) -> TaskOptions:
         """Options from keyword arguments; `where` names the task in errors. Raises `ConfigurationError`."""
-        refuse_unknown(cls, given, where)
+        refuse_unknown(names_of_options(cls), given, where)
         try:
             return cls(**given)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
+
+
+def split_task_options(
+    given: Mapping[str, Any], offered: PluginOptions, where: str
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A task's options: the core's, not checked yet, and those of plugins (None when there are none).
+
+    Raises `ConfigurationError` for what nobody knows, and for what a plugin refuses.
+    """
+    refuse_unknown((*names_of_options(TaskOptions), *offered), given, where)
+    core = {name: value for name, value in given.items() if name not in offered}
+    if len(core) == len(given):
+        return core, None
+    owned = {name: value for name, value in given.items() if name in offered}
+    return core, checked_options(offered, owned, where) or None
 
 
 def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -226,6 +208,14 @@ def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
         if not all(isinstance(part, str) for part in (name, text)):
             raise ConfigurationError(f"headers: {name!r}: {text!r}: names and values are texts")
     return dict(value)
+
+
+_queue_name = named("queue")
+
+
+def _queue(options: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, Queue):  # which has been checked
+        _queue_name(options, attribute, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -237,7 +227,7 @@ class DispatchOptions:
     `Broker.publish_within`.
     """
 
-    queue: str | None = attrs.field(default=None, validator=_name("queue"))
+    queue: str | Queue | None = attrs.field(default=None, validator=_queue)
     delay: float | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=True))
     eta: datetime | None = None
     expires: float | datetime | None = attrs.field(default=None, converter=_duration, validator=_seconds(zero=False))
@@ -249,10 +239,16 @@ class DispatchOptions:
     headers: Mapping[str, str] = attrs.field(factory=dict, converter=_headers)
     job_id: str | None = None
     connection: Any = None
+    owned: Mapping[str, Any] | None = None
+    """The options of plugins, checked; given by their own names."""
 
-    def merge(self, given: Mapping[str, Any], where: str) -> DispatchOptions:
-        """These options with others on top. Raises `ConfigurationError` naming the task and the option."""
-        refuse_unknown(DispatchOptions, given, where)
+    def merge(self, given: Mapping[str, Any], where: str, offered: PluginOptions = _NONE) -> DispatchOptions:
+        """These options with others on top; `offered` are those of plugins.
+
+        Raises `ConfigurationError` naming the task and the option.
+        """
+        if not given.keys() <= _DISPATCH_NAMES:
+            given = self._with_owned(given, where, offered)
         if (policy := given.get("retry_policy")) is not None and not isinstance(policy, RetryPolicy):
             raise ConfigurationError(
                 f"{where}: retry_policy={policy!r} cannot travel with a job; only a RetryPolicy can. "
@@ -263,9 +259,24 @@ class DispatchOptions:
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
 
+    def _with_owned(self, given: Mapping[str, Any], where: str, offered: PluginOptions) -> dict[str, Any]:
+        """What is given, with the options of plugins gathered in one."""
+        for name in given:
+            if name in offered and not offered[name].dispatch:
+                raise ConfigurationError(
+                    f"{where}: {name!r} is an option of tasks, not of a dispatch: @app.task({name}=…)"
+                )
+        refuse_unknown((*names_of_options(DispatchOptions), *offered), given, where)
+        core = {name: value for name, value in given.items() if name not in offered}
+        owned = checked_options(offered, {name: given[name] for name in given if name in offered}, where)
+        return {**core, _OWNED: {**(self.owned or {}), **owned} or None}
+
     def over(self, others: DispatchOptions) -> DispatchOptions:
         """These options, and where they leave something open, the others'."""
-        return attrs.evolve(others, **attrs.asdict(self, recurse=False, filter=_is_set))
+        mine = attrs.asdict(self, recurse=False, filter=_is_set)
+        if self.owned and others.owned:
+            mine[_OWNED] = {**others.owned, **self.owned}
+        return attrs.evolve(others, **mine)
 
     def due_ms(self, now: int, default_delay: float) -> int:
         """When the job is due, in milliseconds since the epoch; 0 for now. Raises `DispatchError`."""
@@ -280,6 +291,9 @@ class DispatchOptions:
             return _moment("expires", self.expires)
         span = default if self.expires is None else self.expires
         return None if span is None else now + round(span * 1000)
+
+
+_DISPATCH_NAMES = frozenset(names_of_options(DispatchOptions))
 
 
 def _is_set(attribute: Any, value: Any) -> bool:

@@ -33,8 +33,10 @@ from camora.interfaces import (
     Trigger,
     TypeSupport,
 )
+from camora.plugin_options import TaskOption
 from camora.plugins import Source
 from camora.provider import Provider
+from camora.queue import Queue
 
 __all__ = ["Finding", "check", "described_fields"]
 
@@ -45,6 +47,7 @@ MADE: dict[str, type[Any]] = {
     "camora_middleware": Middleware,
     "camora_observers": Observer,
     "camora_pools": Pool,
+    "camora_queue_kinds": Queue,
     "camora_result_backends": ResultBackend,
     "camora_retry_policies": RetryPolicyLike,
     "camora_schedule_stores": ScheduleStore,
@@ -94,6 +97,8 @@ def check(name: str | None = None, *, sources: Iterable[Source] | None = None, u
             for item in items.values():
                 if isinstance(item, Provider):
                     findings += _provider(source, hook, item, url)
+                elif isinstance(item, TaskOption):
+                    findings += _task_option(source, item)
     return findings
 
 
@@ -115,6 +120,14 @@ def _requirement(source: Source) -> Iterator[Finding]:
             text=f"{source.distribution} requires camora{ranges[0] or ' of any version'}: say up to which version it "
             'is known to work, as in "camora>=0.1,<0.2"',
         )
+
+
+def _task_option(source: Source, option: TaskOption) -> Iterator[Finding]:
+    where = f"camora_task_options, {option.name!r}"
+    if not option.help:
+        yield Finding(plugin=source.name, text=f"{where}: has no help, which editors show beside it")
+    if option.annotation is Any:
+        yield Finding(plugin=source.name, text=f"{where}: has no type of its own, so no schema can say it", note=True)
 
 
 def _provider(source: Source, hook: str, provider: Provider[Any], url: str | None) -> Iterator[Finding]:
@@ -142,7 +155,8 @@ def _provider(source: Source, hook: str, provider: Provider[Any], url: str | Non
 def _making(source: Source, hook: str, provider: Provider[Any], url: str | None, made: list[Any]) -> Iterator[Finding]:
     """Make it, into `made`; from the given URL if it is one of its own, else from likely ones."""
     where = f"{hook}, {provider.name!r}"
-    settings = {"kind": provider.name} if hook == "camora_pools" else {}
+    given = {"camora_pools": {"kind": provider.name}, "camora_queue_kinds": {"name": "check"}}
+    settings = given.get(hook, {})
     error: Exception | None = None
     for candidate in _urls(provider, url):
         try:

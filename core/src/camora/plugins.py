@@ -10,7 +10,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,9 @@ import pluggy
 
 from camora import hookspecs
 from camora.errors import PluginConflict, PluginLoadError, UnknownPlugin
+from camora.plugin_options import TaskOption
 from camora.provider import HOOK_API_VERSION, Provider
+from camora.queue import Queue
 
 __all__ = ["Catalog", "PluginInfo", "Source", "discover", "load", "local"]
 
@@ -92,6 +94,8 @@ class Catalog:
         what = "the URL scheme" if url_scheme else f"a {kind} called"
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else _install_hint(name)
+        if url_scheme:
+            known = [scheme for scheme in known if "+" not in scheme]  # variants of the others
         text = f"no plugin offers {what} {name!r} for {kind}s. Installed: {', '.join(known) or 'none'}.{hint}"
         broken = [info for info in self.plugins if info.state == "broken"]
         if broken:
@@ -288,7 +292,37 @@ def _checked(source: Source, hook: str, result: Any) -> Sequence[Any]:
             raise PluginLoadError(
                 f"plugin {source.label}: {hook} returned a list with {item!r}, expected {expected.__name__} objects"
             )
+        if problem := _OWN_RULES.get(hook, _no_rule)(item):
+            raise PluginLoadError(f"plugin {source.label}: {hook}: {problem}")
     return result
+
+
+def _no_rule(_: Any) -> str:
+    return ""
+
+
+def _kind_problem(provider: Provider[Any]) -> str:
+    cls = provider.settings
+    if isinstance(cls, type) and issubclass(cls, Queue):
+        return ""
+    return f"the settings of {provider.name!r} are {cls!r}; give the class of such queues, derived from camora.Queue"
+
+
+def _option_problem(option: TaskOption) -> str:
+    # Imported where an option is offered: listing plugins is to cost little.
+    from camora.options import DispatchOptions, TaskOptions
+
+    # All fields: what the core keeps for itself is no name for others either.
+    if option.name in {field.name for cls in (TaskOptions, DispatchOptions) for field in attrs.fields(cls)}:
+        return f"the option {option.name!r} is the core's own; give yours another name"
+    return ""
+
+
+_OWN_RULES: Mapping[str, Callable[[Any], str]] = {
+    "camora_queue_kinds": _kind_problem,
+    "camora_task_options": _option_problem,
+}
+"""What else the items of a hook must be: each says what is wrong, or nothing."""
 
 
 def _claim(source: Source, offers: Mapping[str, Sequence[Any]], owners: dict[tuple[str, str], str]) -> None:

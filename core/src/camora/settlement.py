@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -115,6 +116,7 @@ class Verdicts:
             priority=message.priority,
             key=message.key,
             key_ttl=message.key_ttl,
+            options=None if run.context is None else run.context.task.owned,
         )
         record = self._record(run, outcome) if outcome.kind is OutcomeKind.RETRY else None
         return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
@@ -191,6 +193,7 @@ class Settler:
         self._logger = logger
         self._waiting: Batch = []
         self._flusher: asyncio.Task[None] | None = None
+        self._put_off: set[asyncio.Task[None]] = set()
         self._abandoned = False
 
     def submit(self, run: Run, settlement: Settlement) -> None:
@@ -211,14 +214,14 @@ class Settler:
 
     async def drain(self) -> None:
         """Wait until nothing is left to settle."""
-        while self._flusher is not None:
-            await asyncio.wait([self._flusher])
+        while tasks := [*self._put_off, *([self._flusher] if self._flusher is not None else ())]:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def abandon(self) -> None:
         """Stop trying; what is unsettled comes back to other workers when its lease lapses."""
         self._abandoned = True
-        if self._flusher is not None:
-            self._flusher.cancel()
+        for task in [*self._put_off, *([self._flusher] if self._flusher is not None else ())]:
+            task.cancel()
 
     async def _flush(self) -> None:
         try:
@@ -229,7 +232,9 @@ class Settler:
                 except asyncio.CancelledError:
                     self._waiting[:0] = batch
                     raise
-                self._settled(batch, answers)
+                if None in answers:
+                    batch, answers = self._put_off_rest(batch, answers)
+                self._settled(batch, cast("Sequence[bool]", answers))
         finally:
             self._flusher = None
             if self._waiting and not self._abandoned:
@@ -237,7 +242,24 @@ class Settler:
                 # to end: a program that is ending for good cancels once, and waits.
                 asyncio.get_running_loop().call_soon(self._start)
 
-    async def _apply(self, batch: Batch) -> Sequence[bool]:
+    def _put_off_rest(self, batch: Batch, answers: Sequence[bool | None]) -> tuple[Batch, list[bool | None]]:
+        """What is settled. The rest is tried again later: it must not hold up what belongs to other servers."""
+        pairs = list(zip(batch, answers, strict=True))
+        later = [one for one, answer in pairs if answer is None]
+        task = asyncio.get_running_loop().create_task(self._after_a_while(later))
+        self._put_off.add(task)
+        task.add_done_callback(self._put_off.discard)
+        done = [pair for pair in pairs if pair[1] is not None]
+        return [one for one, _ in done], [answer for _, answer in done]
+
+    async def _after_a_while(self, batch: Batch) -> None:
+        try:
+            await asyncio.sleep(random.uniform(0.25, 1.0))  # noqa: S311 -- jitter
+        finally:
+            self._waiting += batch
+            self._start()
+
+    async def _apply(self, batch: Batch) -> Sequence[bool | None]:
         tries = 0
         while True:
             try:
@@ -258,7 +280,7 @@ class Settler:
                 # One settlement that cannot be applied must not take the others along.
                 return [(await self._apply([one]))[0] for one in batch]
 
-    async def _reject_unsettled(self, run: Run, settlement: Settlement, error: Exception) -> bool:
+    async def _reject_unsettled(self, run: Run, settlement: Settlement, error: Exception) -> bool | None:
         """Try at least to keep the message, with the reason."""
         letter = DeadLetter(
             id=run.delivery.id,
@@ -279,7 +301,7 @@ class Settler:
             self._logger.exception("%s cannot be dead-lettered either", run.label)
             return False
 
-    async def _once(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def _once(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         if self._results is not None and not self._atomic:
             # Two systems: the result first, the acknowledgement last, so that no job is gone without its result.
             records = [settlement.record for settlement in settlements if settlement.record is not None]

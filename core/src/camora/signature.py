@@ -46,7 +46,7 @@ class Signature(Generic[R_co]):
 
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Signature[R_co]:
         """The same signature with options; see `Task.options`."""
-        merged = self.options_.merge(options, self.task.name)
+        merged = self.options_.merge(options, self.task.name, self.task.port.plugin_options)
         return Signature(self.task, self.args, self.kwargs, immutable=self.immutable, options=merged)
 
     async def dispatch(self) -> Job[R_co]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
@@ -14,6 +14,7 @@ import attrs
 from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.options import DispatchOptions, DispatchOptionsDict, TaskOptions
+from camora.plugin_options import PluginOptions
 from camora.secrets import HIDDEN, Secrets, marked_in, secrets_of
 from camora.signature import Signature
 
@@ -40,6 +41,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 class DispatchPort(Protocol):
     """Where a task hands its jobs: the app."""
+
+    plugin_options: PluginOptions
 
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch."""
@@ -110,6 +113,7 @@ class Task(Generic[P, R]):
         port: DispatchPort,
         is_async: bool,
         is_fallback: bool = False,
+        owned: Mapping[str, Any] | None = None,
     ) -> None:
         self.function = function
         self.name = name
@@ -117,6 +121,8 @@ class Task(Generic[P, R]):
         self.port = port
         self.is_async = is_async
         self.is_fallback = is_fallback
+        self.owned = owned
+        """The options of plugins; None when it has none."""
         self.is_class = isinstance(function, type)
         self.reference = f"{getattr(function, '__module__', '')}:{function.__qualname__}"
         self.__name__ = getattr(function, "__name__", name)
@@ -151,7 +157,7 @@ class Task(Generic[P, R]):
 
         Raises `ConfigurationError` for an unknown or impossible option.
         """
-        return Configured(self, DispatchOptions().merge(options, self.name))
+        return Configured(self, DispatchOptions().merge(options, self.name, self.port.plugin_options))
 
     async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job to the workers; returns when the broker has it.
@@ -199,7 +205,8 @@ class Configured(Generic[P, R]):
 
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Configured[P, R]:
         """These options with more on top."""
-        return Configured(self._task, self._options.merge(options, self._task.name))
+        task = self._task
+        return Configured(task, self._options.merge(options, task.name, task.port.plugin_options))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """As `Task.s`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from camora import Camora, Context, RetryPolicy
+from camora.clock import SYSTEM_CLOCK, SystemClock
 from camora.interfaces import Broker, Consumer
 from camora.testing.ledger import Ledger
 
@@ -20,7 +22,22 @@ FOLDER = Path(os.environ["SHOP_FOLDER"])
 CRASH = os.environ.get("SHOP_CRASH", "")
 """At which step the first process that gets there kills itself."""
 
-app = Camora(os.environ["SHOP_BROKER"])
+RESULTS = os.environ.get("SHOP_RESULTS")
+"""Where results are kept, if not with the broker; "none": nowhere."""
+
+
+class WrongClock(SystemClock):
+    """A clock that somebody has set wrong."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(float(os.environ["SHOP_CLOCK"]) * 1000)
+
+
+app = Camora(
+    os.environ["SHOP_BROKER"],
+    results=False if RESULTS == "none" else RESULTS or None,
+    clock=WrongClock() if "SHOP_CLOCK" in os.environ else SYSTEM_CLOCK,
+)
 _ledgers: list[Ledger] = []
 
 
@@ -90,12 +107,41 @@ async def work(ctx: Context, number: int) -> int:
     return number
 
 
+@app.task(name="work_for")
+async def work_for(ctx: Context, seconds: float) -> str:
+    with ledger().run(ctx.id, ctx.attempt):
+        await asyncio.sleep(seconds)
+    return str(os.getpid())
+
+
 @app.task(name="flaky", retry_policy=RetryPolicy(max_tries=3, delay=0.05))
 async def flaky(ctx: Context, number: int) -> int:
     with ledger().run(ctx.id, ctx.attempt):
         if ctx.attempt < 2:
             raise ConnectionError("again")
     return number
+
+
+@app.task(name="weigh")
+async def weigh(ctx: Context, number: int, text: str) -> int:
+    """A large message with a small result."""
+    with ledger().run(ctx.id, ctx.attempt):
+        return number + len(text)
+
+
+@app.task(name="weigh_again", retry_policy=RetryPolicy(max_tries=3, delay=0.05))
+async def weigh_again(ctx: Context, number: int, text: str) -> int:
+    with ledger().run(ctx.id, ctx.attempt):
+        if ctx.attempt < 2:
+            raise ConnectionError("again")
+        return number + len(text)
+
+
+@app.task(name="weigh_in_vain")
+async def weigh_in_vain(ctx: Context, number: int, text: str) -> None:
+    """A large message that becomes a dead letter."""
+    ledger().started(ctx.id, ctx.attempt)
+    raise ValueError(number + len(text))
 
 
 @app.task(name="hold")
@@ -112,6 +158,16 @@ def hold_thread(name: str) -> str:
     mark(f"started-{name}-{os.getpid()}")
     while not (FOLDER / f"release-{name}").exists():
         time.sleep(0.01)
+    return str(os.getpid())
+
+
+@app.task(name="hold_gil", execution="sync")
+def hold_gil(seconds: float) -> str:
+    """Hold the interpreter's lock, as a C extension does that never lets go of it; not so the second time."""
+    first = not list(FOLDER.glob("started-gil-*"))
+    mark(f"started-gil-{os.getpid()}")
+    if first:
+        ctypes.PyDLL(None).usleep(round(seconds * 1_000_000))
     return str(os.getpid())
 
 

@@ -22,6 +22,7 @@ from camora.interfaces import (
     Trigger,
 )
 from camora.provider import MadeFrom, Provider
+from camora.queue import Queue
 from camora.retry import RetryPolicy
 
 
@@ -78,6 +79,11 @@ def _retry(made: MadeFrom) -> RetryPolicyLike:
 def _as_set(made: MadeFrom) -> Trigger:
     trigger: Trigger = made.settings
     return trigger
+
+
+def _queue(made: MadeFrom) -> Queue:
+    queue: Queue = made.settings
+    return queue
 
 
 def _every(made: MadeFrom) -> Trigger:
@@ -139,6 +145,12 @@ def camora_triggers() -> Sequence[Provider[Trigger]]:
         Provider("calendar", _as_set, settings=Calendar, help="sets of seconds to months, in a time zone"),
         Provider("once", _as_set, settings=Once, help="one moment"),
     ]
+
+
+@hookimpl
+def camora_queue_kinds() -> Sequence[Provider[Queue]]:
+    """The kind that every broker has."""
+    return [Provider("plain", _queue, settings=Queue, help="each job goes to one worker; every broker has it")]
 
 
 @hookimpl

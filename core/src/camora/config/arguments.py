@@ -44,7 +44,7 @@ class _Making:
             "retry_policy": self._choice(read.retry),
             "middleware": self._all(read.middleware, Middleware),
             "observers": self._all(read.observers, Observer),
-            "queues": self._queues(),
+            "queues": list(read.queues.values()),
             "pools": dict(read.pools),
             "settings": read.settings,
             "worker": read.worker,
@@ -92,14 +92,6 @@ class _Making:
         if not isinstance(made, kind):
             raise ConfigurationError(f"{what} {reference.name!r}: is no {kind.__name__} and makes none")
         return made
-
-    def _queues(self) -> list[Any]:
-        # Where the app itself is made; imported by name, because this package stands below it.
-        queue = import_object("camora.app:Queue", kind="class")
-        return [
-            self._try(("queues", name), partial(queue, name, given.concurrency, given.rate_limit))
-            for name, given in self._read.queues.items()
-        ]
 
 
 def _signed(codec: Codec, signing: Signing) -> Codec:

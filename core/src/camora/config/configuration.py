@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from camora.config.choices import Choice, Reference, Scheduled, Signing
-from camora.config.sections import QueueSection
 from camora.config.source import Source
 from camora.errors import ConfigurationError, SettingsError
 from camora.interfaces.pool import PoolSettings
 from camora.plugins import Catalog
+from camora.queue import Queue
 from camora.settings import AppSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Configuration:
     retry: Choice | None
     settings: AppSettings
     worker: WorkerSettings
-    queues: Mapping[str, QueueSection]
+    queues: Mapping[str, Queue]
     pools: Mapping[str, PoolSettings]
     middleware: tuple[Choice | Reference, ...]
     observers: tuple[Choice | Reference, ...]
@@ -52,6 +52,11 @@ class Configuration:
     schedules: tuple[Scheduled, ...]
     source: Source = attrs.field(repr=False)
     """The settings as they stand in file and environment, with their places."""
+
+    def place_queues(self, app: Any) -> None:
+        """Tell the app where its `[queues.NAME]` stand, for errors that name them."""
+        for name in self.queues:
+            app._declarations.place(name, str(self.source.place(("queues", name))))  # noqa: SLF001 -- made for this
 
     def declare_schedules(self, app: Any) -> None:
         """Give the app its `[[schedules]]`; tasks are looked up by name when a schedule fires.

@@ -81,9 +81,12 @@ class _Showing:
         if path[:1] == ("tasks",) and len(path) == 2:
             return {}  # what is not said here, the task's code says
         found = {}
+        fixed = {"name"} if path[:1] == ("queues",) and len(path) == 2 else ()  # the table's own name
         for cls, _ in self._source.tables.get(path, ()):
             kinds = self._source.annotations(cls)
             for name, field in settings_fields(cls).items():
+                if name in fixed:
+                    continue
                 kind = kinds.get(field.name, Any)
                 found[name] = kind, plain_default(field, kind)
         return found

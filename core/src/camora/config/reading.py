@@ -26,8 +26,10 @@ from camora.config.source import Source
 from camora.errors import CamoraError, ConfigurationError, SettingsError
 from camora.interfaces.pool import PoolSettings
 from camora.options import TaskOptions, check_name
+from camora.plugin_options import TaskOption
 from camora.plugins import Catalog
 from camora.provider import Provider
+from camora.queue import Queue
 from camora.settings import AppSettings, WorkerSettings
 from camora.structuring import WRONG, settings_fields, unknown_key
 
@@ -292,15 +294,34 @@ class _Reading:
         made = self._source.made(AppSettings, given, given, ("limits",))
         return AppSettings() if made is WRONG else attrs.evolve(made, result_ttl=results.ttl)
 
-    def _queues(self) -> dict[str, QueueSection]:
+    def _queues(self) -> dict[str, Queue]:
         found = {}
         for name, given in self._tables("queues").items():
             path = ("queues", name)
+            before = len(self._source.problems)
             self._name("queue", name, path)
-            section = self._source.table(QueueSection, given, path)
-            if section is not WRONG:
-                found[name] = section
+            named = len(self._source.problems) == before
+            queue = self._queue(name if named else "default", given, path)
+            if named and queue is not WRONG:
+                found[name] = queue
         return found
+
+    def _queue(self, name: str, given: Any, path: KeyPath) -> Any:
+        section = self._source.table(QueueSection, given, path, also=None)
+        if section is WRONG:
+            return WRONG
+        provider = self._provider("camora_queue_kinds", section.kind, (*path, "kind"))
+        if provider is None:
+            return WRONG
+        # The table's own name is the queue's.
+        fields = settings_fields(QueueSection)
+        settings = self._source.table(provider.settings or Queue, given, path, also=fields, fixed={"name": name})
+        if settings is WRONG:
+            return WRONG
+        try:
+            return provider.make(settings=settings)
+        except Exception as error:  # noqa: BLE001 -- a stranger's factory
+            return self._source.note(path, self._source.told(error, path))
 
     def _pools(self) -> dict[str, PoolSettings]:
         found = {}
@@ -336,10 +357,28 @@ class _Reading:
         for pattern, given in self._tables("tasks").items():
             path = ("tasks", pattern)
             # The table's own name says which tasks are meant.
-            options = self._source.table(TaskOptions, given, path, fixed={"name": None})
+            offered = self._catalog.items["camora_task_options"]
+            options = self._source.table(TaskOptions, given, path, also=offered, fixed={"name": None})
+            owned = self._owned(given, path)
             if options is not WRONG:
-                found[pattern] = {name: getattr(options, name) for name in given}
+                found[pattern] = {name: getattr(options, name) for name in given if name not in offered} | owned
         return found
+
+    def _owned(self, given: Any, path: KeyPath) -> dict[str, Any]:
+        """The options of plugins in a table of `[tasks]`."""
+        offered = self._catalog.items["camora_task_options"]
+        found = {}
+        for name in given if isinstance(given, Mapping) else ():
+            if name in offered:
+                value = self._source.read(offered[name].annotation, given[name], (*path, name))
+                found[name] = value if value is WRONG else self._checked(offered[name], value, (*path, name))
+        return {name: value for name, value in found.items() if value is not WRONG}
+
+    def _checked(self, option: TaskOption, value: Any, path: KeyPath) -> Any:
+        try:
+            return option.checked(value)
+        except ValueError as error:
+            return self._source.note(path, self._source.told(error, path))
 
     # Middleware and observers
 

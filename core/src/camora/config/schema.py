@@ -74,13 +74,13 @@ class _Tables:
             "retry": self._with_plugins(RetrySection, "camora_retry_policies", names=("use",)),
             "limits": self._table([LimitsSection]),
             "worker": self._table([WorkerSettings]),
-            "queues": _by_name(self._table([QueueSection]), "Settings of queues, by name."),
+            "queues": _by_name(self._queue(), "Settings of queues, by name."),
             "pools": _by_name(
                 self._with_plugins(PoolSettings, "camora_pools", names=("kind",)), "Pools for the tasks that name them."
             ),
             "middleware": self._used("camora_middleware"),
             "observers": self._used("camora_observers"),
-            "tasks": _by_name(self._table([TaskOptions], without=("name",)), "Options of tasks, by name or pattern."),
+            "tasks": _by_name(self._tasks(), "Options of tasks, by name or pattern."),
             "schedules": {"type": "array", "items": self._schedule(), "description": "What is dispatched when."},
             "plugins": self._table([PluginsSection]),
         }
@@ -113,6 +113,18 @@ class _Tables:
         found = self._table([section, *_classes(self._catalog, hook)], others_needed=False)
         for key in names:
             _replace(found, key, one_of(names=self._catalog.items[hook]))
+        return found
+
+    def _queue(self) -> Schema:
+        found = self._with_plugins(QueueSection, "camora_queue_kinds", names=("kind",))
+        found["properties"].pop("name", None)  # the table's own name
+        return found
+
+    def _tasks(self) -> Schema:
+        found = self._table([TaskOptions], without=("name",))
+        for option in self._catalog.items["camora_task_options"].values():
+            told = {"description": option.help} if option.help else {}
+            found["properties"][option.name] = {**schema_of_type(option.annotation), **told}
         return found
 
     def _used(self, hook: str) -> Schema:

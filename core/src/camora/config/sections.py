@@ -10,10 +10,9 @@ import attrs
 
 from camora.interfaces.pool import PoolSettings
 from camora.interfaces.schedule import CatchUp, Overlap
-from camora.options import TaskOptions, whole
+from camora.options import TaskOptions
 from camora.retry import RetryPolicy
 from camora.settings import Duration, Secret, Size
-from camora.units import Rate
 
 __all__ = [
     "BrokerSection",
@@ -107,12 +106,10 @@ class LimitsSection:
 
 @attrs.frozen(kw_only=True)
 class QueueSection:
-    """`[queues.NAME]`: settings of one queue."""
+    """`[queues.NAME]`: settings of one queue; the other keys are those of its kind."""
 
-    concurrency: int | None = attrs.field(default=None, validator=whole(1, 1_000_000))
-    """How many of its jobs one worker process runs at once."""
-    rate_limit: Rate | None = None
-    """How many of its jobs may start in a time, over all workers, such as "100/m"."""
+    kind: str = "plain"
+    """What kind of queue it is; plugins offer more."""
 
 
 @attrs.frozen(kw_only=True)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from camora.interfaces.schedule import CatchUp, Fire, Overlap, ScheduleRecord, ScheduleStore, Trigger
     from camora.interfaces.types import Misfit, OtherTypes, TypeSupport
     from camora.interfaces.workers import Order, RunningJob, WorkerDirectory, WorkerInfo
+    from camora.plugin_options import TaskOption
 
 __all__ = [
     "Ask",
@@ -106,6 +107,7 @@ __all__ = [
     "ScheduleStore",
     "Support",
     "TaskExit",
+    "TaskOption",
     "Trigger",
     "TypeSupport",
     "WorkerDirectory",
@@ -166,6 +168,7 @@ if not TYPE_CHECKING:
             "camora.interfaces.schedule": ("CatchUp", "Fire", "Overlap", "ScheduleRecord", "ScheduleStore", "Trigger"),
             "camora.interfaces.types": ("Misfit", "OtherTypes", "TypeSupport"),
             "camora.interfaces.workers": ("Order", "RunningJob", "WorkerDirectory", "WorkerInfo"),
+            "camora.plugin_options": ("TaskOption",),
         },
     )
 

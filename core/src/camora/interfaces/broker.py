@@ -22,6 +22,7 @@ from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.message import Delivery, Envelope
 from camora.outcome import Settlement
+from camora.queue import Queue, distribution_of
 
 __all__ = ["Broker", "BrokerState", "Consumer", "ConsumerSettings", "JobState", "LeaseVerdict", "Leases"]
 
@@ -105,9 +106,10 @@ class Consumer(ABC):
         """
 
     @abstractmethod
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """Settle a batch; one answer each, in order: False when the delivery was no longer this worker's.
 
+        None is for brokers of many servers: its server is away, and it is to be tried again; the others were settled.
         A refused settlement changes nothing at all: no record, no successor. Each one is atomic where the broker
         declares `atomic_settle`; else successors are published first and the acknowledgement comes last. May be
         repeated after an error: what was applied answers True again or False, and is never applied twice. Raises
@@ -130,6 +132,17 @@ class Consumer(ABC):
         """Let go of connections. What is unsettled comes back to others when its lease lapses. May be repeated."""
 
 
+def _unserved(broker: Broker, queue: Queue) -> str:
+    kind = type(queue)
+    owner = distribution_of(kind)
+    known = " and ".join(one.__qualname__ for one in broker.queue_kinds)
+    return (
+        f"queue {queue.name!r} is a {kind.__qualname__}{f' ({owner})' if owner else ''}, a kind of queue that "
+        f"{broker!r} does not serve: it serves {known}. Use a broker {f'of {owner}' if owner else 'that does'}, or "
+        "make it a plain queue"
+    )
+
+
 class Broker(Companions, ABC):
     """A store of messages. Belongs to the event loop in which it was opened; `twin` serves another one.
 
@@ -137,6 +150,22 @@ class Broker(Companions, ABC):
     """
 
     capabilities: Capabilities
+    queue_kinds: tuple[type[Queue], ...] = (Queue,)
+    """The kinds of queues that it serves: `Queue` itself, and classes derived from it that it knows."""
+    task_options: frozenset[str] = frozenset()
+    """The options of plugins that it reads in `Envelope.options`; no other one is given to it."""
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Hear which queues there are: all that the app has declared, each time it is called.
+
+        Called before `open`, before `publish_within`, and again whenever another queue is declared; in any thread, so
+        it does no I/O and does not wait. Twins that the app makes are told, too. A queue that was never declared is a
+        plain one. A broker that serves kinds of its own names them in `queue_kinds`, and remembers here what it needs.
+        Raises `UnsupportedCapability` for a kind that it does not serve; then nothing has changed.
+        """
+        for queue in queues:
+            if type(queue) not in self.queue_kinds:
+                raise UnsupportedCapability(_unserved(self, queue), capability="queue_kinds")
 
     @abstractmethod
     async def open(self) -> None:
@@ -148,7 +177,8 @@ class Broker(Companions, ABC):
 
         When it returns, the messages are as safe as the store makes them. A message whose id the store has, or had
         within its dedup window, is not stored again; one whose `key` is taken by an unfinished job (or one finished
-        within its `key_ttl`) answers with that job's id. May be repeated with the same ids.
+        within its `key_ttl`) answers with that job's id; some brokers know ids and keys for each queue apart. May be
+        repeated with the same ids.
 
         Raises `BrokerUnavailable` when nothing was stored, `DispatchUncertain` when it cannot be known.
         """

@@ -25,8 +25,9 @@ class Capabilities:
     """A broker's declaration. The conformance suite tests what is declared, and that the rest is refused.
 
     `delay`: messages with a future `due`, and delayed retries. `priority`: a higher `Envelope.priority` is received
-    first. `dedup`: the same id, or the same unfinished `key`, is published once. `fanout`: one message reaches many
-    queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `counts` and `list`. `cancel`: `Queues.cancel`.
+    first. `dedup`: the same id, or the same unfinished `key`, is published once: in a queue, or in all of them.
+    `fanout`: one message reaches many queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `counts` and `list`.
+    `cancel`: `Queues.cancel`.
     `atomic_settle`: acknowledgement, successors, retry and (see `Broker.settles_into`) the record are one step.
     `transactions`: `Broker.publish_within`.
     `leases`: deliveries come back by themselves when their worker dies silently. `shared`: several processes may use

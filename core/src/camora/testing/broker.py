@@ -15,6 +15,7 @@ from camora.interfaces.capabilities import Support
 from camora.interfaces.results import ResultBackend
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, JobRecord, Settlement
+from camora.queue import Queue
 from camora.testing.dispatched import Dispatched
 from camora.testing.faults import Faults
 from camora.testing.finished import Finished
@@ -35,6 +36,8 @@ class Theatre:
     dispatched: Dispatched
     finished: Finished
     keeps_records: bool
+    task_options: frozenset[str]
+    """The options of plugins that the app's tasks may have."""
     down_until: float = 0.0
     """Milliseconds since the epoch until which the broker cannot be reached."""
 
@@ -63,6 +66,10 @@ class StagedBroker(MemoryBroker):
     def __init__(self, theatre: Theatre) -> None:
         super().__init__(theatre.stage.store, name="test")
         self._theatre = theatre
+        self.task_options = theatre.task_options
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Any kind: it stands for whatever broker the app has. Here all are plain queues."""
 
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch as one step, unless it is to go wrong."""
@@ -160,7 +167,7 @@ class StagedConsumer(Consumer):
             await self._inner.settle([Settlement(delivery=one, action=_RELEASE, charged=False) for one in back])
         return taken
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """As the memory broker's; nothing of a worker that is dead."""
         self._fail_if_down("settle")
         with self._stage.asleep([settlement.delivery.id for settlement in settlements]):
@@ -170,7 +177,7 @@ class StagedConsumer(Consumer):
             return [False] * len(settlements)
         return [await self._settle_one(settlement) for settlement in settlements]
 
-    async def _settle_one(self, settlement: Settlement) -> bool:
+    async def _settle_one(self, settlement: Settlement) -> bool | None:
         if self._dead:
             return False
         delivery, stage, faults = settlement.delivery, self._stage, self._theatre.faults

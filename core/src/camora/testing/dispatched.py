@@ -29,6 +29,7 @@ class DispatchedJob:
     message: Message
     _app: Camora
     _binding: Binding
+    _owned: Mapping[str, Any]
 
     @property
     def id(self) -> str:
@@ -52,7 +53,7 @@ class DispatchedJob:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Queue, delay, priority, key, timeout, headers and `expires_in` (None for never)."""
+        """Queue, delay, priority, key, timeout, headers, `expires_in` (None for never), and plugins' options."""
         message = self.message
         return {
             "queue": message.queue,
@@ -62,6 +63,7 @@ class DispatchedJob:
             "timeout": message.timeout,
             "headers": message.headers,
             "expires_in": None if message.expires is None else (message.expires - message.created) / 1000,
+            **self._owned,
         }
 
     @cached_property
@@ -109,7 +111,8 @@ class Dispatched(Sequence[DispatchedJob]):
 
     def add(self, envelope: Envelope) -> None:
         """Take note of one."""
-        self._jobs.append(DispatchedJob(self._app.codec.decode(envelope.body), self._app, self._binding))
+        message = self._app.codec.decode(envelope.body)
+        self._jobs.append(DispatchedJob(message, self._app, self._binding, envelope.options or {}))
 
     def of(self, task: object) -> list[DispatchedJob]:
         """Those of one task: a task, a task class, or a name."""

@@ -15,6 +15,7 @@ from camora.builtin.memory import MemoryStore
 from camora.clock import to_epoch_ms
 from camora.errors import BrokerUnavailable
 from camora.outcome import DeadLetter, Status
+from camora.queue import Queue
 from camora.settings import WorkerSettings
 from camora.testing.attempts import Attempts
 from camora.testing.broker import StagedBroker, Theatre
@@ -51,6 +52,7 @@ def staged(app: Camora, *, seed: int = 0, start: datetime = START, at_once: int 
         dispatched=Dispatched(app),
         finished=Finished(clock),
         keeps_records=app.results is not None,
+        task_options=frozenset(app.plugin_options),
     )
     broker = StagedBroker(theatre)
     timeout = min(app.settings.dispatch_timeout, _DISPATCH_TIMEOUT)
@@ -77,7 +79,8 @@ class TestWorker:
     `seed` decides job ids, jitter and whatever else asks the module `random`. `start` is an aware moment. `at_once` is
     how many jobs may work at the same time: 1 makes their order, and so `log`, the same in every run. `patience` is
     how many real seconds a job may work. `run=False`: nothing runs, dispatches are only noted. `schedules=False`: no
-    schedule fires. Raises `ValueError` for a naive `start`, and what a worker's start raises.
+    schedule fires. Queues of any kind are plain ones here. Raises `ValueError` for a naive `start`, and what a worker's
+    start raises.
     """
 
     __test__: ClassVar[bool] = False  # whatever pytest thinks of its name
@@ -91,7 +94,7 @@ class TestWorker:
         at_once: int = 1,
         run: bool = True,
         schedules: bool = True,
-        queues: Iterable[str] | None = None,
+        queues: Iterable[str | Queue] | None = None,
         patience: float = 30.0,
     ) -> None:
         to_epoch_ms(start)  # refuses a naive one here, where it was given

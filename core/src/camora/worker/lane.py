@@ -57,6 +57,8 @@ class LaneParts:
     limited: str
     """What has limits that hold across workers, for an error; empty when nothing has."""
     logger: logging.Logger
+    busy: Callable[[bool], None]
+    """Told, from any thread, when a lane begins to hold deliveries, and when it has none any more."""
 
 
 class Lane:
@@ -114,6 +116,7 @@ class Lane:
             lost=self._on_lost,
             cancelled=self._on_cancelled,
             logger=self._logger,
+            busy=parts.busy,
         )
         self._ender = Ender(
             self._hands,
@@ -249,13 +252,14 @@ class Lane:
         self._keeper.let_go(run.delivery)
         settling = asyncio.ensure_future(self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)]))
         try:
-            await asyncio.shield(settling)
+            if await asyncio.shield(settling) == [None]:
+                raise BrokerUnavailable(f"the server that keeps job {run.delivery.id} is away")
         except asyncio.CancelledError:
             await asyncio.wait([settling])  # whether it is still ours to record depends on the answer
             raise
         finally:
             if settling.done() and not settling.cancelled() and settling.exception() is None:
-                [run.acknowledged] = settling.result()
+                run.acknowledged = settling.result()[0] is True
             context.acknowledged = run.acknowledged
             if not run.acknowledged:
                 self._keeper.hold([run.delivery], time.monotonic())

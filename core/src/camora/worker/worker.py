@@ -12,8 +12,8 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
@@ -38,6 +38,8 @@ from camora.worker.stop_signals import StopSignals
 __all__ = ["Ending", "LaneSettings", "Worker", "WorkerParts", "worker_name"]
 
 _GROWTH = 1024
+
+T = TypeVar("T")
 
 Hook = Callable[[], Awaitable[None] | None]
 
@@ -126,15 +128,16 @@ class Worker:
         """
         parts = self._parts
         await self._engine.open()
-        connection = self._connection = await self._connect()
+        connection = self._connection = await self._once_there(parts.connections.get)
         for hook in parts.on_start:
             await _call(hook)
+        watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger, sleepy=True)
+        self._watch = watch
+        watch.start()
         for lane in parts.lanes:
-            made = self._make_lane(lane, connection)
-            await made.open()
+            made = self._make_lane(lane, connection, watch)
+            await self._once_there(made.open)
             self._lanes.append(made)
-        self._watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger)
-        self._watch.start()
         self._begin()
         self._reporter = self._make_reporter(connection)
         self._start_beating()
@@ -142,7 +145,7 @@ class Worker:
         if parts.events.active:
             parts.events.emit(WorkerStarted(at=parts.clock.now_ms(), worker=self.name, queues=self.queues))
 
-    def _make_lane(self, lane: LaneSettings, connection: Connection) -> Lane:
+    def _make_lane(self, lane: LaneSettings, connection: Connection, watch: LoopWatch) -> Lane:
         parts = self._parts
         run = self._engine.run
         return Lane(
@@ -161,6 +164,7 @@ class Worker:
                 events=parts.events,
                 limited=limited(parts.engine.tasks, parts.engine.queue_rates),
                 logger=parts.logger,
+                busy=watch.attend,
             ),
             lane.queues,
             lane.concurrency,
@@ -182,13 +186,14 @@ class Worker:
             logger=parts.logger,
         )
 
-    async def _connect(self) -> Connection:
+    async def _once_there(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What this step returns, which is tried for as long as the broker is away."""
         for tries in itertools.count():
-            opening = asyncio.get_running_loop().create_task(self._parts.connections.get())
+            trying = asyncio.get_running_loop().create_task(step())
             try:
-                await self._draining.unless(self._stop, opening)
-                if opening.done():
-                    return opening.result()
+                await self._draining.unless(self._stop, trying)
+                if trying.done():
+                    return trying.result()
             except BrokerUnavailable as error:
                 if self._stop.is_set():
                     raise
@@ -197,7 +202,7 @@ class Worker:
                 pause = random.uniform(0.05, min(5.0, 0.1 * 2 ** min(tries, 6)))  # noqa: S311 -- jitter
                 await bounded(self._stop.wait(), pause)
             else:
-                opening.cancel()
+                trying.cancel()
                 raise BrokerUnavailable("the worker was stopped before it had connected")
         raise AssertionError  # the loop above has no end of its own
 

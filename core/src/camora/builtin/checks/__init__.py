@@ -30,7 +30,7 @@ _CHECKS = (
 )
 _OFFLINE = ("tasks", "machine")
 """The modules whose checks do without the broker."""
-_NEEDS = {"broker": ("database place",)}
+_NEEDS = {"broker": ("database place", "redis server")}
 """Where a plugin's look at the store failed, the broker fails for the same cause."""
 
 

@@ -37,7 +37,8 @@ class Subject:
 
     A broker that reads a clock of ours gets one that `pass_time` moves. For a real server the default sleeps: then
     `lease` is to be short, and `blur` (milliseconds) as much as its clock and this machine's may be apart.
-    `patience` is how many seconds a message that must come may take.
+    `patience` is how many seconds a message that must come may take. `keys_by_queue`: in another queue, the same
+    idempotency key is another one.
     """
 
     broker: Broker
@@ -46,6 +47,7 @@ class Subject:
     lease: float = 0.5
     blur: float = 2.0
     patience: float = 0.0
+    keys_by_queue: bool = False
 
 
 class Hunter(RuleBasedStateMachine):
@@ -63,7 +65,8 @@ class Hunter(RuleBasedStateMachine):
         self.broker = self.subject.broker
         self.can = self.broker.capabilities
         # Without leases nothing ever comes back by itself.
-        self.model = Model(self.subject.lease if self.can.leases else math.inf)
+        lease = self.subject.lease if self.can.leases else math.inf
+        self.model = Model(lease, keys_by_queue=self.subject.keys_by_queue)
         self.held: list[Delivery] = []
         """Every delivery ever made, stale ones too: kept, so that their identities stay theirs."""
         self.owners: dict[int, int] = {}
@@ -136,7 +139,7 @@ class Hunter(RuleBasedStateMachine):
         # By the consumer that got the delivery: a receipt need not mean anything to another one.
         consumer = self.consumers[self.owners[id(settlement.delivery)]]
         [applied], now = self.timed(lambda: self.run(consumer.settle([settlement])))
-        self.model.settled(settlement, applied=applied, now=now)
+        self.model.settled(settlement, applied=applied is True, now=now)
 
     def _settlement(self, delivery: Delivery, action: Action, detail: int) -> Settlement:
         delay = detail % 3 * self.subject.lease * 0.4 if self.can.delay else 0.0
@@ -170,6 +173,8 @@ class Hunter(RuleBasedStateMachine):
         try:
             self._drain()
         finally:
+            for leases in self.leases:
+                leases.close()  # not inside the loop: it may block, and have a loop of its own
             self.run(self._close())
             self.loop.close()
 
@@ -195,8 +200,6 @@ class Hunter(RuleBasedStateMachine):
         assert letters == {job.id for job in self.model.of(Place.DEAD)}, "the dead letters are not those that died"
 
     async def _close(self) -> None:
-        for leases in self.leases:
-            leases.close()
         for consumer in self.consumers:
             await consumer.close()
         await self.twin.close()

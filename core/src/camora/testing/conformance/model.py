@@ -84,13 +84,17 @@ class _Key:
 
 
 class Model:
-    """Answers what may happen, and is told what did. Every method that is told something impossible fails."""
+    """Answers what may happen, and is told what did. Every method that is told something impossible fails.
 
-    def __init__(self, lease: float) -> None:
+    `lease` is in seconds. With `keys_by_queue`, the same idempotency key is another one in another queue.
+    """
+
+    def __init__(self, lease: float, *, keys_by_queue: bool = False) -> None:
         self.lease = lease * 1000
+        self._keys_by_queue = keys_by_queue
         self.jobs: dict[str, Job] = {}
         self.paused: set[str] = set()
-        self._keys: dict[str, _Key] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
         self._applied: dict[int, Action] = {}
         self._order = itertools.count()
 
@@ -98,7 +102,7 @@ class Model:
 
     def published(self, envelope: Envelope, answer: str, now: Now) -> None:
         """`publish` answered so for this one of its batch."""
-        key = self._keys.get(envelope.key) if envelope.key is not None else None
+        key = self._key_of(envelope)
         taken = Sure.NO if key is None else self._taken(key, now)
         if envelope.id in self.jobs:
             allowed = {envelope.id} | ({key.holder.id} if key and taken else set())
@@ -115,7 +119,13 @@ class Model:
             job.fresh = not envelope.due
             self.jobs[envelope.id] = job
             if envelope.key is not None:
-                self._keys[envelope.key] = _Key(job)
+                self._keys[self._key_name(envelope)] = _Key(job)
+
+    def _key_name(self, envelope: Envelope) -> tuple[str, str]:
+        return (envelope.queue if self._keys_by_queue else "", envelope.key or "")
+
+    def _key_of(self, envelope: Envelope) -> _Key | None:
+        return None if envelope.key is None else self._keys.get(self._key_name(envelope))
 
     def _taken(self, key: _Key, now: Now) -> Sure:
         if key.doubtful:
@@ -232,13 +242,13 @@ class Model:
     def ended(self, job: Job, now: Now, place: Place = Place.OVER) -> None:
         """Its job is over, or dead."""
         job.place, job.delivery = place, None
-        key = self._keys.get(job.envelope.key) if job.envelope.key is not None else None
+        key = self._key_of(job.envelope)
         if key is not None and key.holder is job and key.ends is None:
             ttl = job.envelope.key_ttl * 1000
             if ttl or key.doubtful:
                 key.ends = (now.before + ttl, now.after + ttl)
             else:
-                del self._keys[key.holder.envelope.key or ""]
+                del self._keys[self._key_name(key.holder.envelope)]
 
     def extended(self, delivery: Delivery, verdict: LeaseVerdict, now: Now) -> None:
         """`extend` answered so for this one of its batch."""
@@ -281,10 +291,10 @@ class Model:
         if not answer:
             return
         job.place, job.deliveries, job.due, job.flagged = Place.WAITING, 0, (0.0, 0.0), Sure.PERHAPS
-        key = self._keys.get(job.envelope.key) if job.envelope.key is not None else None
+        key = self._key_of(job.envelope)
         if job.envelope.key is not None:
             # Whether the key is its own again is left open, and so is everything about that key from here on.
-            self._keys[job.envelope.key] = _Key(key.holder if key else job, doubtful=True)
+            self._keys[self._key_name(job.envelope)] = _Key(key.holder if key else job, doubtful=True)
 
     # Looking
 

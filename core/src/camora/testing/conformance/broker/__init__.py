@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from camora.testing.conformance.broker.burying import BuryingSuite
+from camora.testing.conformance.broker.declaring import DeclaringSuite
 from camora.testing.conformance.broker.dedup import DedupSuite
 from camora.testing.conformance.broker.inspecting import InspectingSuite
 from camora.testing.conformance.broker.leases import LeaseSuite
@@ -24,6 +25,7 @@ class BrokerConformance(
     TimingSuite,
     DedupSuite,
     InspectingSuite,
+    DeclaringSuite,
     BuryingSuite,
     LivingSuite,
     HonestySuite,

@@ -102,7 +102,8 @@ class Rig:
         """One answer for each."""
         answers = list(await consumer.settle(settlements))
         assert len(answers) == len(settlements), "settle must answer each settlement"
-        return answers
+        assert None not in answers, "all servers are there"
+        return [answer is True for answer in answers]
 
     async def taken_over(self, envelope: Envelope) -> tuple[Consumer, Delivery, Consumer, Delivery]:
         """A message whose first holder fell silent: the old holder and its delivery, the new one and its delivery."""

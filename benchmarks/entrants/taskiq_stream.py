@@ -1,4 +1,4 @@
-"""taskiq on Redis streams, with a result backend."""
+"""taskiq on Redis streams; with a result backend where the scenario looks at results."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from benchmarks.entrant import Entrant, run_uvloop
 from benchmarks.jobs import JOBS
 
 
-class TaskiqRedis(Entrant):
+class TaskiqStream(Entrant):
     requires = ("taskiq_redis",)
     distribution = "taskiq-redis"
     package = "taskiq_redis"
     server = "redis"
     slow = 2
 
-    def _make(self) -> None:
-        from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+    def _broker(self) -> Any:
+        from taskiq_redis import RedisStreamBroker
 
-        results: Any = RedisAsyncResultBackend(self.place.url, result_ex_time=600)
-        self.broker = RedisStreamBroker(self.place.url).with_result_backend(results)
+        return RedisStreamBroker(self.place.url)
+
+    def _make(self) -> None:
+        from taskiq_redis import RedisAsyncResultBackend
+
+        self.broker = self._broker()
+        if self.place.keep_results:
+            self.broker.with_result_backend(RedisAsyncResultBackend(self.place.url, result_ex_time=600))
         self.tasks = {name: self.broker.task(task_name=name)(job) for name, job in JOBS.items()}
 
     async def open(self) -> None:
@@ -50,4 +56,4 @@ class TaskiqRedis(Entrant):
         run_uvloop(main)
 
 
-ENTRANT = TaskiqRedis
+ENTRANT = TaskiqStream

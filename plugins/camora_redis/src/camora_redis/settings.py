@@ -1,0 +1,317 @@
+"""What can be set, as keywords of a provider or in the query of a URL."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import attrs
+from camora.errors import ConfigurationError, SettingsError
+from camora.settings import Duration, Secret, mask_url, structure_settings
+from camora.units import duration
+
+__all__ = ["SCHEMES", "Address", "RedisSettings", "split_url"]
+
+_BASES = ("redis", "rediss", "valkey", "valkeys")
+SCHEMES = (
+    *_BASES,
+    *(f"{base}+{form}" for base in _BASES for form in ("sentinel", "cluster")),
+    "redis+unix", "valkey+unix", "unix",
+)  # fmt: skip
+_PORTS = {"sentinel": 26379}
+_PORT = 6379
+
+
+def _seconds(value: Any) -> Any:
+    # What is no duration stays as it is, for the validator to name.
+    try:
+        return duration(value)
+    except ValueError:
+        return value
+
+
+def _is_duration(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, float):
+        raise SettingsError(f"{attribute.name} = {value!r}: expected seconds, or a text such as '5s'")
+    if not value > 0 or math.isinf(value):
+        raise SettingsError(f"{attribute.name} = {value!r}: must be more than 0")
+
+
+def _is_count(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SettingsError(f"{attribute.name} = {value!r}: expected a whole number")
+    if value < 0:
+        raise SettingsError(f"{attribute.name} = {value!r}: must be 0 or more")
+
+
+def _is_name(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"{attribute.name} = {value!r}: expected a name")
+    if set(value) & {"{", "}"}:
+        # They decide in which slot of a cluster a key lies.
+        raise SettingsError(f"{attribute.name} = {value!r}: must not have braces in it")
+
+
+def _is_protocol(_: Any, attribute: Any, value: Any) -> None:
+    if value not in (None, 2, 3):
+        raise SettingsError(f"{attribute.name} = {value!r}: must be 2 or 3")
+
+
+@attrs.frozen(kw_only=True)
+class RedisSettings:
+    """Settings of everything that is kept in Redis or Valkey; durations are seconds, or texts such as "10s".
+
+    `prefix` begins the name of every key and channel, `group` is the name of the consumer group. `timeout` is how long
+    the server may take for an answer, or for a connection. `dedup_window` is how many ids of finished jobs each queue
+    remembers, so that publishing them again stores nothing. `wait_replicas` is how many replicas must have a dispatch
+    before it counts as stored, within `wait_timeout`. `protocol` is the version of RESP: 2 or 3; None: what the client
+    library prefers. `sentinel_username` and `sentinel_password` are for the Sentinels themselves; those of the URL are
+    for the servers that keep the data.
+
+    Raises `SettingsError` that names the field.
+    """
+
+    prefix: str = attrs.field(default="camora", validator=_is_name)
+    group: str = attrs.field(default="camora", validator=_is_name)
+    timeout: Duration = attrs.field(default=5.0, converter=_seconds, validator=_is_duration)
+    dedup_window: int = attrs.field(default=100_000, validator=_is_count)
+    wait_replicas: int = attrs.field(default=0, validator=_is_count)
+    wait_timeout: Duration = attrs.field(default=1.0, converter=_seconds, validator=_is_duration)
+    protocol: int | None = attrs.field(default=None, validator=_is_protocol)
+    sentinel_username: str | None = None
+    sentinel_password: Secret | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """A URL taken apart. `form` is "single", "unix", "sentinel" or "cluster".
+
+    `options` are keyword arguments for connections of the redis client to the servers that keep the data,
+    `sentinel_options` to the Sentinels. `label` is the URL without secrets and options.
+    """
+
+    form: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    options: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    sentinel_options: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    label: str = ""
+
+
+def split_url(url: str, settings: RedisSettings | None = None) -> tuple[Address, RedisSettings]:
+    """Where the servers are, and the settings with those of the URL's query on top.
+
+    Raises `ConfigurationError` for a URL that cannot be, and `SettingsError` for options that do not exist, stand
+    there twice, or have no usable value. No password is ever shown.
+    """
+    where = _shown(url)
+    bare, _, query = url.partition("?")
+    scheme, _, rest = bare.partition("://")
+    base, _, form = scheme.lower().partition("+")
+    if scheme.lower() not in SCHEMES:
+        near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)
+        hint = f"did you mean {near[0]}://?" if near else f"the scheme must be one of {', '.join(SCHEMES)}"
+        raise ConfigurationError(f"{where}: {hint}")
+    form = "unix" if base == "unix" else form or "single"
+    _refuse_raw_secrets(form, rest, query, where)
+    given, options = _query(query, where)
+    start: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
+    made = structure_settings(RedisSettings, {**start, **given}, where=where)
+    secured = base in ("rediss", "valkeys")
+    if not secured and (stray := next((name for name in options if name.startswith("ssl_")), "")):
+        how = "which a socket does not have" if form == "unix" else f"write {base}s for {base} in the URL"
+        raise SettingsError(f"{where}: {stray} is for TLS: {how}")
+    if secured:
+        options["ssl"] = True
+        if options.get("ssl_cert_reqs") == "none":
+            # Nobody's name can be checked where no certificate is.
+            options.setdefault("ssl_check_hostname", False)
+    if made.protocol is not None:
+        options["protocol"] = made.protocol
+    address = _unix(rest, options, where) if form == "unix" else _network(form, rest, options, where)
+    return (_with_sentinels(address, made) if form == "sentinel" else address), made
+
+
+def _shown(url: str) -> str:
+    """The URL without user, password and options."""
+    scheme, _, rest = mask_url(url).partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}".partition("?")[0]
+
+
+def _refuse_raw_secrets(form: str, rest: str, query: str, where: str) -> None:
+    """A password with one of these in it comes apart at the wrong place, and would be shown."""
+    _, _, path = rest.partition("/")
+    if "@" in query or (form != "unix" and "@" in path):
+        raise ConfigurationError(
+            f"{where}: in a user name, a password or an option write / as %2F, ? as %3F, @ as %40 and % as %25"
+        )
+
+
+# The query
+
+
+def _text(value: str) -> str:
+    if not value:
+        raise ValueError("it is empty")
+    return value
+
+
+def _truth(value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in known:
+        raise ValueError("expected true or false")
+    return known[value.lower()]
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value.lower()
+
+    return read
+
+
+def _tls_version(value: str) -> ssl.TLSVersion:
+    known = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+    if value not in known:
+        raise ValueError("must be 1.2 or 1.3")
+    return known[value]
+
+
+def _database(value: str) -> int:
+    if not value.isascii() or not value.isdecimal():
+        raise ValueError("expected the number of a database, such as 0")
+    return int(value)
+
+
+_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "db": _database,
+    "client_name": _text,
+    "socket_keepalive": _truth,
+    "ssl_ca_certs": _text,
+    "ssl_ca_path": _text,
+    "ssl_certfile": _text,
+    "ssl_keyfile": _text,
+    "ssl_password": _text,
+    "ssl_cert_reqs": _one_of("none", "optional", "required"),
+    "ssl_check_hostname": _truth,
+    "ssl_ciphers": _text,
+    "ssl_min_version": _tls_version,
+}
+"""Those of connections, beside `RedisSettings`."""
+
+
+def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    own = [field.name for field in attrs.fields(RedisSettings)]
+    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    problems = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in given or name in options:
+            problems.append(f"{where}: setting {name!r} is given twice")
+        elif name in own:
+            given[name] = value
+        elif name in _OPTIONS:
+            try:
+                options[name] = _OPTIONS[name](value)
+            except ValueError as error:
+                shown = "***" if name == "ssl_password" else repr(value)
+                problems.append(f"{where}: {name} = {shown}: {error}")
+        else:
+            near = difflib.get_close_matches(name, [*own, *_OPTIONS], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join([*own, *_OPTIONS])}"
+            problems.append(f"{where}: unknown setting {name!r}: {hint}")
+    if problems:
+        raise SettingsError("\n".join(problems), problems=problems)
+    return given, options
+
+
+# Hosts and paths
+
+
+def _credentials(text: str) -> dict[str, Any]:
+    user, _, password = text.partition(":")
+    found = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in found.items() if value}
+
+
+def _network(form: str, rest: str, options: dict[str, Any], where: str) -> Address:
+    authority, _, path = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    given = _credentials(credentials)
+    names = [_host(one, _PORTS.get(form, _PORT), where) for one in hosts.split(",")]
+    parts = [unquote(part) for part in path.split("/") if part]
+    service = ""
+    if form == "sentinel":
+        if not parts or parts[0].isdecimal():
+            raise ConfigurationError(f"{where}: name the service: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB")
+        service = parts.pop(0)
+    if form == "single" and len(names) > 1:
+        raise ConfigurationError(f"{where}: several hosts need redis+sentinel:// or redis+cluster://")
+    database = _number("/".join(parts) or None, options.pop("db", None), where)
+    if form == "cluster" and database:
+        raise ConfigurationError(f"{where}: a cluster has no database but 0; ?prefix=… keeps apps apart")
+    made = {"socket_keepalive": True, **options, **given}
+    if form != "cluster":
+        made["db"] = database
+    if form == "single":
+        made["host"], made["port"] = names[0]
+    return Address(form=form, hosts=tuple(names), service=service, options=made, label=where)
+
+
+def _number(of_path: str | None, of_query: int | None, where: str) -> int:
+    if of_path is None:
+        return of_query or 0
+    if of_query is not None:
+        raise SettingsError(f"{where}: setting 'db' is given twice, in the path too")
+    try:
+        return _database(of_path)
+    except ValueError:
+        raise ConfigurationError(f"{where}: {of_path!r} is no number of a database, such as 0") from None
+
+
+def _host(text: str, port: int, where: str) -> tuple[str, int]:
+    wrong = "" if text.startswith("[") or text.count(":") < 2 else "write an IPv6 address in brackets, [::1]:6379"
+    found = "", 0
+    try:
+        parts = urlsplit(f"//{text}")
+        found = unquote(parts.hostname or "localhost"), port if parts.port is None else parts.port
+    except ValueError as error:
+        wrong = wrong or str(error)
+    if wrong or not found[1]:
+        raise ConfigurationError(f"{where}: {text!r} is no host and port: {wrong or 'there is no port 0'}")
+    return found
+
+
+def _unix(rest: str, options: dict[str, Any], where: str) -> Address:
+    credentials, _, path = rest.rpartition("@")
+    if not path.startswith("/"):
+        raise ConfigurationError(f"{where}: name the socket by its whole path: redis+unix:///run/redis.sock")
+    path, number = _cut_number(path)
+    database = _number(number, options.pop("db", None), where)
+    options.pop("socket_keepalive", None)
+    path = unquote(path)
+    made = {**options, **_credentials(credentials), "path": path, "db": database}
+    return Address(
+        form="unix", path=path, options=made, label=f"redis+unix://{path}" + (f"/{number}" if number else "")
+    )
+
+
+def _cut_number(path: str) -> tuple[str, str | None]:
+    """The path of the socket, and the number of a database that stands behind it."""
+    start, _, last = path.rstrip("/").rpartition("/")
+    return (start, last) if start and last.isascii() and last.isdecimal() else (path, None)
+
+
+def _with_sentinels(address: Address, settings: RedisSettings) -> Address:
+    """Sentinels take TLS where the servers do, and have credentials of their own."""
+    shared = {name: value for name, value in address.options.items() if name.startswith("ssl") or name == "protocol"}
+    own = {"username": settings.sentinel_username, "password": settings.sentinel_password}
+    found = {"socket_keepalive": True, **shared, **{name: value for name, value in own.items() if value}}
+    return attrs.evolve(address, sentinel_options=found)
