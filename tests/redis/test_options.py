@@ -145,7 +145,7 @@ def test_what_it_cannot_be_is_refused_at_the_task(given: Any, text: str) -> None
 async def test_it_is_refused_where_there_are_no_replicas(tmp_path: Path) -> None:
     app: Any = Camora(f"sqlite:///{tmp_path}/jobs.db")
     task = app.task(name="f", wait_replicas=1)(nothing)
-    with pytest.raises(UnsupportedCapability, match="does nothing with the option 'wait_replicas'"):
+    with pytest.raises(UnsupportedCapability, match="does not know the option 'wait_replicas'"):
         await task.dispatch()
 
 

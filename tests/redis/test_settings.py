@@ -163,7 +163,8 @@ def test_settings_of_the_query_stand_over_those_given(query: str, expected: dict
         ("db=-1", "db = '-1': expected the number of a database"),
         ("ssl_ca_certs=/x", "ssl_ca_certs is for TLS: write rediss for redis in the URL"),
         ("socket_keepalive=perhaps", "socket_keepalive = 'perhaps': expected true or false"),
-        ("client_name=", "client_name = '': it is empty"),
+        ("client_name=", "client_name = '': expected printable ASCII without spaces"),
+        ("client_name=my%20app", "client_name = 'my app': expected printable ASCII without spaces"),
     ],
 )
 def test_settings_that_are_refused(query: str, words: str) -> None:

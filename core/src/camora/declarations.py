@@ -128,7 +128,7 @@ def check_options(broker: Broker, names: Iterable[str], where: str) -> None:
         if name not in broker.task_options:
             known = ", ".join(sorted(broker.task_options))
             raise UnsupportedCapability(
-                f"{where}: {broker!r} does nothing with the option {name!r}: it has "
-                f"{known or 'none of plugins'}. Leave it out, or use the broker that it belongs to",
+                f"{where}: {broker!r} does not know the option {name!r}: it has {known or 'no options of its own'}. "
+                "Leave it out, or use the broker that it belongs to",
                 capability="task_options",
             )

@@ -72,6 +72,58 @@ def test_mistakes_of_profiles_that_are_not_chosen_are_told_once(folder: Path) ->
     assert (answer["ok"], len(answer["problems"])) == (False, 2)
 
 
+def test_broken_urls_are_told_with_their_place_whatever_profile_they_stand_in(folder: Path) -> None:
+    (folder / "camora.toml").write_text(
+        '[broker]\nurl = "redis://a?tymeout=1&prefix="\n'
+        '[profiles.prod.broker]\nurl = "redis+sentinel://a"\n'
+        '[profiles.prod.middleware]\nuse = ["only_there:Audit"]\n'
+        '[profiles.there.broker]\nurl = "${DATABASE}"\n'
+    )
+    done = check(folder)
+    assert done.returncode == 2
+    first, second, *others = done.stderr.splitlines()
+    assert first.startswith(
+        "camora.toml:2:1: broker.url: redis://a: unknown setting 'tymeout': did you mean 'timeout'?"
+    )
+    assert second.startswith("camora.toml:4:1: broker.url: redis+sentinel://a: name the service")
+    assert others == []
+
+
+def test_a_setting_in_the_url_and_beside_it(folder: Path) -> None:
+    (folder / "camora.toml").write_text('[broker]\nurl = "redis://a/?timeout=3s&group=g"\ntimeout = "5s"\n')
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stderr == "camora.toml:3:1: broker.timeout: is in the url, too (?timeout=…): say it once\n"
+
+
+APP = """\
+from camora import Camora
+app = Camora.from_toml()
+@app.task
+def pay() -> None: ...
+"""
+
+
+def test_a_kind_of_queue_that_the_broker_does_not_serve(folder: Path) -> None:
+    (folder / "shop.py").write_text(APP)
+    (folder / "camora.toml").write_text(
+        'app = "shop:app"\n[broker]\nurl = "memory://"\n[queues.bus]\nkind = "pubsub"\n'
+    )
+    done = check(folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "camora.toml:2:2: broker: queue 'bus' is a PubSubQueue (camora-redis), a kind of queue"
+    )
+
+
+def test_an_option_that_the_broker_does_not_know(folder: Path) -> None:
+    (folder / "shop.py").write_text(APP.replace("@app.task", "@app.task(wait_replicas=1)"))
+    (folder / "camora.toml").write_text('app = "shop:app"\n[broker]\nurl = "memory://"\n')
+    done = check(folder)
+    assert done.returncode == 2
+    assert "does not know the option 'wait_replicas': it has no options of its own" in done.stderr
+
+
 def test_what_the_file_names_is_imported(folder: Path) -> None:
     (folder / "shop_links.py").write_text("class Audit: ...\n")
     (folder / "camora.toml").write_text('[middleware]\nuse = ["shop_links:Audti"]\n[broker]\nurl = "sqlite://"\n')

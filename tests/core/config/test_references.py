@@ -162,6 +162,6 @@ def test_what_is_told_of_a_url_stays_readable(folder: Path) -> None:
     (folder / "camora.toml").write_text('[broker]\nurl = "sqlite://ada:hunter2@host/shop.db"\n')
     with pytest.raises(SettingsError) as error:
         app_arguments(read(environ={}))
-    assert str(error.value).startswith("camora.toml:1:2: broker: ")
+    assert str(error.value).startswith("camora.toml:2:1: broker.url: ")
     assert "'sqlite://ada:***@host/shop.db' names a host" in str(error.value)
     assert "hunter2" not in str(error.value)

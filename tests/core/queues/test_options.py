@@ -197,7 +197,7 @@ def test_a_stray_option_asks_for_its_plugin() -> None:
 async def test_a_broker_that_does_not_read_an_option_refuses_it_at_start_and_at_dispatch(plain: Any) -> None:
     task = plain.task(name="f", copies=2)(function)
     text = (
-        "MemoryBroker('memory://', new) does nothing with the option 'copies': it has none of plugins. Leave it out, "
+        "MemoryBroker('memory://', new) does not know the option 'copies': it has no options of its own. Leave it out, "
         "or use the broker that it belongs to"
     )
     with pytest.raises(UnsupportedCapability) as at_dispatch:
@@ -216,9 +216,9 @@ async def test_a_broker_that_does_not_read_an_option_refuses_it_at_start_and_at_
 async def test_an_option_of_one_dispatch_that_the_broker_does_not_read_is_refused(plain: Any) -> None:
     task = plain.task(name="f")(function)
     async with plain, plain.worker():
-        with pytest.raises(UnsupportedCapability, match="does nothing with the option 'copies'"):
+        with pytest.raises(UnsupportedCapability, match="does not know the option 'copies'"):
             await task.options(copies=1).dispatch()
-        with pytest.raises(UnsupportedCapability, match="does nothing with the option 'copies'"):
+        with pytest.raises(UnsupportedCapability, match="does not know the option 'copies'"):
             plain.task(name="late", copies=1)(function)
         assert plain.tasks.get("late") is None
         await (await task.dispatch()).result(timeout=10)

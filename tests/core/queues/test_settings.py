@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,10 +29,11 @@ from camora.plugins import Catalog, Source
 from tests.core.queues.bus_plugin import BusBroker, BusQueue
 from tests.core.queues.conftest import source
 
-UNKNOWN = (
-    "4:1: queues.a.kind: no plugin offers a queue kind called 'bsu' for queue kinds. Installed: bus, plain. Did you "
-    "mean 'bus'?"
+# Which others are there depends on what is installed.
+UNKNOWN = r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*"
+    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*plain.*"
 )
+UNKNOWN += r"\. Did you mean 'bus'\?"
 ROOT = Path(__file__).parents[3]
 PLUGIN = '[plugins]\nlocal = ["tests.core.queues.bus_plugin"]\n'
 TEXT = f"""{PLUGIN}[broker]
@@ -135,7 +137,7 @@ async def test_what_the_file_asks_of_a_broker_that_has_it_not_is_refused(folder:
         await app.dispatch("anything")
     app = app_of(folder, f"{PLUGIN}[tasks.pay]\ncopies = 2\n")
     app.task(name="pay")(lambda: None)
-    with pytest.raises(UnsupportedCapability, match="task 'pay': .* does nothing with the option 'copies'"):
+    with pytest.raises(UnsupportedCapability, match="task 'pay': .* does not know the option 'copies'"):
         await app.dispatch("other")
 
 
@@ -144,7 +146,7 @@ async def test_what_the_file_asks_of_a_broker_that_has_it_not_is_refused(folder:
 
 def test_mistakes_are_told_with_place_and_nearest_name(problems: Callable[[str], list[str]]) -> None:
     text = f"""{PLUGIN}[queues.a]
-kind = "bsu"
+kind = "buss"
 [queues.b]
 kind = "bus"
 laud = true
@@ -167,8 +169,9 @@ copies = 0
 [tasks.three]
 copeis = 1
 """
-    assert problems(text) == [
-        UNKNOWN,
+    first, *others = problems(text)
+    assert re.fullmatch(UNKNOWN, first)
+    assert others == [
         "7:1: queues.b.laud: unknown setting: did you mean 'loud'?",
         "8:1: queues.b.memory: expected a duration such as \"30s\", found 'soon'",
         "10:1: queues.c.loud: unknown setting: known are concurrency, kind, rate_limit",
@@ -224,7 +227,7 @@ def taplo(folder: Path, schema: dict[str, Any], text: str) -> str:
         ("[queues.bus]\nkind = 'plain'\n", ""),
         ("[queues.bus]\nkind = '${KIND}'\n", ""),
         ("[profiles.prod.queues.bus]\nkind = 'bus'\nloud = false\n", ""),
-        ("[queues.bus]\nkind = 'bsu'\n", "kind"),
+        ("[queues.bus]\nkind = 'buss'\n", "kind"),
         ("[queues.bus]\nkind = 'bus'\nlaud = true\n", "laud"),
         ("[queues.bus]\nkind = 'bus'\nloud = 3\n", "loud"),
         ("[queues.bus]\nname = 'bus'\n", "name"),

@@ -21,7 +21,7 @@ from camora.cli.common import (
     say,
     stderr,
 )
-from camora.errors import ConfigurationError, SettingsError
+from camora.errors import ConfigurationError, SettingsError, UnsupportedCapability
 from camora.masking import masked_error
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ def _looked_at(found: Configuration, profile: str | None) -> tuple[list[str], li
         return list(error.problems), []
     except ConfigurationError as error:
         return [found.source.line_of(("app",), str(error))], []
+    try:
+        app._declarations.tell(app.broker)  # noqa: SLF001 -- made for this
+    except UnsupportedCapability as error:
+        return [found.source.line_of(("broker",), str(error))], []
     remarks = [*unknown_tasks(found, app.tasks.by_name), *unused_queues(found, app.tasks.queues())]
     return [], list(in_order(remarks, _file(found)))
 

@@ -16,7 +16,7 @@ from camora.interfaces.middleware import Middleware
 from camora.interfaces.observer import Observer
 from camora.reference import import_object
 
-__all__ = ["app_arguments"]
+__all__ = ["app_arguments", "problems_of_choices"]
 
 
 def app_arguments(configuration: Configuration) -> dict[str, Any]:
@@ -28,20 +28,23 @@ def app_arguments(configuration: Configuration) -> dict[str, Any]:
     return _Making(configuration).everything()
 
 
+def problems_of_choices(configuration: Configuration) -> list[str]:
+    """What is found wrong when brokers, codecs and the like are made; nothing of the users' is imported."""
+    making = _Making(configuration)
+    making.choices()
+    return making.problems
+
+
 class _Making:
     def __init__(self, configuration: Configuration) -> None:
         self._read = configuration
-        self._problems: list[str] = []
+        self.problems: list[str] = []
 
     def everything(self) -> dict[str, Any]:
         read = self._read
         made = {
             "name": read.name,
-            "broker": self._choice(read.broker),
-            "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
-            "codec": self._signed(self._choice(read.codec)),
-            "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
-            "retry_policy": self._choice(read.retry),
+            **self.choices(),
             "middleware": self._all(read.middleware, Middleware),
             "observers": self._all(read.observers, Observer),
             "queues": list(read.queues.values()),
@@ -51,23 +54,40 @@ class _Making:
             "task_options": read.task_options,
             "catalog": read.catalog,
         }
-        if self._problems:
-            raise SettingsError("\n".join(self._problems), problems=self._problems)
+        if self.problems:
+            raise SettingsError("\n".join(self.problems), problems=self.problems)
         return made
+
+    def choices(self) -> dict[str, Any]:
+        """What plugins make, each one for itself."""
+        read = self._read
+        return {
+            "broker": self._choice(read.broker),
+            "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
+            "codec": self._signed(self._choice(read.codec)),
+            "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
+            "retry_policy": self._choice(read.retry),
+        }
 
     def _try(self, path: Any, make: Callable[[], Any]) -> Any:
         source = self._read.source
         try:
             return make()
+        except SettingsError as error:
+            self.problems += [source.line_of(path, source.scrubbed(text)) for text in error.problems]
+            return None
         except CamoraError as error:
             text = source.told(error, path)
         except Exception as error:  # noqa: BLE001 -- strangers' and users' code
             text = f"making it raised {type(error).__name__}: {source.told(error, path)}"
-        self._problems.append(source.line_of(path, text))
+        self.problems.append(source.line_of(path, text))
         return None
 
     def _choice(self, choice: Choice | None) -> Any:
-        return None if choice is None else self._try(choice.path, choice.make)
+        if choice is None:
+            return None
+        # Its settings were looked at already: what is wrong now is in the URL.
+        return self._try(choice.path if choice.url is None else (*choice.path, "url"), choice.make)
 
     def _signed(self, codec: Codec | None) -> Codec | None:
         signing = self._read.signing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from camora.config.arguments import app_arguments
+from camora.config.arguments import app_arguments, problems_of_choices
 from camora.config.configuration import Configuration
 from camora.config.files import shown_path
 from camora.config.loading import file_of, profiles_of, read
@@ -49,7 +49,7 @@ def check(
     settings, problems = _looked_at(file, profile, environ)
     for name in [] if profile else names:
         try:
-            read(file, profile=name, environ=environ, ignore_missing=True)
+            problems += problems_of_choices(read(file, profile=name, environ=environ, ignore_missing=True))
         except SettingsError as error:
             problems += error.problems
     return Checked(shown_path(file), tuple(names), in_order(dict.fromkeys(problems), shown_path(file)), settings)

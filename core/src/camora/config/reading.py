@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import attrs
 
@@ -220,6 +221,7 @@ class _Reading:
         provider = self._backend(section)
         if provider is None:
             return None
+        self._said_twice(section, provider)
         # From whatever folder a command is run: a file of jobs that moved with it would be another one each time.
         in_file = self._source.place((section, "url")).layer != "variable"
         return self._choice(
@@ -229,6 +231,14 @@ class _Reading:
             url=self._url(section),
             folder=str(self._source.folder) if in_file else None,
         )
+
+    def _said_twice(self, section: str, provider: Provider[Any]) -> None:
+        """A setting in the URL would win over the one beside it, and nobody would see why."""
+        given = self._given(section)
+        own = settings_fields(provider.settings) if provider.settings is not None else ()
+        for name, _ in parse_qsl((self._url(section) or "").partition("?")[2], keep_blank_values=True):
+            if name in own and name in given:
+                self._source.note((section, name), f"is in the url, too (?{name}=…): say it once")
 
     def _results(self, section: ResultsSection) -> Choice | bool | None:
         choice = self._with_url("results")

@@ -146,7 +146,11 @@ class Source(Structuring):
 
     def told(self, error: BaseException, path: KeyPath) -> str:
         """A foreign error's text, without secrets."""
-        return scrubbed_error(super().told(error, path), self.secrets)
+        return self.scrubbed(super().told(error, path))
+
+    def scrubbed(self, text: str) -> str:
+        """A foreign text without secrets."""
+        return scrubbed_error(text, self.secrets)
 
     def annotations(self, cls: type[Any]) -> Mapping[str, Any]:
         """As a file gives them."""

@@ -15,9 +15,8 @@ from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
 from camora.outcome import Settlement
 
-from camora_redis.calling import answered
 from camora_redis.leases import RedisLeases
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.receipt import Receipt
 from camora_redis.settling import given_back, settle
 from camora_redis.shelf import Shelf, Taken
@@ -25,7 +24,6 @@ from camora_redis.store import Store
 
 __all__ = ["RedisConsumer"]
 
-_ENLIST = script("enlist")
 _MARGIN = 0.001
 _AWAY = 1.0
 """Seconds for which a server that did not answer is left alone, while others are served."""
@@ -57,13 +55,9 @@ class RedisConsumer(Consumer):
         self._stopped = False
 
     async def enroll(self) -> None:
-        """Make known which queues there are. Raises `BrokerUnavailable`."""
-        queues = [queue for shelf in self._shelves for queue in shelf.queues]
-        name = self._store.keys.queues
+        """Make the groups, and known which queues there are. Raises `BrokerUnavailable`."""
         # In a cluster one node may be gone while the queues of the others can be served.
-        calls = [answered(self._link, self._link.run(_ENLIST, (name,), *queues))]
-        calls += [shelf.enroll() for shelf in self._shelves]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+        answers = await asyncio.gather(*(shelf.enroll() for shelf in self._shelves), return_exceptions=True)
         errors = [one for one in answers if isinstance(one, BaseException)]
         for error in errors:
             if not self._store.topology.clustered or len(errors) == len(answers):

@@ -11,6 +11,7 @@ import msgspec
 from camora.errors import BrokerUnavailable, ConfigurationError, UnsupportedCapability
 from camora.message import Envelope
 
+from camora_redis.batches import batches
 from camora_redis.calling import answered
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.identity import head_of
@@ -29,7 +30,6 @@ _NAP = 5.0
 """Seconds after which waiting at a list begins anew."""
 _PAUSED = 1.0
 """Seconds until a paused queue is looked at again."""
-_BATCH = 500
 _SHORTEST, _LONGEST = 0.05, 2.0
 """Seconds at most before another try, at first and at last."""
 _pack = msgspec.msgpack.Encoder().encode
@@ -53,14 +53,13 @@ async def push(link: Link, queue: ListQueue, envelopes: Sequence[Envelope]) -> N
     Raises as `Link.call`, and `TooFewCopies` or `ConfigurationError`.
     """
     key = queue.list_key
-    bodies = [envelope.body for envelope in envelopes]
-    parts = [bodies[at : at + _BATCH] for at in range(0, len(bodies), _BATCH)]
-    if replicas := replicas_for(link, envelopes):
-        for part in parts:
-            await link.run_copied(replicas, _PUSH, (key,), *part)
-        return
+    replicas = replicas_for(link, envelopes)
     try:
-        await link.calls([(key, ("RPUSH", key, *part)) for part in parts])
+        for bodies in batches([envelope.body for envelope in envelopes], len):
+            if replicas:
+                await link.run_copied(replicas, _PUSH, (key,), *bodies)
+            else:
+                await link.call(key, "RPUSH", key, *bodies)
     except ServerError as error:
         raise _explained(link, queue, error) from error
 

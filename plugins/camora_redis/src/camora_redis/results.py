@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import msgspec
@@ -13,6 +13,7 @@ from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
 from camora.outcome import JobRecord
 
+from camora_redis.batches import batches
 from camora_redis.calling import answered
 from camora_redis.link import Link, script
 from camora_redis.lookup import Lookup, finished, record_of
@@ -26,8 +27,6 @@ __all__ = ["RedisResultBackend"]
 
 _STORE = script("store")
 _BATCH = 500
-_LARGE = 4 * 1024 * 1024
-"""Bytes of a batch, about: while a larger one is taken in, the server does nothing else."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -99,7 +98,7 @@ class RedisResultBackend(ResultBackend):
     async def _put(self, queue: str, records: Sequence[JobRecord]) -> None:
         """Batch by batch: the first record of a job is to be the first one there."""
         keys = self._store.keys
-        for batch in _batches(records):
+        for batch in batches(records, lambda record: len(record.value or b"")):
             blobs: list[bytes] = []
             packed = _pack([(record.id, packed_record(keys, record, blobs)) for record in batch])
             call = self._link.run(_STORE, (keys.of_queue(queue),), keys.finished, packed, *blobs)
@@ -158,16 +157,3 @@ class RedisResultBackend(ResultBackend):
         """Close all connections."""
         await self._waiting.close()
         await self._link.close()
-
-
-def _batches(records: Sequence[JobRecord]) -> Iterator[list[JobRecord]]:
-    batch: list[JobRecord] = []
-    size = 0
-    for record in records:
-        size += len(record.value or b"")
-        if batch and (size > _LARGE or len(batch) == _BATCH):
-            yield batch
-            batch, size = [], len(record.value or b"")
-        batch.append(record)
-    if batch:
-        yield batch

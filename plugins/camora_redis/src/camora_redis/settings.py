@@ -161,6 +161,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _client_name(value: str) -> str:
+    if not value or not all("!" <= character <= "~" for character in value):
+        raise ValueError("expected printable ASCII without spaces")
+    return value
+
+
 def _truth(value: str) -> bool:
     known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if value.lower() not in known:
@@ -192,7 +198,7 @@ def _database(value: str) -> int:
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "db": _database,
-    "client_name": _text,
+    "client_name": _client_name,
     "socket_keepalive": _truth,
     "ssl_ca_certs": _text,
     "ssl_ca_path": _text,
