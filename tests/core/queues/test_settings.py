@@ -30,10 +30,10 @@ from tests.core.queues.bus_plugin import BusBroker, BusQueue
 from tests.core.queues.conftest import source
 
 # Which others are there depends on what is installed.
-UNKNOWN = r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*"
-    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*plain.*"
+UNKNOWN = (
+    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*plain.*\. "
+    r"Did you mean 'bus'\?"
 )
-UNKNOWN += r"\. Did you mean 'bus'\?"
 ROOT = Path(__file__).parents[3]
 PLUGIN = '[plugins]\nlocal = ["tests.core.queues.bus_plugin"]\n'
 TEXT = f"""{PLUGIN}[broker]
