@@ -41,8 +41,9 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the whole suite."""
     install(session, "test", "lint")
-    # Much of it waits for real processes; the blocks of a document, and the tests of a module, stay in order.
-    session.run("pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
+    # Much of it waits for real processes; the blocks of a document, and the tests of a module, stay in order. What is
+    # collected last is short, so that no process works on a long module while the others have nothing left.
+    session.run("pytest", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session

@@ -21,7 +21,7 @@ from processes import WorkerProcess
 
 from tests.redis.faults.rig import LEASE, TIMEOUT, Rig, rigged
 
-SECONDS = float(os.environ.get("CAMORA_CHAOS_SECONDS", "25"))
+SECONDS = float(os.environ.get("CAMORA_CHAOS_SECONDS", "15"))
 SEED = int(os.environ.get("CAMORA_CHAOS_SEED", "1"))
 WORKERS = 3
 BUSY = "10"

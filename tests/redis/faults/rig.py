@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import importlib.util
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from camora import AppSettings, Camora
+from camora.errors import DispatchUncertain
 from camora.interfaces.broker import Broker
 from camora.job import Job
 from camora.testing.ledger import Audit, audit, read
@@ -86,14 +87,21 @@ class Rig:
         async with Camora(self.url(through=through, **options), results=results, settings=settings) as made:
             yield made
 
-    async def dispatch(self, app: Camora, task: str, **kwargs: Any) -> Job[Any]:
-        """A job that the ledger will ask for."""
-        return self.noted(await app.dispatch(task, **kwargs))
+    async def dispatch(
+        self, app: Camora, task: str, *, how: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Job[Any]:
+        """A job that the ledger will ask for, dispatched under its id until that is acknowledged."""
+        options = dict(how or {})
+        while True:
+            try:
+                return self.noted(await app.options(**options).dispatch(task, **kwargs))
+            except DispatchUncertain as error:
+                options["job_id"] = error.job_id
 
     async def delayed(self, app: Camora, delay: float, task: str, **kwargs: Any) -> Job[Any]:
         """A job that must not start before its time."""
         due = time.time_ns() // 1_000_000 + round(delay * 1000)
-        job = self.noted(await app.options(delay=delay).dispatch(task, **kwargs))
+        job = await self.dispatch(app, task, how={"delay": delay}, **kwargs)
         self.due[job.id] = due
         return job
 
@@ -107,8 +115,7 @@ class Rig:
                 case 1:
                     jobs.append(await self.dispatch(app, "flaky", number=number))
                 case 2:
-                    urgent = app.options(priority=number % 3)
-                    jobs.append(self.noted(await urgent.dispatch("work", number=number)))
+                    jobs.append(await self.dispatch(app, "work", how={"priority": number % 3}, number=number))
                 case _:
                     jobs.append(await self.delayed(app, 0.2 + (number % 5) / 5, "work", number=number))
         return jobs

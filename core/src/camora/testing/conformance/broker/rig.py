@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from camora.errors import BrokerUnavailable
 from camora.interfaces.broker import Broker, Consumer, ConsumerSettings, LeaseVerdict
 from camora.interfaces.results import ResultBackend
 from camora.message import Delivery, Envelope
@@ -121,6 +122,9 @@ class Rig:
         def keeper() -> Sequence[LeaseVerdict]:
             leases = consumer.leases()
             try:
+                return leases.extend(deliveries)
+            except BrokerUnavailable:
+                # A server that is slow for once: keepers ask again, too.
                 return leases.extend(deliveries)
             finally:
                 leases.close()
