@@ -56,7 +56,7 @@ async def test_a_server_full_of_dead_letters_is_emptied_by_who_purges_them(full_
         found = await rig.balance(duplicates=0)
         assert found.dead > 50
         with pytest.raises(BrokerUnavailable, match="it is full"):
-            await app.dispatch("work", number=1)
+            await rig.dispatch(app, "work", number=1)
         assert await app.purge_dead_letters() == found.dead
     async with rig.app() as app:
         await app.dispatch("work", number=1)
