@@ -19,7 +19,7 @@ from camora_redis.wire import Wire, pack
 __all__ = ["Shelf"]
 
 _TAKE, _REGAIN, _ENROLL, _ENLIST = script("take"), script("regain"), script("enroll"), script("enlist")
-_NAP = 6.0
+_NAP = 5.0
 """Seconds after which who waits looks, whatever wakes him before: another may have heard what concerns him, too."""
 
 Taken = tuple[float, list[Delivery]]
