@@ -17,7 +17,8 @@ from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 from camora.testing.conformance import BrokerConformance
 from camora_redis.broker import RedisBroker
-from camora_redis.link import Link, Script
+from camora_redis.link import Link
+from camora_redis.scripting import Script
 from camora_redis.settings import RedisSettings
 from camora_redis.store import Store
 

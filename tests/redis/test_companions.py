@@ -20,7 +20,8 @@ from camora.interfaces.workers import WorkerDirectory, WorkerInfo
 from camora.testing.conformance import LimitsConformance, ScheduleStoreConformance, WorkerDirectoryConformance
 from camora_redis import plugin
 from camora_redis.broker import RedisBroker
-from camora_redis.link import Link, Script, script
+from camora_redis.link import Link
+from camora_redis.scripting import Script, script
 
 from tests.servers.cluster import Migration
 from tests.servers.fixtures import fresh_url, private_server, shared_cluster

@@ -17,7 +17,8 @@ from camora.message import Envelope
 from camora.outcome import Action, Settlement
 from camora_redis.broker import RedisBroker
 from camora_redis.errors import ConnectionLost, ServerError
-from camora_redis.link import Link, Script, script
+from camora_redis.link import Link
+from camora_redis.scripting import Script, script
 from camora_redis.settings import RedisSettings
 from camora_redis.store import Store
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable, DispatchUncertain
-from camora_redis.link import script
+from camora_redis.scripting import script
 
 from tests.redis.faults.rig import LEASE, TIMEOUT, Rig, eventually
 
@@ -116,9 +116,11 @@ _SORTS: dict[str, dict[str, Any]] = {
 async def test_a_dispatch_whose_answer_is_lost_makes_one_job(rig: Rig, sort: str) -> None:
     rig.worker().ready()
     async with rig.app(through=True) as app:
-        await rig.dispatch(app, "work", number=0)  # so that the server knows the script
+        for options in ({}, {"priority": 1}):
+            await rig.dispatch(app, "work", how=options, number=0)  # so that the server knows the scripts
+        used = script("publish" if _SORTS[sort] else "publish_one").digest.encode()
         for number in range(5):
-            lost = rig.proxy.drop_next_reply(script("publish").digest.encode())
+            lost = rig.proxy.drop_next_reply(used)
             options = {name: f"{value}{number}" if name == "key" else value for name, value in _SORTS[sort].items()}
             rig.noted(await app.options(**options).dispatch("work", number=number))  # type: ignore[arg-type]
             assert lost.is_set()
@@ -133,7 +135,7 @@ async def test_a_batch_whose_answer_is_lost_is_there_once(rig: Rig) -> None:
         async def work(number: int) -> None:
             """What the workers have under this name."""
 
-        await rig.dispatch(app, "work", number=0)
+        await rig.dispatch(app, "work", how={"key": "first"}, number=0)  # so that the server knows the script
         lost = rig.proxy.drop_next_reply(script("publish").digest.encode())
         for job in await app.dispatch_many(work.s(number=number) for number in range(700)):
             rig.noted(job)

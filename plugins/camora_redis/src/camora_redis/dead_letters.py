@@ -12,8 +12,9 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.outcome import DeadLetter
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.queues import known_queues
+from camora_redis.scripting import script
 
 __all__ = ["RedisDeadLetters"]
 

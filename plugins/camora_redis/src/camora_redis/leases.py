@@ -12,7 +12,8 @@ from camora.interfaces.broker import Leases, LeaseVerdict
 from camora.message import Delivery
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
+from camora_redis.scripting import script
 from camora_redis.store import Store
 
 __all__ = ["RedisLeases"]

@@ -11,8 +11,9 @@ from camora.errors import BrokerUnavailable
 from camora.interfaces.limits import Ask, Limit, Limits, LimitUse
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.opening import check_server
+from camora_redis.scripting import script
 from camora_redis.store import Store
 
 __all__ = ["RedisLimits"]

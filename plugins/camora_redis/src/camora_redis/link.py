@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from importlib import resources
 from typing import Any
 
-import attrs
 from camora.errors import BrokerUnavailable, ConfigurationError
 from redis.exceptions import RedisError
 
 from camora_redis.errors import ConnectionLost, ServerError, TooFewCopies, reconnects, unavailable
 from camora_redis.keys import tag_of
+from camora_redis.scripting import Script
 from camora_redis.store import Store
 from camora_redis.topology import Topology
 from camora_redis.wire import Wire, pack
 
-__all__ = ["Link", "Script", "script"]
+__all__ = ["Link"]
 
 _PATIENCE = 2.0
 """Seconds in which keys that are moving, and masters that are changing, are asked for again."""
@@ -34,21 +32,6 @@ _PAUSE = 0.02
 _COPIERS = 8
 """How many publications may wait for the replicas of one server at a time."""
 _ASKING = pack(("ASKING",))
-
-
-@attrs.frozen
-class Script:
-    """A script of the server's, known there by the digest of its text."""
-
-    text: str = attrs.field(repr=False)
-    digest: str
-
-
-def script(name: str) -> Script:
-    """The script of this name, with what all scripts share before it."""
-    folder = resources.files("camora_redis") / "scripts"
-    text = "".join((folder / f"{part}.lua").read_text() for part in ("common", name))
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class Link:

@@ -17,8 +17,9 @@ from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.identity import head_of
 from camora_redis.kinds import ListQueue
 from camora_redis.lasting import Lasting
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.publishing import packed_envelope, replicas_for
+from camora_redis.scripting import script
 from camora_redis.wire import Wire, pack
 
 __all__ = ["Mover", "push"]

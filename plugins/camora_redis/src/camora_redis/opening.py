@@ -13,8 +13,9 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_redis.calling import answered
 from camora_redis.errors import LASTING, Unusable, code_of
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.probing import speaks_plain, speaks_tls, wants_certificate
+from camora_redis.scripting import script
 from camora_redis.settings import split_url
 
 __all__ = ["check_server", "risks", "server_info", "warn_of_risks"]

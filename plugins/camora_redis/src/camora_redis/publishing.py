@@ -10,11 +10,14 @@ import msgspec
 from camora.message import Envelope
 
 from camora_redis.batches import LARGE, batches
-from camora_redis.link import Link, script
+from camora_redis.link import Link
+from camora_redis.scripting import script
 
 __all__ = ["packed_envelope", "publish", "replicas_for"]
 
-_PUBLISH = script("publish")
+_PUBLISH, _ONE = script("publish"), script("publish_one")
+_PLAIN = 3
+"""How long `packed_envelope` is for a message without wishes."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -70,10 +73,14 @@ async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
 async def _store(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
     """Of one queue, at once."""
     blobs: list[bytes] = []
-    packed = _pack([packed_envelope(envelope, blobs) for envelope in envelopes])
+    packed = [packed_envelope(envelope, blobs) for envelope in envelopes]
     stream = link.store.keys.of_queue(envelopes[0].queue)
-    if replicas := replicas_for(link, envelopes):
-        answer = await link.run_copied(replicas, _PUBLISH, (stream,), packed, *blobs)
+    if len(packed) == 1 and len(packed[0]) == _PLAIN:
+        what, words = _ONE, (*packed[0][:2], blobs[0])
     else:
-        answer = await link.run(_PUBLISH, (stream,), packed, *blobs)
+        what, words = _PUBLISH, (_pack(packed), *blobs)
+    if replicas := replicas_for(link, envelopes):
+        answer = await link.run_copied(replicas, what, (stream,), *words)
+    else:
+        answer = await link.run(what, (stream,), *words)
     return [one.decode() for one in answer]

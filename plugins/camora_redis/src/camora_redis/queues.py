@@ -11,7 +11,8 @@ from camora.errors import UnsupportedCapability
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
+from camora_redis.scripting import script
 
 __all__ = ["RedisQueues", "known_queues"]
 

@@ -15,10 +15,11 @@ from camora.outcome import JobRecord
 
 from camora_redis.batches import batches
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.lookup import Lookup, finished, record_of
 from camora_redis.opening import check_server
 from camora_redis.records import packed_record
+from camora_redis.scripting import script
 from camora_redis.settings import RedisSettings
 from camora_redis.store import Store
 from camora_redis.waiting import Waiting

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
+from camora_redis.scripting import script
 
 __all__ = ["Roll"]
 

@@ -13,9 +13,10 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 from camora.interfaces.schedule import Fire, ScheduleRecord, ScheduleStore
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.opening import check_server
 from camora_redis.schedule_records import records_from, replacing, text_of
+from camora_redis.scripting import script
 from camora_redis.store import Store
 from camora_redis.subscription import Subscription
 

@@ -16,9 +16,10 @@ from camora_redis.calling import answered
 from camora_redis.columns import Columns
 from camora_redis.errors import ServerError, code_of
 from camora_redis.keys import Keys
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.publishing import packed_envelope
 from camora_redis.records import packed_record
+from camora_redis.scripting import script
 from camora_redis.sending import send
 
 __all__ = ["given_back", "settle"]

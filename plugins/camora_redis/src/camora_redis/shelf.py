@@ -12,8 +12,9 @@ from camora.message import Delivery
 
 from camora_redis.calling import answered
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.reading import deliveries_of, delivery_of
+from camora_redis.scripting import script
 from camora_redis.wire import Wire, pack
 
 __all__ = ["Shelf"]

@@ -9,8 +9,9 @@ import msgspec
 from camora.interfaces.workers import Order, WorkerDirectory, WorkerInfo
 
 from camora_redis.calling import answered
-from camora_redis.link import Link, script
+from camora_redis.link import Link
 from camora_redis.opening import check_server
+from camora_redis.scripting import script
 from camora_redis.store import Store
 
 __all__ = ["RedisWorkerDirectory"]

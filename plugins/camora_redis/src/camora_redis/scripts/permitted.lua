@@ -31,7 +31,7 @@ local harmless = {
   {'XREADGROUP', 'GROUP', group, 'c', 'COUNT', 1, 'STREAMS', key, '>'}, {'XACK', key, group, '0-1'}, {'XDEL', key, '0-1'},
   {'XTRIM', key, 'MAXLEN', 0}, {'XPENDING', key, group}, {'XCLAIM', key, group, 'c', 0, '0-1'}, {'XINFO', 'CONSUMERS', key, group},
   {'XRANGE', key, '-', '+', 'COUNT', 1}, {'XLEN', key},
-  {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HSET', key, 'one', 'two', 'three'}, {'HDEL', key, 'f'}, {'HLEN', key},
+  {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HEXISTS', key, 'f'}, {'HSET', key, 'one', 'two', 'three'}, {'HDEL', key, 'f'}, {'HLEN', key},
   {'HKEYS', key}, {'HSCAN', key, 0},
   {'SREM', key, 'm'}, {'SMEMBERS', key}, {'SMISMEMBER', key, 'm'},
   {'ZADD', key, 'XX', 0, 'm'}, {'ZREM', key, 'm'}, {'ZSCORE', key, 'm'}, {'ZRANK', key, 'm'}, {'ZRANGE', key, 0, 0},
