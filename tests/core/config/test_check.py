@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from camora import Camora
+from camora.config import app_arguments, read
+
 
 def check(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
@@ -81,10 +84,11 @@ def test_broken_urls_are_told_with_their_place_whatever_profile_they_stand_in(fo
     )
     done = check(folder)
     assert done.returncode == 2
-    first, second, *others = done.stderr.splitlines()
+    first, beside, second, *others = done.stderr.splitlines()
     assert first.startswith(
         "camora.toml:2:1: broker.url: redis://a: unknown setting 'tymeout': did you mean 'timeout'?"
     )
+    assert beside == "camora.toml:2:1: broker.url: redis://a: prefix: expected a name, found ''"
     assert second.startswith("camora.toml:4:1: broker.url: redis+sentinel://a: name the service")
     assert others == []
 
@@ -94,6 +98,35 @@ def test_a_setting_in_the_url_and_beside_it(folder: Path) -> None:
     done = check(folder)
     assert done.returncode == 2
     assert done.stderr == "camora.toml:3:1: broker.timeout: is in the url, too (?timeout=…): say it once\n"
+
+
+def test_of_a_setting_in_the_url_and_beside_it_the_stronger_layers_stands(folder: Path) -> None:
+    (folder / "camora.toml").write_text('[broker]\nurl = "redis://a/?timeout=3s&group=g"\n')
+    from_url = effective_timeout(folder)
+    (folder / "camora.toml").write_text('[broker]\nurl = "redis://a/"\ntimeout = "5s"\n')
+    over_file = effective_timeout(folder, CAMORA_BROKER__URL="redis://b/?timeout=4s")
+    (folder / "camora.toml").write_text(
+        '[broker]\nurl = "redis://a/?timeout=3s&group=g"\n[profiles.prod.broker]\ntimeout = "6s"\n'
+    )
+    over_url = effective_timeout(folder, CAMORA_BROKER__TIMEOUT="7s")
+    of_profile = effective_timeout(folder, CAMORA_PROFILE="prod")
+    assert (from_url, over_file, over_url, of_profile) == (3.0, 4.0, 7.0, 6.0)
+
+
+def effective_timeout(folder: Path, **environ: str) -> float:
+    assert check(folder, **environ).returncode == 0
+    app = Camora(**app_arguments(read(folder / "camora.toml", environ=environ)))
+    timeout: float = app.broker.database.settings.timeout
+    return timeout
+
+
+def test_keys_that_only_other_machines_have_are_no_mistake(folder: Path) -> None:
+    (folder / "camora.toml").write_text(
+        f'[signing]\nkeys = ["{"k" * 32}"]\n[profiles.prod.signing]\nkeys = ["${{PROD_KEY}}"]\n'
+        '[profiles.other.signing]\nkeys = [{ env = "PROD_KEY" }]\n'
+    )
+    done = check(folder)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 APP = """\
@@ -114,6 +147,17 @@ def test_a_kind_of_queue_that_the_broker_does_not_serve(folder: Path) -> None:
     assert done.stderr.startswith(
         "camora.toml:2:2: broker: queue 'bus' is a PubSubQueue (camora-redis), a kind of queue"
     )
+
+
+def test_two_queues_on_one_list(folder: Path) -> None:
+    (folder / "shop.py").write_text(APP)
+    (folder / "camora.toml").write_text(
+        'app = "shop:app"\n[broker]\nurl = "redis://localhost:1"\n'
+        '[queues.a]\nkind = "list"\nkey = "same"\n[queues.b]\nkind = "list"\nkey = "same"\n'
+    )
+    done = check(folder, "--json")
+    [problem] = json.loads(done.stdout)["problems"]
+    assert problem == "camora.toml:2:2: broker: the queues 'a' and 'b' are both on the list 'same'"
 
 
 def test_an_option_that_the_broker_does_not_know(folder: Path) -> None:

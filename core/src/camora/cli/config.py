@@ -86,8 +86,9 @@ def _looked_at(found: Configuration, profile: str | None) -> tuple[list[str], li
         return [found.source.line_of(("app",), str(error))], []
     try:
         app._declarations.tell(app.broker)  # noqa: SLF001 -- made for this
-    except UnsupportedCapability as error:
-        return [found.source.line_of(("broker",), str(error))], []
+    except (ConfigurationError, UnsupportedCapability) as error:
+        place = ("broker",) if "broker" in found.source.data else ("app",)
+        return [found.source.line_of(place, str(error))], []
     remarks = [*unknown_tasks(found, app.tasks.by_name), *unused_queues(found, app.tasks.queues())]
     return [], list(in_order(remarks, _file(found)))
 

@@ -29,15 +29,19 @@ def app_arguments(configuration: Configuration) -> dict[str, Any]:
 
 
 def problems_of_choices(configuration: Configuration) -> list[str]:
-    """What is found wrong when brokers, codecs and the like are made; nothing of the users' is imported."""
-    making = _Making(configuration)
+    """What is found wrong when brokers, codecs and the like are made, on a machine where they need not be used.
+
+    Nothing of the users' is imported, and a library that is not installed is no mistake.
+    """
+    making = _Making(configuration, elsewhere=True)
     making.choices()
     return making.problems
 
 
 class _Making:
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, elsewhere: bool = False) -> None:
         self._read = configuration
+        self._elsewhere = elsewhere
         self.problems: list[str] = []
 
     def everything(self) -> dict[str, Any]:
@@ -79,6 +83,8 @@ class _Making:
         except CamoraError as error:
             text = source.told(error, path)
         except Exception as error:  # noqa: BLE001 -- strangers' and users' code
+            if self._elsewhere and isinstance(error, ImportError):
+                return None
             text = f"making it raised {type(error).__name__}: {source.told(error, path)}"
         self.problems.append(source.line_of(path, text))
         return None

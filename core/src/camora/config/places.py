@@ -9,7 +9,10 @@ import attrs
 
 from camora.config.locate import KeyPath, Position
 
-__all__ = ["Place", "dotted", "nearest"]
+__all__ = ["LAYERS", "Place", "dotted", "nearest"]
+
+LAYERS = ("file", "profile", "variable")
+"""Where settings come from; the last one wins."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 import attrs
 
 from camora.builtin.signing import SHORTEST_KEY
 from camora.config.choices import Choice, Reference, Signing
 from camora.config.locate import KeyPath
+from camora.config.places import LAYERS
 from camora.config.scheduling import read_schedules
 from camora.config.sections import (
     BrokerSection,
@@ -221,24 +222,38 @@ class _Reading:
         provider = self._backend(section)
         if provider is None:
             return None
-        self._said_twice(section, provider)
         # From whatever folder a command is run: a file of jobs that moved with it would be another one each time.
         in_file = self._source.place((section, "url")).layer != "variable"
         return self._choice(
             provider,
             self._given(section),
             (section,),
-            url=self._url(section),
+            url=self._settled(section, provider),
             folder=str(self._source.folder) if in_file else None,
         )
 
-    def _said_twice(self, section: str, provider: Provider[Any]) -> None:
-        """A setting in the URL would win over the one beside it, and nobody would see why."""
+    def _settled(self, section: str, provider: Provider[Any]) -> str | None:
+        """The section's URL. Of a setting that is in it and beside it, the stronger layer's word stands.
+
+        Within one layer nobody could see why one of them wins: that is a mistake.
+        """
+        url = self._url(section)
         given = self._given(section)
-        own = settings_fields(provider.settings) if provider.settings is not None else ()
-        for name, _ in parse_qsl((self._url(section) or "").partition("?")[2], keep_blank_values=True):
-            if name in own and name in given:
-                self._source.note((section, name), f"is in the url, too (?{name}=…): say it once")
+        if url is None or provider.settings is None or "?" not in url:
+            return url
+        bare, _, query = url.partition("?")
+        of_url = LAYERS.index(self._source.place((section, "url")).layer)
+        kept = []
+        for part in query.split("&"):
+            name = unquote_plus(part.partition("=")[0])
+            if name in given and name in settings_fields(provider.settings):
+                beside = LAYERS.index(self._source.place((section, name)).layer)
+                if beside == of_url:
+                    self._source.note((section, name), f"is in the url, too (?{name}=…): say it once")
+                if beside > of_url:
+                    continue
+            kept.append(part)
+        return f"{bare}?{'&'.join(kept)}" if kept else bare
 
     def _results(self, section: ResultsSection) -> Choice | bool | None:
         choice = self._with_url("results")
@@ -272,6 +287,8 @@ class _Reading:
         if len(self._source.problems) > before:
             return None
         keys = (*([] if section.key is None else [section.key]), *section.keys)
+        if not keys:
+            return None  # they are on another machine
         for index, key in enumerate(keys):
             self._check_key(key, (*path, "key") if section.key is not None else (*path, "keys", index))
         return Signing(path=path, keys=keys, accept_unsigned=section.accept_unsigned, max_age=section.max_age)

@@ -22,7 +22,7 @@ from camora.settings import mask_url
 from camora_redis.calling import answered
 from camora_redis.consumer import RedisConsumer
 from camora_redis.dead_letters import RedisDeadLetters
-from camora_redis.errors import ConnectionLost, ServerError, TooFewCopies, unavailable
+from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.kinds import ListQueue, PubSubQueue
 from camora_redis.link import Link
 from camora_redis.merging import Merger
@@ -157,8 +157,7 @@ class RedisBroker(Broker):
                 f"{self._link.who}: {error}. The job may be enqueued; dispatching again with job_id={job_id!r} "
                 "cannot double it",
                 job_id=job_id,
-                # Replicas were waited for already.
-                final=isinstance(error, TooFewCopies),
+                final=error.final,
             ) from error
         except ServerError as error:
             raise unavailable(self._link.who, error) from error

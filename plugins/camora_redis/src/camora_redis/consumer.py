@@ -56,13 +56,11 @@ class RedisConsumer(Consumer):
 
     async def enroll(self) -> None:
         """Make the groups, and known which queues there are. Raises `BrokerUnavailable`."""
-        # In a cluster one node may be gone while the queues of the others can be served.
         answers = await asyncio.gather(*(shelf.enroll() for shelf in self._shelves), return_exceptions=True)
-        errors = [one for one in answers if isinstance(one, BaseException)]
-        for error in errors:
-            if not self._store.topology.clustered or len(errors) == len(answers):
-                raise error
-            if not isinstance(error, BrokerUnavailable):
+        for error in answers:
+            # In a cluster one node may be gone while others serve, and other consumers of this worker too.
+            passing = isinstance(error, BrokerUnavailable) and self._store.topology.clustered
+            if isinstance(error, BaseException) and not passing:
                 raise error
 
     # Taking

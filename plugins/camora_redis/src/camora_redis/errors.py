@@ -12,6 +12,7 @@ from camora.errors import BrokerUnavailable
 __all__ = [
     "LASTING",
     "ConnectionLost",
+    "Halfway",
     "ServerError",
     "TooFewCopies",
     "Unusable",
@@ -39,9 +40,22 @@ class ServerError(Exception):
 class ConnectionLost(Exception):
     """The connection ended before the answer came: whether the server did what was asked cannot be known."""
 
+    final = False
+    """True where asking for the same again is of no use, or does harm."""
+
 
 class TooFewCopies(ConnectionLost):
     """It was done, but not by as many replicas as were asked for: whether it outlives a failover cannot be known."""
+
+    final = True
+
+
+class Halfway(ConnectionLost):
+    """Some of a batch is stored, and the rest is not."""
+
+    def __init__(self, error: BaseException, *, final: bool = False) -> None:
+        super().__init__(f"a part of the batch is stored, and the rest is not: {error}")
+        self.final = final
 
 
 class Unusable(BrokerUnavailable):

@@ -11,7 +11,6 @@ import msgspec
 from camora.errors import BrokerUnavailable, ConfigurationError, UnsupportedCapability
 from camora.message import Envelope
 
-from camora_redis.batches import batches
 from camora_redis.calling import answered
 from camora_redis.errors import ConnectionLost, ServerError, unavailable
 from camora_redis.identity import head_of
@@ -54,13 +53,13 @@ async def push(link: Link, queue: ListQueue, envelopes: Sequence[Envelope]) -> N
     Raises as `Link.call`, and `TooFewCopies` or `ConfigurationError`.
     """
     key = queue.list_key
-    replicas = replicas_for(link, envelopes)
+    bodies = [envelope.body for envelope in envelopes]
     try:
-        for bodies in batches([envelope.body for envelope in envelopes], len):
-            if replicas:
-                await link.run_copied(replicas, _PUSH, (key,), *bodies)
-            else:
-                await link.call(key, "RPUSH", key, *bodies)
+        # In one step: nobody knows which of them are there already, so a part of them could not be repeated.
+        if replicas := replicas_for(link, envelopes):
+            await link.run_copied(replicas, _PUSH, (key,), *bodies)
+        else:
+            await link.call(key, "RPUSH", key, *bodies)
     except ServerError as error:
         raise _explained(link, queue, error) from error
 

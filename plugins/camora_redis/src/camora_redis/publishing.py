@@ -10,6 +10,7 @@ import msgspec
 from camora.message import Envelope
 
 from camora_redis.batches import LARGE, batches
+from camora_redis.errors import ConnectionLost, Halfway, TooFewCopies
 from camora_redis.link import Link
 from camora_redis.scripting import script
 
@@ -51,7 +52,7 @@ def replicas_for(link: Link, envelopes: Sequence[Envelope]) -> int:
 async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
     """Store a batch, on replicas too where they are asked for; the ids that stand for the messages.
 
-    Raises as `Link.run`, or `TooFewCopies`.
+    Raises as `Link.run`, `TooFewCopies` where all of it is stored, or `Halfway`.
     """
     if len(envelopes) == 1:
         return await _store(link, envelopes)
@@ -59,15 +60,41 @@ async def publish(link: Link, envelopes: Sequence[Envelope]) -> list[str]:
     for number, envelope in enumerate(envelopes):
         by_queue.setdefault(envelope.queue, []).append(number)
     ids = [""] * len(envelopes)
+    errors: list[Exception] = []
 
     async def part(numbers: Sequence[int]) -> None:
         # One after the other: together they would not get through either.
         for some in batches(numbers, lambda number: len(envelopes[number].body), LARGE // len(by_queue)):
-            for number, one in zip(some, await _store(link, [envelopes[number] for number in some]), strict=True):
+            try:
+                found = await _store(link, [envelopes[number] for number in some])
+            except TooFewCopies as error:
+                errors.append(error)  # they are stored, and so the rest is to be
+                found = [envelopes[number].id for number in some]
+            for number, one in zip(some, found, strict=True):
                 ids[number] = one
 
-    await asyncio.gather(*(part(numbers) for numbers in by_queue.values()))
+    answers = await asyncio.gather(*(part(numbers) for numbers in by_queue.values()), return_exceptions=True)
+    _raise_worst([*_errors(answers), *errors], some=any(ids))
     return ids
+
+
+def _errors(answers: Sequence[BaseException | None]) -> list[Exception]:
+    found: list[Exception] = []
+    for answer in answers:
+        if isinstance(answer, Exception):
+            found.append(answer)
+        elif answer is not None:
+            raise answer
+    return found
+
+
+def _raise_worst(errors: Sequence[Exception], *, some: bool) -> None:
+    """Raise the first error; `some` of the batch is stored, which must not be taken for nothing."""
+    if not errors:
+        return
+    if some and not isinstance(errors[0], ConnectionLost):
+        raise Halfway(errors[0]) from errors[0]
+    raise errors[0]
 
 
 async def _store(link: Link, envelopes: Sequence[Envelope]) -> list[str]:

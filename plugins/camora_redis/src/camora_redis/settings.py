@@ -119,9 +119,14 @@ def split_url(url: str, settings: RedisSettings | None = None) -> tuple[Address,
         raise ConfigurationError(f"{where}: {hint}")
     form = "unix" if base == "unix" else form or "single"
     _refuse_raw_secrets(form, rest, query, where)
-    given, options = _query(query, where)
+    given, options, problems = _query(query, where)
     start: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
-    made = structure_settings(RedisSettings, {**start, **given}, where=where)
+    try:
+        made = structure_settings(RedisSettings, {**start, **given}, where=where)
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise SettingsError("\n".join(problems), problems=problems)
     secured = base in ("rediss", "valkeys")
     if not secured and (stray := next((name for name in options if name.startswith("ssl_")), "")):
         how = "which a socket does not have" if form == "unix" else f"write {base}s for {base} in the URL"
@@ -213,7 +218,8 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 """Those of connections, beside `RedisSettings`."""
 
 
-def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Settings, options of connections, and what is wrong with them."""
     own = [field.name for field in attrs.fields(RedisSettings)]
     given: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -233,9 +239,7 @@ def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
             near = difflib.get_close_matches(name, [*own, *_OPTIONS], n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join([*own, *_OPTIONS])}"
             problems.append(f"{where}: unknown setting {name!r}: {hint}")
-    if problems:
-        raise SettingsError("\n".join(problems), problems=problems)
-    return given, options
+    return given, options, problems
 
 
 # Hosts and paths
