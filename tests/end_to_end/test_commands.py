@@ -208,7 +208,7 @@ def test_limits_reached_and_by_whom(shop: Shop) -> None:
     second = shop.dispatch("single", "name=b")
     until(lambda: "limit" in shop.why(second), "the limit being met")
     text = shop.text(second, "limit")
-    assert "all 1 slots of single are taken" in text
+    assert "the only slot of single is taken" in text
     assert first in text
     shop.release("a")
     shop.release("b")

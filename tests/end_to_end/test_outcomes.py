@@ -300,6 +300,22 @@ async def test_an_unknown_task_is_a_dead_letter_after_its_time(broker_url: str) 
     assert letter.reason == "unknown_task"
 
 
+async def test_a_message_that_does_not_say_when_it_was_made_waits_as_long_for_its_task(broker_url: str) -> None:
+    app = Camora(broker_url)
+
+    async with app:
+        body = b'{"id":"foreign","task":"brand-new","queue":"default"}'
+        await app.broker.publish([Envelope(id="foreign", task="brand-new", queue="default", body=body)])
+        async with app.worker(settings=SOON) as worker:
+            while not worker.handled:
+                await asyncio.sleep(0.01)
+        assert await dead(app) == []
+        async with app.worker(settings=attrs.evolve(SOON, unknown_task_limit=0.000001)):
+            while not (letters := await dead(app)):
+                await asyncio.sleep(0.01)
+    assert [(letter.id, letter.reason) for letter in letters] == [("foreign", "unknown_task")]
+
+
 @pytest.mark.parametrize("body", [b"", b"\x00\xff", b"[1]", b'{"v":99,"id":"1","task":"x"}', b"[" * 100_000])
 async def test_undecodable_bytes_are_dead_letters_at_once_and_the_worker_lives(broker_url: str, body: bytes) -> None:
     app = Camora(broker_url)

@@ -176,7 +176,11 @@ class Executor:
 
     def _unknown(self, message: Message) -> Outcome:
         """A rolling deploy heals by itself: another worker, or this one after its restart, may know the task."""
-        waited = (self._clock.now_ms() - max(message.created, message.due)) / 1000
+        if message.created:
+            waited = (self._clock.now_ms() - max(message.created, message.due)) / 1000
+        else:
+            # Others need not say when they have made it: since when it is here, the pauses between its attempts tell.
+            waited = sum(growing(times) for times in range(message.misses))
         if waited > self._settings.unknown_task_limit:
             text = f"no worker has known the task {message.task!r} for {waited:.0f} s"
             return _dead("unknown_task", "camora.errors.UnknownTask", text)

@@ -92,11 +92,12 @@ class Catalog:
     def _unknown(self, hook: str, name: str, known: Sequence[str], *, url_scheme: bool = False) -> Exception:
         kind = hook.removeprefix("camora_").replace("_", " ").rstrip("s")
         what = "the URL scheme" if url_scheme else f"a {kind} called"
+        whose = f" for {kind}s" if url_scheme else ""
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else _install_hint(name)
         if url_scheme:
             known = [scheme for scheme in known if "+" not in scheme]  # variants of the others
-        text = f"no plugin offers {what} {name!r} for {kind}s. Installed: {', '.join(known) or 'none'}.{hint}"
+        text = f"no plugin offers {what} {name!r}{whose}. Installed: {', '.join(known) or 'none'}.{hint}"
         broken = [info for info in self.plugins if info.state == "broken"]
         if broken:
             reasons = "; ".join(f"{info.name} ({info.distribution} {info.version}): {info.why}" for info in broken)

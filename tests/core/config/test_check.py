@@ -129,6 +129,17 @@ def test_keys_that_only_other_machines_have_are_no_mistake(folder: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_is_shown_of_a_setting_in_the_url_can_be_read_again(folder: Path) -> None:
+    (folder / "camora.toml").write_text('[broker]\nurl = "redis://a/?prefix=b&timeout=2s"\ngroup = "g"\n')
+    command = [sys.executable, "-m", "camora", "config", "show"]
+    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60).stdout
+    assert "?prefix=b&timeout=2s" in shown
+    assert not any(line.startswith(("prefix =", "timeout =")) for line in shown.splitlines())
+    assert 'group = "g"' in shown
+    (folder / "camora.toml").write_text(shown)
+    assert check(folder).returncode == 0
+
+
 APP = """\
 from camora import Camora
 app = Camora.from_toml()
@@ -144,9 +155,10 @@ def test_a_kind_of_queue_that_the_broker_does_not_serve(folder: Path) -> None:
     )
     done = check(folder)
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "camora.toml:2:2: broker: queue 'bus' is a PubSubQueue (camora-redis), a kind of queue"
-    )
+    problem = "queues.bus.kind: queue 'bus' is a PubSubQueue (camora-redis), a kind of queue that MemoryBroker("
+    assert done.stderr.startswith(f"camora.toml:5:1: {problem}")
+    (folder / "camora.toml").write_text('[broker]\nurl = "memory://"\n[profiles.bad.queues.bus]\nkind = "pubsub"\n')
+    assert check(folder).stderr.startswith(f"camora.toml:4:1: {problem}")
 
 
 def test_two_queues_on_one_list(folder: Path) -> None:

@@ -65,14 +65,14 @@ camora.toml:6:1: broker.busy_timeot: unknown setting: did you mean 'busy_timeout
 camora.toml:9:1: results.url: no plugin offers the URL scheme 'sqlitte' for result backends. \
 Installed: @schemes@. Did you mean 'sqlite'?
 camora.toml:10:1: results.ttl: expected a duration such as "30s", found '1 fortnight'
-camora.toml:13:1: codec.use: no plugin offers a codec called 'jsn' for codecs. \
+camora.toml:13:1: codec.use: no plugin offers a codec called 'jsn'. \
 Installed: json, msgpack. Did you mean 'json'?
 camora.toml:16:9: signing.keys[0]: variable 'NO_SUCH_KEY' is not set
 camora.toml:19:1: worker.concurrency: expected a whole number, found 'many'
 camora.toml:20:1: worker.lease: must be more than 0, found 0
 camora.toml:21:1: worker.shutdown_timeot: unknown setting: did you mean 'shutdown_timeout'?
 camora.toml:24:1: queues.mail.rate_limit: expected a rate such as "100/m", found '100 per minute'
-camora.toml:27:1: pools.heavy.kind: no plugin offers a pool called 'proces' for pools. \
+camora.toml:27:1: pools.heavy.kind: no plugin offers a pool called 'proces'. \
 Installed: async, process, sync, thread. Did you mean 'process'?
 camora.toml:30:8: middleware.use[0]: unknown middleware 'audit': known are none; your own is written "module:attribute"
 camora.toml:33:1: tasks."shop.tasks:*".timeout: expected a duration such as "30s", found 'soon'

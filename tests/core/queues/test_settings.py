@@ -31,7 +31,7 @@ from tests.core.queues.conftest import source
 
 # Which others are there depends on what is installed.
 UNKNOWN = (
-    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss' for queue kinds\. Installed: bus, .*plain.*\. "
+    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss'\. Installed: bus, .*plain.*\. "
     r"Did you mean 'bus'\?"
 )
 ROOT = Path(__file__).parents[3]

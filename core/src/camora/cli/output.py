@@ -25,14 +25,14 @@ def stdout() -> Console:
 
     # What goes to a file or another program is not wrapped, unless somebody says how wide it is to be.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=width)
+    return Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty(), width=width)
 
 
 def stderr() -> Console:
     """A rich console on stderr, for remarks, progress and questions."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def say(text: str, *, style: str | None = None) -> None:

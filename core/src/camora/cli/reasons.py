@@ -188,7 +188,8 @@ def _limit_text(limit: Limit, use: LimitUse) -> str:
     # As "job:worker"; which run of the job it is, is nobody's concern here.
     holders = f", by {', '.join(holder.rpartition(':')[0] for holder in use.holders[:5])}" if use.holders else ""
     more = " …" if len(use.holders) > 5 else ""
-    return f"all {limit.most} slots of {name} are taken{holders}{more}"
+    slots = f"all {limit.most} slots of {name} are" if limit.most > 1 else f"the only slot of {name} is"
+    return f"{slots} taken{holders}{more}"
 
 
 def _behind(facts: JobFacts, job: QueuedJob) -> Iterator[Reason]:

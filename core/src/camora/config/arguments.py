@@ -10,7 +10,8 @@ from typing import Any
 from camora.config.choices import Choice, Reference, Signing
 from camora.config.configuration import Configuration
 from camora.config.files import folder_of
-from camora.errors import CamoraError, ConfigurationError, SettingsError
+from camora.errors import CamoraError, ConfigurationError, SettingsError, UnsupportedCapability
+from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
 from camora.interfaces.middleware import Middleware
 from camora.interfaces.observer import Observer
@@ -65,13 +66,23 @@ class _Making:
     def choices(self) -> dict[str, Any]:
         """What plugins make, each one for itself."""
         read = self._read
+        broker = self._choice(read.broker)
+        if broker is not None:
+            self._check_kinds(broker)
         return {
-            "broker": self._choice(read.broker),
+            "broker": broker,
             "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
             "codec": self._signed(self._choice(read.codec)),
             "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
             "retry_policy": self._choice(read.retry),
         }
+
+    def _check_kinds(self, broker: Broker) -> None:
+        for name, queue in self._read.queues.items():
+            try:
+                Broker.declare(broker, [queue])  # what all brokers look at, and nothing is remembered
+            except UnsupportedCapability as error:
+                self.problems.append(self._read.source.line_of(("queues", name, "kind"), str(error)))
 
     def _try(self, path: Any, make: Callable[[], Any]) -> Any:
         source = self._read.source

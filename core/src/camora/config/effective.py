@@ -66,6 +66,8 @@ class _Showing:
         inner = []
         for name in (*fields, *(name for name in given if name not in fields)):
             place = (*path, name)
+            if place in self._source.in_url:
+                continue
             kind, default = fields.get(name, (Any, None))
             if name not in given:
                 yield Setting(place, default, DEFAULT)

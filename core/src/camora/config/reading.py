@@ -252,6 +252,8 @@ class _Reading:
                     self._source.note((section, name), f"is in the url, too (?{name}=…): say it once")
                 if beside > of_url:
                     continue
+            if name in settings_fields(provider.settings):
+                self._source.in_url.add((section, name))
             kept.append(part)
         return f"{bare}?{'&'.join(kept)}" if kept else bare
 

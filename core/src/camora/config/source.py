@@ -34,6 +34,8 @@ class Source(Structuring):
         self.secrets: set[str] = set()
         """Texts that must appear nowhere."""
         self.hidden: set[KeyPath] = set()
+        self.in_url: set[KeyPath] = set()
+        """Settings that the URL beside them says."""
         self.tables: dict[KeyPath, list[tuple[type[Any], Mapping[str, Any]]]] = {}
         """Which classes each table was read into, with what was given: for those who show the settings."""
         self.resolved: dict[KeyPath, str] = {}

@@ -122,7 +122,10 @@ class Ender:
                     self._reports.settled(run, run.outcome, settlement)
             elif run.reason is None:
                 self.refused += 1
-                self._logger.warning("%s: another worker has it by now; nothing was settled here", run.label)
+                self._logger.warning(
+                    "%s: it is not ours any more, another worker has it or it is settled; nothing was settled here",
+                    run.label,
+                )
                 if self._reports.wanted:
                     self._reports.lease_lost(run)
             self._forget(run)
