@@ -184,7 +184,12 @@ async def test_fewer_replicas_than_dispatches_wait_for(private_server: NewServer
     assert "0 replicas in sync" in (await look(master.url, "copies")).text
     found = await look(f"{master.url}?wait_replicas=1", "copies")
     assert not found.ok
-    assert "wait_replicas = 1: every dispatch waits in vain" in found.text
+    assert "wait_replicas = 1: a dispatch that asks for it waits in vain" in found.text
+    app = Camora(master.url)
+    app.task(name="pay", wait_replicas=2)(lambda: None)  # type: ignore[call-overload]
+    of_task = await CHECKS["copies"].run(app)
+    assert not of_task.ok
+    assert "wait_replicas = 2: a dispatch that asks for it waits in vain" in of_task.text
     private_server(config=[f"replicaof {master.host} {master.port}"])
     wait_until(lambda: "state=online" in str(master.info("replication")), "a replica", 20, master)
     found = await look(f"{master.url}?wait_replicas=1", "copies")

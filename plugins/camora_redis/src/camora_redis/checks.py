@@ -35,12 +35,20 @@ def _of(part: str) -> Callable[[Any], Awaitable[CheckResult]]:
 
         holding = app.broker.database.identity if _is_ours(app.broker) else None
         found = [
-            await examining.examine(part, store, holds_jobs=identity == holding)
+            await examining.examine(part, store.careful(_copies(app)), holds_jobs=True)
+            if identity == holding
+            else await examining.examine(part, store, holds_jobs=False)
             for identity, store in sorted(stores.items(), key=lambda item: item[1].label)
         ]
         return next((one for one in found if not one.ok), None) or _together(found)
 
     return run
+
+
+def _copies(app: Any) -> int:
+    """How many replicas the most careful task of the app waits for."""
+    owned = [task.owned for task in app.tasks.by_name.values() if task.owned]
+    return max((options.get("wait_replicas", 0) for options in owned), default=0)
 
 
 def _is_ours(store: Any) -> bool:

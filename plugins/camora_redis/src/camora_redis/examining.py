@@ -175,7 +175,9 @@ async def _copies(link: Link, holds_jobs: bool) -> CheckResult:
     least = min(counts, default=0)
     if wanted > least:
         what = f"{least} replica{'' if least == 1 else 's'} in sync, and wait_replicas = {wanted}"
-        return _failed(link, f"{what}: every dispatch waits in vain", "add replicas, or lower wait_replicas")
+        return _failed(
+            link, f"{what}: a dispatch that asks for it waits in vain", "add replicas, or lower wait_replicas"
+        )
     texts.append(f"{least} replica{'' if least == 1 else 's'} in sync")
     if link.topology.clustered:
         found = await _cluster(link)

@@ -40,6 +40,11 @@ class Store:
         keys = Keys(prefix=settings.prefix, group=settings.group, clustered=topology.clustered, database=database)
         return cls(topology, settings, attrs.evolve(keys, **names))
 
+    def careful(self, replicas: int) -> Self:
+        """The same, where a dispatch waits for so many replicas or more."""
+        most = max(replicas, self.settings.wait_replicas)
+        return attrs.evolve(self, settings=attrs.evolve(self.settings, wait_replicas=most))
+
     @property
     def label(self) -> str:
         """What users know it by, without secrets."""
