@@ -44,6 +44,8 @@ async def test_a_server_that_is_started_again_has_all_jobs(rig: Rig, how: str) -
             rig.server.start()
             assert await next_finish(rig) < 6
             await late
+            # Who has not heard yet that it is back would say nothing of its next absence.
+            await eventually(lambda: rig.idle(app.broker), "the end of what there was")
     # What was running when the server went could not be settled in time; it may have run again.
     await rig.balance(duplicates=2 * 2 * 6)
     rig.alive()
