@@ -100,7 +100,7 @@ def _redis(name: str, new_url: Callable[[], str], examples: int) -> Backend:
     """Servers of Redis at URLs of empty stores. Their clocks are their own."""
 
     def subject(_: Path) -> Subject:
-        return Subject(broker=_redis_broker(new_url()), lease=0.25, blur=5.0, patience=5.0, keys_by_queue=True)
+        return Subject(broker=_redis_broker(new_url()), lease=0.5, blur=5.0, patience=5.0, keys_by_queue=True)
 
     return Backend(
         name=name,
