@@ -21,7 +21,7 @@ from camora.cli.common import (
     say,
     stderr,
 )
-from camora.errors import ConfigurationError, SettingsError, UnsupportedCapability
+from camora.errors import ConfigurationError, SettingsError
 from camora.masking import masked_error
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _looked_at(found: Configuration, profile: str | None) -> tuple[list[str], li
         return [found.source.line_of(("app",), str(error))], []
     try:
         app._declarations.tell(app.broker)  # noqa: SLF001 -- made for this
-    except (ConfigurationError, UnsupportedCapability) as error:
+    except ConfigurationError as error:
         place = ("broker",) if "broker" in found.source.data else ("app",)
         return [found.source.line_of(place, str(error))], []
     remarks = [*unknown_tasks(found, app.tasks.by_name), *unused_queues(found, app.tasks.queues())]
