@@ -65,6 +65,30 @@ def _sqlite_subject(folder: Path) -> Subject:
     return Subject(broker=broker, clock=clock, pass_time=clock.advance, lease=10.0)
 
 
+def _postgres(name: str, version: int, *, driver: str = "", examples: int) -> Backend:
+    """A PostgreSQL of this version, by this driver. Its clock is its own."""
+
+    def new_url(_: Path) -> str:
+        from tests.servers.fixtures import fresh_postgres_url
+
+        return fresh_postgres_url(version, driver=driver)
+
+    def subject(folder: Path) -> Subject:
+        return Subject(broker=_sql_broker(new_url(folder)), lease=0.5, blur=5.0, patience=5.0)
+
+    return Backend(
+        name=name,
+        new_store=new_url,
+        broker=_sql_broker,
+        results=_sql_results,
+        subject=subject,
+        lease=0.3,
+        examples=examples,
+        real_time=True,
+        missing=_sqlite_missing,
+    )
+
+
 def _sql_results(url: str) -> ResultBackend:
     from camora_sql.results import SqlResultBackend
 
@@ -154,6 +178,8 @@ BACKENDS = [
         examples=20,
         missing=_sqlite_missing,
     ),
+    _postgres("postgresql-15", 15, examples=5),
+    _postgres("postgresql-18", 18, examples=10),
     _redis("redis", lambda: _redis_url("redis"), 10),
     _redis("valkey", lambda: _redis_url("valkey"), 5),
     _redis("redis-sentinel", lambda: _shared_url(_redis_sentinels), 5),

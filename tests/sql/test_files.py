@@ -17,6 +17,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 from camora.interfaces.broker import Broker, ConsumerSettings
 from camora.message import Envelope
 from camora.outcome import Action, JobRecord, Settlement, Status
+from camora_sql.schema import HEAD
 from msgspec.structs import replace
 
 from tests.sql.processes import message
@@ -229,6 +230,7 @@ async def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None
     await (await opened(path)).close()
     with sqlite3.connect(path) as other:
         other.execute("UPDATE camora_alembic_version SET version_num = '9999'")
+        other.execute("UPDATE camora_facts SET value = '9999' WHERE name = 'works_with'")
     other.close()
     text = await refused(path)
     assert "9999" in text
@@ -296,4 +298,19 @@ async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises((BrokerUnavailable, ConfigurationError), match=r"damaged.*\.recover") as error:
         await use()
     assert str(path) in str(error.value)
+    await broker.close()
+
+
+async def test_a_newer_schema_that_has_kept_what_we_know_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "camora.db"
+    await (await opened(path)).close()
+    with sqlite3.connect(path) as other:
+        # As the next release would leave it, in the middle of a deploy: with one table more.
+        other.execute("CREATE TABLE camora_more (name TEXT)")
+        other.execute("UPDATE camora_alembic_version SET version_num = '9999'")
+        other.execute("UPDATE camora_facts SET value = ? WHERE name = 'works_with'", (HEAD,))
+    other.close()
+    broker = await opened(path)
+    assert await broker.publish([message("one")]) == ["one"]
+    assert await broker.publish([message("one")]) == ["one"]
     await broker.close()

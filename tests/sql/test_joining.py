@@ -17,6 +17,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError, EncodeError, Un
 from camora.interfaces.broker import ConsumerSettings
 from camora_sql.broker import SqlBroker
 from camora_sql.schema import HEAD
+from camora_sql.wakeup import Topic
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import IntegrityError
@@ -275,7 +276,7 @@ async def test_a_waiting_worker_is_woken_by_the_commit_and_not_before(
     twin = broker.twin()
     await twin.open()
     # Only announcements wake this: no clock, no look of its own.
-    unsubscribe = twin._link.wakeups.subscribe(woken.set)
+    unsubscribe = twin._link.wakeups.subscribe(Topic.JOBS, woken.set)
     found: list[Any] = []
 
     async def look() -> None:

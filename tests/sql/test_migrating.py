@@ -34,7 +34,9 @@ def everything(path: Path) -> dict[str, list[Any]]:
     database = sqlite3.connect(path)
     names = ("jobs", "keys", "done", "dead_letters", "results", "queues", "facts")
     try:
-        return {name: database.execute(f"SELECT * FROM camora_{name} ORDER BY 1").fetchall() for name in names}
+        rows = {name: database.execute(f"SELECT * FROM camora_{name} ORDER BY 1").fetchall() for name in names}
+        # The revision notes there what can work with it.
+        return {name: [row for row in found if row[0] != "works_with"] for name, found in rows.items()}
     finally:
         database.close()
 

@@ -83,7 +83,7 @@ async def test_the_provider_makes_one_by_url(path: Path) -> None:
 async def test_what_is_due_is_found_by_index(path: Path) -> None:
     broker = SqlBroker(f"sqlite:///{path}")
     await broker.open()
-    sql = broker.database.statements(statements.due_schedules, 0)
+    sql = broker.database.statements(statements.due_schedules, 0)[0]
     database = sqlite3.connect(path)
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", [0] * sql.count("?"))]
     database.close()

@@ -142,7 +142,7 @@ def _claims() -> list[str]:
     from camora_sql.store import Store
 
     store = Store("sqlite:///unused.db")
-    return [store.statements(statements.claim, size) for size in (1, 2)]
+    return [store.statements(statements.claim, size)[0] for size in (1, 2)]
 
 
 async def test_old_records_and_marks_are_pruned_by_workers(path: Path) -> None:

@@ -12,7 +12,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncerta
 from camora.interfaces.broker import ConsumerSettings
 from camora.outcome import Action, JobRecord, Settlement, Status
 from camora_sql.broker import SqlBroker
-from camora_sql.dialects.base import DriverConnection
+from camora_sql.dialects.base import Driver
 from camora_sql.dialects.sqlite import SqliteDialect
 from msgspec.structs import replace
 
@@ -35,11 +35,11 @@ class Commits:
         self.fail_after = self.fail_before = 0
         real = SqliteDialect.commit
 
-        def commit(dialect: SqliteDialect, connection: DriverConnection) -> None:
+        def commit(dialect: SqliteDialect, driver: Driver) -> None:
             self.count += 1
             if self.fail_before:
                 raise _failure(self.fail_before)
-            real(dialect, connection)
+            real(dialect, driver)
             if self.fail_after:
                 raise _failure(self.fail_after)
 

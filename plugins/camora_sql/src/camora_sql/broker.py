@@ -23,7 +23,7 @@ from camora_sql.errors import CommitUnclear
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.opening import begin_epoch
-from camora_sql.publishing import publish
+from camora_sql.procedures import procedures_of
 from camora_sql.queues import SqlQueues
 from camora_sql.results import SqlResultBackend
 from camora_sql.schedules import SqlScheduleStore
@@ -68,6 +68,7 @@ class SqlBroker(Broker):
         self._store = store
         self._state = BrokerState.NEW
         self._link = Link(store, f"SqlBroker({store.dialect.label})")
+        self._procedures = procedures_of(store)
         self._queues = SqlQueues(self._link)
         self._dead_letters = SqlDeadLetters(self._link)
 
@@ -93,9 +94,9 @@ class SqlBroker(Broker):
         """Store a batch in one transaction, which it may share with others of the same moment."""
         if not envelopes:
             return []
-        store = self._store
+        procedures = self._procedures
         try:
-            return await self._link.write(lambda session: publish(session, store, envelopes))
+            return await self._link.batch(procedures.publish, envelopes, single=procedures.single)
         except CommitUnclear as error:
             job_id = envelopes[0].id
             raise DispatchUncertain(
@@ -122,7 +123,7 @@ class SqlBroker(Broker):
                 "start more workers, each with some of them"
             )
         await self._link.run(lambda session: begin_epoch(session, self._store))
-        return SqlConsumer(self._link, settings)
+        return SqlConsumer(self._link, self._procedures, settings)
 
     def twin(self) -> Self:
         """Another broker on the same database, with a connection of its own."""

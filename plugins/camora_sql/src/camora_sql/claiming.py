@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +16,16 @@ from camora_sql.errors import Garbled
 from camora_sql.session import Session
 from camora_sql.store import Store
 
-__all__ = ["Claimer", "Receipt"]
+__all__ = ["STEP", "Claimer", "Receipt", "StatementClaimer"]
 
-_STEP = 500
+STEP = 500
 """Rows that one claim promotes, or prunes, at most: bounded, so that nobody waits long for a transaction."""
 
 Receipt = tuple[int, int, str | None, float]
 """Place of the row, token of the claim, and the key that its job holds, with the key's `key_ttl`."""
 
 
-class Claimer:
+class Claimer(ABC):
     """Takes messages for one consumer."""
 
     def __init__(self, store: Store, settings: ConsumerSettings) -> None:
@@ -36,51 +37,23 @@ class Claimer:
         # Each claim has a token of its own: random, so that no other consumer of any process has the same.
         self._token = int.from_bytes(os.urandom(7), "big")
 
+    @abstractmethod
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
-        ready, next_due, next_lapse = session.read(self._outlook)
-        store = self._store
-        due_in, lapse_in = _until(next_due, store.now()), _until(next_lapse, store.lease_now())
-        if not ready and due_in > 0 and lapse_in > 0:
-            return [], min(due_in, lapse_in)
 
-        def claim(session: Session) -> list[tuple[Any, ...]]:
-            return self._claim(session, limit, due=due_in <= 0, lapsed=lapse_in <= 0)
-
-        try:
-            rows = session.write(claim, Need.NONE)
-        except Garbled:
-            # A text in a row is no text. It is delivered all the same, and the worker buries it.
-            rows = session.tolerating(lambda: session.write(claim, Need.NONE))
-        # What was promoted may have been of other queues; then there is more to wait for.
-        return self._deliveries(rows), 0.0 if due_in <= 0 or lapse_in <= 0 else float("inf")
-
-    def _outlook(self, session: Session) -> tuple[Any, Any, Any]:
+    def _look(self, session: Session) -> tuple[bool, float, float]:
+        """Whether anything is ready, and the seconds until something comes due, or lapses."""
         names = [name for name in self._queues for _ in range(2)]
         [(ready, next_due, next_lapse)] = session.rows(statements.outlook, names, len(self._queues))
-        return ready, next_due, next_lapse
-
-    def _claim(self, session: Session, limit: int, *, due: bool, lapsed: bool) -> list[tuple[Any, ...]]:
         store = self._store
-        lease_now = store.lease_now()
-        if due:
-            session.change(statements.promote, (store.now(), _STEP))
-        if lapsed:
-            session.change(statements.lapse, (lease_now, _STEP))
-        self._token += 1
-        values: list[Any] = [lease_now + self.lease_ms, self._token, self._worker]
-        for name in self._queues:
-            values += (name, name, limit)
-        if len(self._queues) > 1:
-            values.append(limit)
-        return session.rows(statements.claim, values, len(self._queues))
+        return bool(ready), _until(next_due, store.now()), _until(next_lapse, store.lease_now())
 
-    def _deliveries(self, rows: list[tuple[Any, ...]]) -> list[Delivery]:
+    def _deliveries(self, rows: Sequence[Sequence[Any]]) -> list[Delivery]:
         token = self._token
         try:
-            rows.sort(key=_urgency)
+            rows = sorted(rows, key=_urgency)
         except TypeError:
-            rows.sort(key=_urgency_of_anything)
+            rows = sorted(rows, key=_urgency_of_anything)
         return [
             Delivery(
                 id=job_id if type(job_id) is str else _text(job_id),
@@ -96,8 +69,44 @@ class Claimer:
         """Delete some of what nobody needs any more; True when there was more than one step takes."""
         now = self._store.now()
         prunes = (statements.prune_results, statements.prune_done, statements.prune_keys)
-        counts = session.write(lambda session: [session.change(build, (now, _STEP)) for build in prunes], Need.NONE)
-        return max(counts) >= _STEP
+        counts = session.write(lambda session: [session.change(build, (now, STEP)) for build in prunes], Need.NONE)
+        return max(counts) >= STEP
+
+
+class StatementClaimer(Claimer):
+    """All in one transaction, after a look that costs others nothing."""
+
+    def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
+        """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
+        ready, due_in, lapse_in = session.read(self._look)
+        if not ready and due_in > 0 and lapse_in > 0:
+            return [], min(due_in, lapse_in)
+
+        def claim(session: Session) -> Sequence[Sequence[Any]]:
+            return self._claim(session, limit, due=due_in <= 0, lapsed=lapse_in <= 0)
+
+        try:
+            rows = session.write(claim, Need.NONE)
+        except Garbled:
+            # A text in a row is no text. It is delivered all the same, and the worker buries it.
+            rows = session.tolerating(lambda: session.write(claim, Need.NONE))
+        # What was promoted may have been of other queues; then there is more to wait for.
+        return self._deliveries(rows), 0.0 if due_in <= 0 or lapse_in <= 0 else float("inf")
+
+    def _claim(self, session: Session, limit: int, *, due: bool, lapsed: bool) -> Sequence[Sequence[Any]]:
+        store = self._store
+        lease_now = store.lease_now()
+        if due:
+            session.change(statements.promote, (store.now(), STEP))
+        if lapsed:
+            session.change(statements.lapse, (lease_now, STEP))
+        self._token += 1
+        values: list[Any] = [lease_now + self.lease_ms, self._token, self._worker]
+        for name in self._queues:
+            values += (name, name, limit)
+        if len(self._queues) > 1:
+            values.append(limit)
+        return session.rows(statements.claim, values, len(self._queues))
 
 
 def _urgency(row: Sequence[Any]) -> tuple[int, int, int]:

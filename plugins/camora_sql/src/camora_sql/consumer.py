@@ -12,17 +12,16 @@ from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
 from camora.outcome import Action, Settlement
 
-from camora_sql.claiming import Claimer
 from camora_sql.dialects.base import Need
 from camora_sql.leases import SqlLeases
 from camora_sql.link import Link
+from camora_sql.procedures import Procedures
 from camora_sql.session import Session
-from camora_sql.settling import check, settle
+from camora_sql.settling import check
+from camora_sql.wakeup import Topic
 
 __all__ = ["SqlConsumer"]
 
-_FLOOR = 1.0
-"""Seconds after which a waiting consumer looks by itself, should a wake-up have been missed."""
 _PRUNE_EVERY = 5.0
 """Seconds between two looks for what can be deleted, while there is little of it."""
 
@@ -30,10 +29,11 @@ _PRUNE_EVERY = 5.0
 class SqlConsumer(Consumer):
     """Takes nothing ahead: what `receive` answers is all it holds."""
 
-    def __init__(self, link: Link, settings: ConsumerSettings) -> None:
+    def __init__(self, link: Link, procedures: Procedures, settings: ConsumerSettings) -> None:
         self._link = link
+        self._procedures = procedures
         self._store = link.store
-        self._claimer = Claimer(link.store, settings)
+        self._claimer = procedures.claimer(settings)
         self._loop = asyncio.get_running_loop()
         self._stopped = False
         self._woken = asyncio.Event()
@@ -56,7 +56,7 @@ class SqlConsumer(Consumer):
                 left = until - self._loop.time()
                 if deliveries or left <= 0:
                     return deliveries
-                await self._sleep(min(left, max(pause, 0.001), _FLOOR))
+                await self._sleep(min(left, max(pause, 0.001), self._link.wakeups.floor))
         finally:
             unsubscribe()
         return ()
@@ -65,7 +65,7 @@ class SqlConsumer(Consumer):
         return self._stopped
 
     def _subscribe(self) -> Callable[[], None]:
-        end = self._link.wakeups.subscribe(self._woken.set)
+        end = self._link.wakeups.subscribe(Topic.JOBS, self._woken.set)
         clock = self._store.clock
         if not isinstance(clock, MovableClock):
             return end
@@ -121,18 +121,22 @@ class SqlConsumer(Consumer):
 
     def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool]]:
         back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
-        return self._link.write(lambda session: settle(session, self._store, back), Need.NONE)
+        return self._settle(back, Need.NONE)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """Settle a batch, in one transaction."""
         if not settlements:
             return []
         check(settlements)
-        return await self._link.write(lambda session: settle(session, self._store, settlements), _need(settlements))
+        return await self._settle(settlements, _need(settlements))
+
+    def _settle(self, settlements: Sequence[Settlement], need: Need) -> asyncio.Future[list[bool]]:
+        procedures = self._procedures
+        return self._link.batch(procedures.settle, settlements, need, single=procedures.single)
 
     def leases(self) -> Leases:
         """A keeper with a connection of its own, made in the thread that uses it."""
-        return SqlLeases(self._store, self._claimer.lease_ms)
+        return SqlLeases(self._procedures, self._claimer.lease_ms)
 
     async def stop(self) -> None:
         """Take nothing more."""

@@ -12,6 +12,7 @@ from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.records import error_from
 from camora_sql.session import Session
+from camora_sql.wakeup import Topic
 
 __all__ = ["SqlDeadLetters"]
 
@@ -29,7 +30,7 @@ class SqlDeadLetters(DeadLetters):
     async def list(self, *, queue: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
         """A page."""
 
-        def read(session: Session) -> list[Any]:
+        def read(session: Session) -> Sequence[Any]:
             if queue is None:
                 return session.rows(statements.list_letters, (after, limit))
             return session.rows(statements.list_letters_of, (queue, after, limit))
@@ -47,15 +48,17 @@ class SqlDeadLetters(DeadLetters):
 
         def requeue(session: Session) -> bool:
             now = store.now()
-            if session.change(statements.requeue_letter, (now, body, job_id)) != 1:
+            keys = session.rows(statements.key_of_letter, (job_id,))
+            if not keys:
                 return False
-            [(key,)] = session.rows(statements.key_of_letter, (job_id,))
+            [(key,)] = keys
+            session.change(statements.requeue_letter, (now, body, job_id))
             if key is not None:
                 session.change(statements.retake_key, (key, job_id, now, job_id))
             session.change(statements.delete_letters, (job_id,))
             # The failed record stands for good otherwise, and would hide what the new run comes to.
             session.change_in(statements.delete_records, [job_id], (now,))
-            session.announce()
+            session.announce(Topic.JOBS)
             return True
 
         return await self._link.write(requeue)

@@ -12,12 +12,15 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session, scoped_session
 
+from camora_sql.dialects.base import Row
+from camora_sql.opening import fits
 from camora_sql.publishing import publish
-from camora_sql.runner import Row, Runner
+from camora_sql.runner import Runner
 from camora_sql.schema import HEAD
 from camora_sql.statements import Builder
 from camora_sql.statements.joining import hold, read_revision
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic, payload_of
 
 __all__ = ["publish_within"]
 
@@ -85,7 +88,7 @@ def _publish(store: Store, connection: Connection, envelopes: Sequence[Envelope]
     # All of it or nothing, also for a caller who catches the error and goes on.
     with connection.begin_nested():
         ids = publish(borrowed, store, envelopes)
-    if borrowed.announced:
+    if borrowed.announced and not store.dialect.tell_within(connection, payload_of(borrowed.announced)):
         _after_commit(connection, store.dialect.announce)
     return ids
 
@@ -97,7 +100,7 @@ def _check_revision(store: Store, borrowed: _Borrowed) -> None:
             f"see; make them before it begins: async with app, or: camora sql migrate --url {store.dialect.url}"
         )
     revision = borrowed.rows(read_revision)[0][0]
-    if revision != HEAD:
+    if not fits(borrowed, revision):
         raise ConfigurationError(
             f"options(connection=…): the tables of Camora in {store.dialect.label} are of revision {revision}, and "
             f"this camora-sql works with {HEAD}; bring both up to date: camora sql migrate --url {store.dialect.url}"
@@ -111,7 +114,7 @@ class _Borrowed(Runner):
         self._statements = store.statements
         self.connection = connection
         self.schema = schema
-        self.announced = False
+        self.announced: set[Topic] = set()
         # Over any such map of the caller's: these tables are where they are.
         self._options: Any = {"schema_translate_map": {None: schema}}
 
@@ -120,7 +123,7 @@ class _Borrowed(Runner):
         bound = dict(zip(order, values, strict=True))
         return self.connection.execute(statement, bound, execution_options=self._options)
 
-    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> list[Row]:
+    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> Sequence[Row]:
         """Run it; all its rows."""
         return [tuple(row) for row in self._run(build, values, size)]
 
@@ -128,9 +131,9 @@ class _Borrowed(Runner):
         """Run it; how many rows it changed."""
         return int(self._run(build, values, size).rowcount)
 
-    def announce(self) -> None:
+    def announce(self, topic: Topic) -> None:
         """Left to the caller's commit."""
-        self.announced = True
+        self.announced.add(topic)
 
 
 def _after_commit(connection: Connection, announce: Callable[[], None]) -> None:

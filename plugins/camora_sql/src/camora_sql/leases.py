@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from camora.interfaces.broker import Leases, LeaseVerdict
 from camora.message import Delivery
 
 from camora_sql import statements
+from camora_sql.blocking import BlockingSession
 from camora_sql.dialects.base import Need
+from camora_sql.procedures import Procedures
 from camora_sql.session import Session
-from camora_sql.store import Store
 
 __all__ = ["SqlLeases"]
 
@@ -19,29 +19,27 @@ __all__ = ["SqlLeases"]
 class SqlLeases(Leases):
     """Waits for other writers at most a quarter of a lease, so that there is time to try again."""
 
-    def __init__(self, store: Store, lease_ms: int) -> None:
-        self._store = store
+    def __init__(self, procedures: Procedures, lease_ms: int) -> None:
+        self._procedures = procedures
         self._lease_ms = lease_ms
-        self._session = Session(store, patience=min(store.settings.busy_timeout, lease_ms / 4000))
+        store = procedures.store
+        self._session = BlockingSession(store, patience=min(store.settings.busy_timeout, lease_ms / 4000))
 
     def extend(self, deliveries: Sequence[Delivery]) -> Sequence[LeaseVerdict]:
         """One transaction for all of them."""
         if not deliveries:
             return []
-        held = self._session.write(lambda session: self._extend(session, deliveries), Need.NONE)
+        held = self._session.run(lambda session: self._extend(session, deliveries))
         return [LeaseVerdict.HELD if delivery.receipt[:2] in held else LeaseVerdict.LOST for delivery in deliveries]
 
     def _extend(self, session: Session, deliveries: Sequence[Delivery]) -> set[tuple[int, int]]:
-        until = self._store.lease_now() + self._lease_ms
-        by_token: dict[int, list[int]] = defaultdict(list)
-        for delivery in deliveries:
-            by_token[delivery.receipt[1]].append(delivery.receipt[0])
-        held: set[tuple[int, int]] = set()
-        for token, seqs in by_token.items():
-            if session.change_in(statements.extend_held, seqs, (until, token)) < len(set(seqs)):
-                seqs = [row[0] for row in session.rows_in(statements.still_held, seqs, (token,))]
-            held.update((seq, token) for seq in seqs)
-        return held
+        procedures = self._procedures
+        session.ask_time()
+
+        def extend(session: Session) -> set[tuple[int, int]]:
+            return procedures.extend(session, deliveries, self._lease_ms)
+
+        return session.once(extend, Need.NONE) if procedures.single else session.write(extend, Need.NONE)
 
     def cancelled(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Looks into an index that holds nothing but flagged jobs."""

@@ -49,6 +49,8 @@ class SqlLimits(Limits):
             self._prune_at = loop_now + _PRUNE_EVERY
 
         def take(session: Session) -> list[float]:
+            # What is counted must not be added to by others before this is added.
+            session.lock("limits")
             now = self._store.lease_now()
             tally = read_tally(session, asks, now)
             # One more, because the clock is cut to whole milliseconds: a lease is never shorter than promised.

@@ -1,23 +1,35 @@
-"""Bringing a database's schema to the newest revision, with alembic, under the database's own lock."""
+"""Bringing a database's schema to the newest revision, under the database's own lock."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
 
+from camora_sql.dialects.base import Dialect
 from camora_sql.errors import newer
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store
 
-__all__ = ["known", "migrate"]
+__all__ = ["known", "migrate", "upgrade_statements"]
+
+_BASE = "base"
+
+
+class _Statements(list[str]):
+    """Takes what alembic writes to a file, which is one statement at a time."""
+
+    def write(self, text: str) -> None:
+        statement = text.strip().removesuffix(";").rstrip()
+        if statement and not all(line.startswith("--") for line in statement.splitlines()):
+            self.append(statement)
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
 
 
 def _config() -> Config:
@@ -35,51 +47,32 @@ def known(revision: str) -> bool:
         return False
 
 
-def migrate(session: Session, store: Store) -> list[str]:
-    """Upgrade to the newest revision; what was done, one line each, nothing when it was there already.
+def upgrade_statements(dialect: Dialect, since: str | None = None, until: str = HEAD) -> list[str]:
+    """What brings a schema of revision `since`, or an empty database, to `until`. No I/O on any database."""
+    config, statements = _config(), _Statements()
+    config.attributes.update(dialect=dialect.name, tables=dialect.tables, statements=statements)
+    command.upgrade(config, f"{since or _BASE}:{until}", sql=True)
+    return list(statements)
 
-    All in one transaction that holds the database's lock: of many who begin at once, one does it, and a process that
-    dies half-way leaves nothing behind. Raises `ConfigurationError` for a revision that is not known here.
+
+def migrate(session: Session, store: Store, until: str = HEAD) -> list[str]:
+    """Upgrade to this revision; what was done, one line each, nothing when it was there already.
+
+    All in one transaction that holds a lock of the database's: of many who begin at once, one does it, and a process
+    that dies half-way leaves nothing behind. Raises `ConfigurationError` for a revision that is not known here.
     """
     dialect = store.dialect
 
     def upgrade(session: Session) -> list[str]:
-        # Looked at again, under the lock: somebody may have been quicker.
-        before = dialect.revision(session.connection)
-        if before == HEAD:
+        session.lock("schema")
+        # Looked at under the lock: somebody may have been quicker.
+        before = dialect.revision(session.driver)
+        if before == until:
             return []
         if before is not None and not known(before):
             raise newer(dialect.label, before)
-        _upgrade(session.connection, store)
-        return [f"{before or 'nothing'} -> {HEAD}"]
+        for statement in upgrade_statements(dialect, before, until):
+            session.driver.change(statement)
+        return [f"{before or 'nothing'} -> {until}"]
 
     return session.write(upgrade)
-
-
-def _upgrade(raw: Any, store: Store) -> None:
-    # Alembic speaks through SQLAlchemy's engine, over the very connection that holds the lock.
-    engine = create_engine(f"{store.dialect.compiler().name}://", creator=lambda: _Lent(raw), poolclass=StaticPool)
-    with engine.connect() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
-
-
-class _Lent:
-    """A raw connection whose transaction and life belong to somebody else."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-    def commit(self) -> None:
-        """Left to the owner."""
-
-    def rollback(self) -> None:
-        """Left to the owner."""
-
-    def close(self) -> None:
-        """Left to the owner."""

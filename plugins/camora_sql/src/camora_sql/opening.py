@@ -5,11 +5,12 @@ from __future__ import annotations
 from camora.errors import BrokerUnavailable
 
 from camora_sql import statements
-from camora_sql.schema import HEAD
+from camora_sql.runner import Runner
+from camora_sql.schema import HEAD, WORKS_WITH
 from camora_sql.session import Session
 from camora_sql.store import Store
 
-__all__ = ["begin_epoch", "prepare"]
+__all__ = ["begin_epoch", "fits", "prepare"]
 
 _EPOCH = "lease_epoch"
 _SHORT = 0.1
@@ -21,13 +22,14 @@ def prepare(session: Session, store: Store) -> None:
 
     Raises `ConfigurationError` for a schema of a newer camora-sql, `BrokerUnavailable` when the database is not there.
     """
-    revision = session.read(lambda session: store.dialect.revision(session.connection))
+    session.ask_time()
+    revision = session.read(lambda session: store.dialect.revision(session.driver))
     if revision is None:
         # Imported only where there is something to do: most starts find nothing.
         from camora_sql.creating import create
 
         create(session, store)
-    elif revision != HEAD:
+    elif revision != HEAD and not session.read(lambda session: fits(session, revision)):
         from camora_sql.migrating import migrate
 
         migrate(session, store)
@@ -37,6 +39,17 @@ def prepare(session: Session, store: Store) -> None:
     except BrokerUnavailable:
         if not session.is_connected:
             raise
+
+
+def fits(session: Runner, revision: str) -> bool:
+    """Whether this code works with tables of a revision.
+
+    That of a newer version of this package, which has been here during a deploy perhaps, may have left what we know.
+    """
+    if revision <= HEAD:
+        return revision == HEAD
+    rows = session.rows(statements.read_fact, WORKS_WITH[:1])
+    return bool(rows) and str(rows[0][0]) <= HEAD
 
 
 def begin_epoch(session: Session, store: Store, *, patience: float | None = None) -> None:

@@ -10,8 +10,15 @@ from camora.provider import MadeFrom, Provider
 
 from camora_sql.settings import SqlSettings, in_folder
 
-_SCHEMES = ("sqlite", "sqlite+pysqlite")
-_HELP = "tables in a database; SQLite: one durable file, shared by the processes of a machine"
+_SCHEMES = (
+    "sqlite",
+    "sqlite+pysqlite",
+    "postgresql",
+    "postgresql+asyncpg",
+    "postgresql+psycopg",
+    "postgres",
+)
+_HELP = "tables in a database: a durable SQLite file, or your PostgreSQL"
 
 
 def _broker(made: MadeFrom) -> Broker:

@@ -11,6 +11,7 @@ from camora_sql import statements
 from camora_sql.runner import Runner
 from camora_sql.schema import State
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 
 __all__ = ["end_keys", "publish"]
 
@@ -53,13 +54,22 @@ def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> lis
     if rows:
         # An id that is in the table already, or twice in the batch, is passed over by the statement itself.
         session.insert(statements.insert_jobs, rows)
-        session.announce()
+        if not store.dialect.blocking:
+            _undo_ended(session, [row[0] for row in rows])
+        session.announce(Topic.JOBS)
     return answers
 
 
 def _known(session: Runner, ids: Sequence[str]) -> set[str]:
     """Those that finished, or died. Unfinished ones are found by the insertion."""
     return {row[0] for row in session.rows_in(statements.is_over, ids, times=3)}
+
+
+def _undo_ended(session: Runner, ids: Sequence[str]) -> None:
+    """Some may have ended since it was asked: where others write at the same time, that is seen afterwards only."""
+    ended = _known(session, ids)
+    if ended:
+        session.change_in(statements.delete_by_id, list(ended))
 
 
 def _take_key(session: Runner, envelope: Envelope, now: int) -> str:

@@ -16,6 +16,7 @@ from camora_sql.schema import State
 from camora_sql.session import Session
 from camora_sql.statements import Builder
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 
 __all__ = ["SqlQueues"]
 
@@ -74,7 +75,7 @@ class SqlQueues(Queues):
 
         def pause(session: Session) -> None:
             session.change(statements.set_paused, (queue, int(paused)))
-            session.announce()
+            session.announce(Topic.JOBS)
 
         await self._link.write(pause)
 
@@ -114,7 +115,7 @@ def _cancel(session: Session, store: Store, job_id: str) -> CancelResult:
     [(seq, state, lease_until, key, key_ttl)] = rows
     if state == State.LEASED and lease_until > store.lease_now():
         session.change(statements.flag, (seq,))
-        session.announce()
+        session.announce(Topic.JOBS)
         return CancelResult.SIGNALLED
     session.change(statements.delete_jobs, (seq,))
     now = store.now()

@@ -11,7 +11,7 @@ from camora.outcome import ErrorInfo, JobRecord, Progress, Status
 from camora_sql import statements
 from camora_sql.session import Session
 
-__all__ = ["clean", "error_from", "error_to", "is_finished", "put_records", "record_from"]
+__all__ = ["clean", "error_from", "error_to", "is_finished", "plain", "put_records", "record_from", "row_of"]
 
 _LONGEST_MS = 2**60
 # By their text: the hash of a member of an enumeration is computed in Python.
@@ -29,7 +29,7 @@ def put_records(session: Session, records: Sequence[JobRecord], now: int) -> boo
         for record in records:
             put_records(session, [record], now)
     else:
-        session.insert(statements.put_records, [_row(record, now) for record in records], (now,))
+        session.insert(statements.put_records, [row_of(record, now) for record in records], (now,))
     return any(is_finished(record) for record in records)
 
 
@@ -38,13 +38,14 @@ def is_finished(record: JobRecord) -> bool:
     return record.status.value in _FINISHED
 
 
-def _row(record: JobRecord, now: int) -> tuple[Any, ...]:
+def row_of(record: JobRecord, now: int) -> tuple[Any, ...]:
+    """Its values, in the order of the columns."""
     status, error, progress = record.status.value, record.error, record.progress
     return (
         record.id,
         status,
         1 if status in _FINISHED else 0,
-        record.task,
+        plain(record.task),
         record.queue,
         1 if record.kept else 0,
         record.attempts,
@@ -112,6 +113,11 @@ def _progress_from(text: str | None) -> Progress | None:
         return _progress.decode(text)
     except msgspec.MsgspecError:
         return None
+
+
+def plain(text: str) -> str:
+    """The text without what not every database stores: halves of characters, and NUL."""
+    return text if text.isascii() and "\0" not in text else clean(text).replace("\0", "\ufffd")
 
 
 def clean(text: str) -> str:

@@ -24,12 +24,10 @@ from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
 from camora_sql.statements import records as finished
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 from camora_sql.workers import SqlWorkerDirectory
 
 __all__ = ["SqlResultBackend"]
-
-_FLOOR = 1.0
-"""Seconds after which waiting looks by itself, should a wake-up have been missed."""
 
 
 class SqlResultBackend(ResultBackend):
@@ -72,7 +70,7 @@ class SqlResultBackend(ResultBackend):
 
         def put(session: Session) -> None:
             if put_records(session, records, self._store.now()):
-                session.announce()
+                session.announce(Topic.RESULTS)
 
         await self._link.write(put)
 
@@ -124,7 +122,7 @@ class SqlResultBackend(ResultBackend):
 
     async def _watch(self) -> None:
         """Look for what is waited for, at each wake-up, until nobody waits."""
-        unsubscribe: Callable[[], None] = self._link.wakeups.subscribe(self._woken.set)
+        unsubscribe: Callable[[], None] = self._link.wakeups.subscribe(Topic.RESULTS, self._woken.set)
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
@@ -138,7 +136,7 @@ class SqlResultBackend(ResultBackend):
                         self._tell(row[0], record_from(row))
                 # Commits may come faster than many ids can be looked up: never look more than half of the time.
                 await asyncio.sleep(loop.time() - begin if len(ids) > 50 else 0)
-                timer = loop.call_later(_FLOOR, self._woken.set)
+                timer = loop.call_later(self._link.wakeups.floor, self._woken.set)
                 await self._woken.wait()
                 timer.cancel()
         except Exception as error:  # noqa: BLE001 -- it is for those who wait

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from camora_sql.dialects.base import Row
 from camora_sql.statements import Builder
+from camora_sql.wakeup import Topic
 
-__all__ = ["Row", "Runner"]
-
-Row = tuple[Any, ...]
+__all__ = ["Runner"]
 
 _ROWS = (64, 16, 4, 1)
 """Sizes of an INSERT; a batch is cut into these, so that a few texts serve every size of batch."""
@@ -22,7 +22,7 @@ class Runner(ABC):
     """Runs statements. Used in one thread, or one greenlet, only."""
 
     @abstractmethod
-    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> list[Row]:
+    def rows(self, build: Builder, values: Sequence[Any] = (), size: int = 1) -> Sequence[Row]:
         """Run it; all its rows."""
 
     @abstractmethod
@@ -30,8 +30,8 @@ class Runner(ABC):
         """Run it; how many rows it changed."""
 
     @abstractmethod
-    def announce(self) -> None:
-        """Once this transaction stands, wake whoever waits for messages or results."""
+    def announce(self, topic: Topic) -> None:
+        """Once this transaction stands, wake whoever waits for such news."""
 
     def insert(self, build: Builder, rows: Sequence[Sequence[Any]], tail: Sequence[Any] = ()) -> None:
         """Insert many rows with few statements; `tail` is bound after the rows of each."""

@@ -15,6 +15,7 @@ from camora_sql.session import Session
 from camora_sql.statements import read_fact, write_fact
 from camora_sql.statements import schedules as statements
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 
 __all__ = ["SqlScheduleStore"]
 
@@ -22,8 +23,6 @@ _CHANGED = "schedules_changed"
 """The fact that has another value after each change."""
 _SET_BACK = 60_000
 """Milliseconds by which a loan may end later than one made now; beyond that, the clock was set back."""
-_FLOOR = 1.0
-"""Seconds after which waiting looks by itself, should a wake-up have been missed."""
 _BREATH = 0.1
 """Seconds between two looks: commits of others, which wake too, may be many."""
 
@@ -50,6 +49,7 @@ class SqlScheduleStore(ScheduleStore):
             return
 
         def put(session: Session) -> None:
+            session.lock("schedules")
             rows = session.rows_in(statements.read_schedules, [record.key for record in records])
             known = {row[0]: (record_from(row), row[-2:]) for row in rows}
             changed = False
@@ -90,7 +90,7 @@ class SqlScheduleStore(ScheduleStore):
     async def list(self, group: str | None = None) -> Sequence[ScheduleRecord]:
         """One look."""
 
-        def read(session: Session) -> list[Any]:
+        def read(session: Session) -> Sequence[Any]:
             if group is None:
                 return session.rows(statements.list_schedules)
             return session.rows(statements.list_schedules_of, (group,))
@@ -129,7 +129,7 @@ class SqlScheduleStore(ScheduleStore):
         build = statements.due_schedules if groups is None else statements.due_schedules_of
         values = (*(groups or ()), now, now, until + _SET_BACK, limit)
 
-        def due(session: Session) -> list[Any]:
+        def due(session: Session) -> Sequence[Any]:
             return session.rows(build, values, len(groups or ()))
 
         def lend(session: Session) -> list[Fire]:
@@ -166,12 +166,12 @@ class SqlScheduleStore(ScheduleStore):
         """Woken by commits; a change is told from others by a fact that changes with it."""
         woken = asyncio.Event()
         # Subscribed first, looked second: what comes in between wakes.
-        unsubscribe = self._link.wakeups.subscribe(woken.set)
+        unsubscribe = self._link.wakeups.subscribe(Topic.SCHEDULES, woken.set)
         try:
             async with asyncio.timeout(max(timeout, 0)):
                 while not await self._has_changed():
                     await asyncio.sleep(_BREATH)
-                    await _wait(woken, _FLOOR)
+                    await _wait(woken, self._link.wakeups.floor)
                     woken.clear()
         except TimeoutError:
             pass
@@ -214,4 +214,4 @@ def _change(session: Session) -> str | None:
 def _tell(session: Session) -> None:
     """Schedules are not what they were: tell it with the commit."""
     session.change(write_fact, (_CHANGED, os.urandom(8).hex()))
-    session.announce()
+    session.announce(Topic.SCHEDULES)

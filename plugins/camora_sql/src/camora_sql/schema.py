@@ -1,11 +1,13 @@
 """The tables. What they look like in a database is decided here, and brought there by `migrations`.
 
 Moments are milliseconds since the epoch, but for `lease_until`, and all moments of workers and limits, which are on the
-lease clock of the dialect: a clock that nobody sets. `camora_jobs` holds what is to run, and nothing that has finished:
-its size is the backlog.
+lease clock of the dialect: a clock that nobody sets. The table of jobs holds what is to run, and nothing that has
+finished: its size is the backlog.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -22,234 +24,230 @@ from sqlalchemy import (
     text,
 )
 
-__all__ = [
-    "HEAD",
-    "VERSION_TABLE",
-    "State",
-    "dead_letters",
-    "done",
-    "facts",
-    "jobs",
-    "keys",
-    "metadata",
-    "orders",
-    "queues",
-    "rates",
-    "results",
-    "schedules",
-    "slots",
-    "version",
-    "workers",
-]
+from camora_sql.settings import PREFIX
+
+__all__ = ["HEAD", "RECORD_COLUMNS", "SCHEDULE_COLUMNS", "WORKS_WITH", "State", "Tables"]
 
 HEAD = "0002"
 """The newest revision in `migrations/versions`."""
-VERSION_TABLE = "camora_alembic_version"
-
-metadata = MetaData()
+WORKS_WITH = ("works_with", "0001")
+"""A fact that stands in the database: the oldest revision whose code can work with its tables as they are now."""
 
 _Big = BigInteger().with_variant(Integer, "sqlite")
+# Ids and names are no words of a language: compared and sorted by code point, whatever the database's language.
+_Name = String(255).with_variant(String(255, collation="C"), "postgresql")
+_Key = String(512).with_variant(String(512, collation="C"), "postgresql")
 
 
 class State:
-    """The values of `camora_jobs.state`."""
+    """The values of `state` in the table of jobs."""
 
     READY = 0
     SCHEDULED = 1
     LEASED = 2
 
 
-jobs = Table(
-    "camora_jobs",
-    metadata,
-    Column("seq", _Big, primary_key=True, autoincrement=True),
-    Column("id", String(255), nullable=False, unique=True),
-    Column("queue", String(255), nullable=False),
-    Column("state", Integer, nullable=False),
-    Column("priority", Integer, nullable=False),
-    # When it was to run: the publication's own moment, where no other was asked for. Orders what is ready.
-    Column("due", _Big, nullable=False),
-    Column("lease_until", _Big, nullable=False, server_default=text("0")),
-    # The fencing token of the delivery it is out on; 0 while it is not.
-    Column("receipt", _Big, nullable=False, server_default=text("0")),
-    Column("deliveries", Integer, nullable=False, server_default=text("0")),
-    Column("cancel", Integer, nullable=False, server_default=text("0")),
-    Column("worker", String(255), nullable=False, server_default=text("''")),
-    Column("expires", _Big),
-    Column("key", Text),
-    Column("key_ttl", Float, nullable=False, server_default=text("0")),
-    Column("task", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-)
+class Tables:
+    """All tables, under names that begin with `prefix`; in a schema, or where the connection looks by itself."""
 
-# One partial index for each state: ready, scheduled and leased rows do not slow each other down.
-_ready, _scheduled, _leased, _cancelled = (
-    text(f"state = {State.READY}"),
-    text(f"state = {State.SCHEDULED}"),
-    text(f"state = {State.LEASED}"),
-    text("cancel = 1"),
-)
-Index(
-    "camora_jobs_ready",
-    jobs.c.queue,
-    jobs.c.priority.desc(),
-    jobs.c.due,
-    sqlite_where=_ready,
-)
-Index("camora_jobs_scheduled", jobs.c.due, sqlite_where=_scheduled)
-Index("camora_jobs_leased", jobs.c.lease_until, sqlite_where=_leased)
-Index("camora_jobs_cancelled", jobs.c.receipt, sqlite_where=_cancelled)
+    def __init__(self, prefix: str = PREFIX, schema: str | None = None) -> None:
+        self.prefix = prefix
+        self.schema = schema
+        self.metadata = MetaData(schema=schema)
+        # Alembic's own, of a name of ours: the tables may stand in a database that others migrate, too.
+        self.version = Table(
+            f"{prefix}alembic_version",
+            MetaData(schema=schema),
+            Column("version_num", String(32), nullable=False),
+            PrimaryKeyConstraint("version_num", name=f"{prefix}alembic_version_pkc"),
+        )
+        self._add_jobs()
+        self._add_keys()
+        self._add_letters()
+        self._add_results()
+        self._add_schedules()
+        self._add_limits()
+        self._add_workers()
+        self._add_notes()
 
-keys = Table(
-    "camora_keys",
-    metadata,
-    Column("key", String(512), primary_key=True),
-    Column("job", String(255), nullable=False),
-    # NULL while the job is unfinished, then the moment the key becomes free.
-    Column("until", _Big),
-    sqlite_with_rowid=False,
-)
-Index("camora_keys_until", keys.c.until)
+    def _table(self, name: str, *columns: Column[Any], **options: Any) -> Table:
+        return Table(f"{self.prefix}{name}", self.metadata, *columns, **options)
 
-# Ids of jobs that finished without a record which would remember them as long.
-done = Table(
-    "camora_done",
-    metadata,
-    Column("id", String(255), primary_key=True),
-    Column("until", _Big, nullable=False),
-    sqlite_with_rowid=False,
-)
-Index("camora_done_until", done.c.until)
+    def _index(self, name: str, *columns: Any, where: str | None = None) -> None:
+        condition = None if where is None else text(where)
+        Index(f"{self.prefix}{name}", *columns, sqlite_where=condition, postgresql_where=condition)
 
-dead_letters = Table(
-    "camora_dead_letters",
-    metadata,
-    Column("id", String(255), primary_key=True),
-    Column("queue", String(255), nullable=False),
-    Column("task", Text, nullable=False),
-    Column("reason", String(64), nullable=False),
-    Column("error", Text),
-    Column("attempts", Integer, nullable=False),
-    Column("deliveries", Integer, nullable=False),
-    Column("died", _Big, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("expires", _Big),
-    Column("key", Text),
-    Column("key_ttl", Float, nullable=False),
-    # The task as it was published: `task` is what the letter says, which may be nothing.
-    Column("job_task", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-)
-Index("camora_dead_letters_queue", dead_letters.c.queue, dead_letters.c.id)
+    def _add_jobs(self) -> None:
+        self.jobs = self._table(
+            "jobs",
+            Column("seq", _Big, primary_key=True, autoincrement=True),
+            Column("id", _Name, nullable=False, unique=True),
+            Column("queue", _Name, nullable=False),
+            Column("state", Integer, nullable=False),
+            Column("priority", Integer, nullable=False),
+            # When it was to run: the publication's own moment, where no other was asked for. Orders what is ready.
+            Column("due", _Big, nullable=False),
+            Column("lease_until", _Big, nullable=False, server_default=text("0")),
+            # The fencing token of the delivery it is out on; 0 while it is not.
+            Column("receipt", _Big, nullable=False, server_default=text("0")),
+            Column("deliveries", Integer, nullable=False, server_default=text("0")),
+            Column("cancel", Integer, nullable=False, server_default=text("0")),
+            Column("worker", _Name, nullable=False, server_default=text("''")),
+            Column("expires", _Big),
+            Column("key", Text),
+            Column("key_ttl", Float, nullable=False, server_default=text("0")),
+            Column("task", Text, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+        )
+        # One partial index for each state: ready, scheduled and leased rows do not slow each other down.
+        columns = self.jobs.c
+        self._index("jobs_ready", columns.queue, columns.priority.desc(), columns.due, where=f"state = {State.READY}")
+        self._index("jobs_scheduled", columns.due, where=f"state = {State.SCHEDULED}")
+        self._index("jobs_leased", columns.lease_until, where=f"state = {State.LEASED}")
+        self._index("jobs_cancelled", columns.receipt, where="cancel = 1")
 
-results = Table(
-    "camora_results",
-    metadata,
-    Column("id", String(255), primary_key=True),
-    Column("status", String(16), nullable=False),
-    Column("final", Integer, nullable=False),
-    Column("task", Text, nullable=False),
-    Column("queue", String(255), nullable=False),
-    Column("kept", Integer, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("created", _Big, nullable=False),
-    Column("started", _Big, nullable=False),
-    Column("finished", _Big, nullable=False),
-    Column("worker", String(255), nullable=False),
-    Column("ttl", Float, nullable=False),
-    Column("expires", _Big, nullable=False),
-    Column("error", Text),
-    Column("progress", Text),
-    Column("value", LargeBinary),
-)
-Index("camora_results_expires", results.c.expires)
+    def _add_keys(self) -> None:
+        self.keys = self._table(
+            "keys",
+            Column("key", _Key, primary_key=True),
+            Column("job", _Name, nullable=False),
+            # NULL while the job is unfinished, then the moment the key becomes free.
+            Column("until", _Big),
+            sqlite_with_rowid=False,
+        )
+        self._index("keys_until", self.keys.c.until)
+        # Ids of jobs that finished without a record which would remember them as long.
+        self.done = self._table(
+            "done",
+            Column("id", _Name, primary_key=True),
+            Column("until", _Big, nullable=False),
+            sqlite_with_rowid=False,
+        )
+        self._index("done_until", self.done.c.until)
 
-# Queues of which something is to be remembered: now, that they are paused.
-queues = Table(
-    "camora_queues",
-    metadata,
-    Column("name", String(255), primary_key=True),
-    Column("paused", Integer, nullable=False),
-)
+    def _add_letters(self) -> None:
+        self.dead_letters = self._table(
+            "dead_letters",
+            Column("id", _Name, primary_key=True),
+            Column("queue", _Name, nullable=False),
+            Column("task", Text, nullable=False),
+            Column("reason", String(64), nullable=False),
+            Column("error", Text),
+            Column("attempts", Integer, nullable=False),
+            Column("deliveries", Integer, nullable=False),
+            Column("died", _Big, nullable=False),
+            Column("priority", Integer, nullable=False),
+            Column("expires", _Big),
+            Column("key", Text),
+            Column("key_ttl", Float, nullable=False),
+            # The task as it was published: `task` is what the letter says, which may be nothing.
+            Column("job_task", Text, nullable=False),
+            Column("body", LargeBinary, nullable=False),
+        )
+        self._index("dead_letters_queue", self.dead_letters.c.queue, self.dead_letters.c.id)
 
-# Schedules, and their loans: `receipt` is the fencing token of the one under way, 0 while there is none.
-schedules = Table(
-    "camora_schedules",
-    metadata,
-    Column("key", String(255), primary_key=True),
-    Column("family", String(255), nullable=False),
-    # What makes the trigger again, as JSON.
-    Column("planned", Text, nullable=False),
-    Column("task", Text, nullable=False),
-    Column("queue", String(255), nullable=False),
-    Column("message", LargeBinary, nullable=False),
-    Column("origin", String(16), nullable=False),
-    Column("app", Text, nullable=False),
-    Column("catch_up", String(16), nullable=False),
-    Column("overlap", String(16), nullable=False),
-    Column("paused", Integer, nullable=False),
-    Column("last", _Big),
-    Column("last_job", String(255), nullable=False),
-    Column("next", _Big),
-    Column("version", Integer, nullable=False),
-    Column("receipt", _Big, nullable=False, server_default=text("0")),
-    Column("lent_until", _Big, nullable=False, server_default=text("0")),
-)
-Index("camora_schedules_next", schedules.c.next)
+    def _add_results(self) -> None:
+        self.results = self._table(
+            "results",
+            Column("id", _Name, primary_key=True),
+            Column("status", String(16), nullable=False),
+            Column("final", Integer, nullable=False),
+            Column("task", Text, nullable=False),
+            Column("queue", _Name, nullable=False),
+            Column("kept", Integer, nullable=False),
+            Column("attempts", Integer, nullable=False),
+            Column("created", _Big, nullable=False),
+            Column("started", _Big, nullable=False),
+            Column("finished", _Big, nullable=False),
+            Column("worker", _Name, nullable=False),
+            Column("ttl", Float, nullable=False),
+            Column("expires", _Big, nullable=False),
+            Column("error", Text),
+            Column("progress", Text),
+            Column("value", LargeBinary),
+        )
+        self._index("results_expires", self.results.c.expires)
 
-# The windows of rates: pairs of a bucket and its grants, as JSON. Nothing is in them any more at `until`.
-rates = Table(
-    "camora_rates",
-    metadata,
-    Column("name", String(255), primary_key=True),
-    Column("per", Float, nullable=False),
-    Column("grants", Text, nullable=False),
-    Column("until", _Big, nullable=False),
-    sqlite_with_rowid=False,
-)
-Index("camora_rates_until", rates.c.until)
+    def _add_schedules(self) -> None:
+        # Schedules, and their loans: `receipt` is the fencing token of the one under way, 0 while there is none.
+        self.schedules = self._table(
+            "schedules",
+            Column("key", _Name, primary_key=True),
+            Column("family", _Name, nullable=False),
+            # What makes the trigger again, as JSON.
+            Column("planned", Text, nullable=False),
+            Column("task", Text, nullable=False),
+            Column("queue", _Name, nullable=False),
+            Column("message", LargeBinary, nullable=False),
+            Column("origin", String(16), nullable=False),
+            Column("app", Text, nullable=False),
+            Column("catch_up", String(16), nullable=False),
+            Column("overlap", String(16), nullable=False),
+            Column("paused", Integer, nullable=False),
+            Column("last", _Big),
+            Column("last_job", _Name, nullable=False),
+            Column("next", _Big),
+            Column("version", Integer, nullable=False),
+            Column("receipt", _Big, nullable=False, server_default=text("0")),
+            Column("lent_until", _Big, nullable=False, server_default=text("0")),
+        )
+        self._index("schedules_next", self.schedules.c.next)
 
-# Who holds a slot of a limit, and until when.
-slots = Table(
-    "camora_slots",
-    metadata,
-    Column("name", String(255), primary_key=True),
-    Column("holder", String(255), primary_key=True),
-    Column("until", _Big, nullable=False),
-    sqlite_with_rowid=False,
-)
-Index("camora_slots_holder", slots.c.holder)
-Index("camora_slots_until", slots.c.until)
+    def _add_limits(self) -> None:
+        # The windows of rates: pairs of a bucket and its grants, as JSON. Nothing is in them any more at `until`.
+        self.rates = self._table(
+            "rates",
+            Column("name", _Name, primary_key=True),
+            Column("per", Float, nullable=False),
+            Column("grants", Text, nullable=False),
+            Column("until", _Big, nullable=False),
+            sqlite_with_rowid=False,
+        )
+        self._index("rates_until", self.rates.c.until)
+        # Who holds a slot of a limit, and until when.
+        self.slots = self._table(
+            "slots",
+            Column("name", _Name, primary_key=True),
+            Column("holder", _Name, primary_key=True),
+            Column("until", _Big, nullable=False),
+            sqlite_with_rowid=False,
+        )
+        self._index("slots_holder", self.slots.c.holder)
+        self._index("slots_until", self.slots.c.until)
 
-# Workers as they last reported, as JSON, each until its time is over; and what they are to be told.
-workers = Table(
-    "camora_workers",
-    metadata,
-    Column("name", String(255), primary_key=True),
-    Column("info", Text, nullable=False),
-    Column("until", _Big, nullable=False),
-)
-orders = Table(
-    "camora_orders",
-    metadata,
-    Column("seq", _Big, primary_key=True, autoincrement=True),
-    Column("worker", String(255), nullable=False),
-    Column("what", String(16), nullable=False),
-)
-Index("camora_orders_worker", orders.c.worker)
+    def _add_workers(self) -> None:
+        # Workers as they last reported, as JSON, each until its time is over; and what they are to be told.
+        self.workers = self._table(
+            "workers",
+            Column("name", _Name, primary_key=True),
+            Column("info", Text, nullable=False),
+            Column("until", _Big, nullable=False),
+        )
+        self.orders = self._table(
+            "orders",
+            Column("seq", _Big, primary_key=True, autoincrement=True),
+            Column("worker", _Name, nullable=False),
+            Column("what", String(16), nullable=False),
+        )
+        self._index("orders_worker", self.orders.c.worker)
 
-# Alembic's own, of a name of ours: the tables may stand in a database that others migrate, too.
-version = Table(
-    VERSION_TABLE,
-    MetaData(),
-    Column("version_num", String(32), nullable=False),
-    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
-)
+    def _add_notes(self) -> None:
+        # Queues of which something is to be remembered: now, that they are paused.
+        self.queues = self._table(
+            "queues",
+            Column("name", _Name, primary_key=True),
+            Column("paused", Integer, nullable=False),
+        )
+        # Facts about the database itself, such as the boot of the machine that its leases belong to.
+        self.facts = self._table(
+            "facts",
+            Column("name", String(64), primary_key=True),
+            Column("value", Text, nullable=False),
+        )
 
-# Facts about the database itself, such as the boot of the machine that its leases belong to.
-facts = Table(
-    "camora_facts",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
-)
+
+_PLAIN = Tables()
+RECORD_COLUMNS = tuple(_PLAIN.results.c.keys())
+"""The columns of a record, in their order."""
+SCHEDULE_COLUMNS = tuple(c.name for c in _PLAIN.schedules.c if c.name not in ("receipt", "lent_until"))
+"""The columns of a schedule without its loan, in their order."""

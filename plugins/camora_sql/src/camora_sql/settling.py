@@ -14,8 +14,9 @@ from camora_sql.records import error_to, is_finished, put_records
 from camora_sql.schema import State
 from camora_sql.session import Session
 from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 
-__all__ = ["check", "settle"]
+__all__ = ["check", "is_forgotten", "settle"]
 
 _ACK, _RETRY, _REJECT, _RELEASE = Action.ACK, Action.RETRY, Action.REJECT, Action.RELEASE
 
@@ -98,22 +99,21 @@ def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: 
     records = [one.record for one in applied if one.record is not None]
     successors = [envelope for one in applied if one.successors for envelope in one.successors]
     ended = [one for one in applied if one.action is _ACK or one.action is _REJECT]
-    forgotten = {one.delivery.id for one in ended if _is_forgotten(one, store.settings.dedup_window)}
+    forgotten = {one.delivery.id for one in ended if is_forgotten(one, store.settings.dedup_window)}
     keyed = [one.delivery for one in ended if one.delivery.receipt[2] is not None]
-    announce = len(ended) < len(applied)
-    if records:
-        announce |= put_records(session, records, now)
+    if len(ended) < len(applied):
+        session.announce(Topic.JOBS)
+    if records and put_records(session, records, now):
+        session.announce(Topic.RESULTS)
     if forgotten:
         until = now + round(store.settings.dedup_window * 1000)
         session.insert(statements.remember, [(job_id, until) for job_id in forgotten])
     end_keys(session, [(one.receipt[2], one.id, one.receipt[3]) for one in keyed], now)
     if successors:
         publish(session, store, successors)
-    if announce:
-        session.announce()
 
 
-def _is_forgotten(settlement: Settlement, window: float) -> bool:
+def is_forgotten(settlement: Settlement, window: float) -> bool:
     """Whether neither a record nor a letter will remember that this job ran, for as long as that is promised."""
     record = settlement.record
     kept = record is not None and record.ttl >= window and is_finished(record)

@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from camora.clock import SYSTEM_CLOCK, Clock
 from camora.errors import ConfigurationError
+from camora.settings import mask_url
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.dialects.sqlite import SqliteDialect
+from camora_sql.per_loop import PerLoop
 from camora_sql.settings import SqlSettings, split_url
 from camora_sql.statements import Statements
+from camora_sql.timing import ServerClock
 
 __all__ = ["Store", "dialect_for"]
 
-_DIALECTS: dict[str, type[SqliteDialect]] = {"sqlite": SqliteDialect, "sqlite+pysqlite": SqliteDialect}
 
-
-def dialect_for(url: str, settings: SqlSettings) -> Dialect:
-    """The dialect that a URL without options asks for. Raises `ConfigurationError`."""
+def dialect_for(url: str, settings: SqlSettings | None) -> tuple[Dialect, SqlSettings]:
+    """The dialect that a URL asks for, and the settings with those of the URL. Raises `ConfigurationError`."""
     scheme = url.partition("://")[0]
-    kind = _DIALECTS.get(scheme)
-    if kind is None:
-        raise ConfigurationError(
-            f"camora-sql does not know the scheme {scheme!r}; it has {', '.join(sorted(_DIALECTS))}: sqlite:///camora.db"
-        )
-    return kind(url, settings)
+    family, _, driver = scheme.partition("+")
+    # A dialect is imported when its scheme is used: the driver of the others need not be installed.
+    if family == "sqlite" and driver in ("", "pysqlite"):
+        from camora_sql.dialects.sqlite import SqliteDialect
+
+        bare, settings = split_url(url, settings)
+        return SqliteDialect(bare, settings), settings
+    if family in ("postgresql", "postgres") and driver in ("", "asyncpg", "psycopg"):
+        from camora_sql.dialects.postgresql import PostgresqlDialect
+
+        bare, settings = split_url(url, settings, keep_others=True)
+        return PostgresqlDialect(bare, settings), settings
+    raise ConfigurationError(
+        f"camora-sql does not know the scheme {scheme!r} of {mask_url(url)}; write sqlite:///camora.db or "
+        "postgresql://user:password@host/database (or postgresql+psycopg://…)"
+    )
 
 
 class Store:
-    """What twins share. Immutable after its making, safe in any thread."""
+    """What twins share. Safe in any thread."""
 
     def __init__(self, url: str, settings: SqlSettings | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        bare, self.settings = split_url(url, settings)
-        self.dialect = dialect_for(bare, self.settings)
+        self.dialect, self.settings = dialect_for(url, settings)
         self.statements = Statements(self.dialect)
         self.clock = clock
+        self.time = ServerClock(clock)
+        self.shared: PerLoop[Any] = PerLoop()
+        """What the links of one event loop share."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
-        return self.clock.now_ms()
+        return self.clock.now_ms() if self.dialect.blocking else self.time.now_ms()
 
     def lease_now(self) -> int:
         """Milliseconds on the clock of leases."""
-        return self.dialect.lease_clock(self.clock)
+        return self.dialect.lease_clock(self.clock) if self.dialect.blocking else self.time.now_ms()

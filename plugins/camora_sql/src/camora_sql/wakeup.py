@@ -8,12 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import enum
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
-__all__ = ["InotifyWakeups", "PollingWakeups", "Wakeups", "WatchFailed"]
+__all__ = ["InotifyWakeups", "PollingWakeups", "Topic", "Wakeups", "WatchFailed", "payload_of"]
+
+
+class Topic(enum.Enum):
+    """What news are about, where the system can tell."""
+
+    JOBS = "jobs"
+    RESULTS = "results"
+    SCHEDULES = "schedules"
+
+
+def payload_of(topics: Iterable[Topic]) -> str:
+    """News as a text that travels."""
+    return ",".join(sorted(topic.value for topic in topics))
 
 
 class WatchFailed(Exception):
@@ -24,14 +39,17 @@ class Wakeups(ABC):
     """Calls subscribers in its event loop. Costs nothing while nobody is subscribed."""
 
     def __init__(self) -> None:
-        self._subscribers: dict[object, Callable[[], None]] = {}
+        self._subscribers: dict[object, tuple[Topic, Callable[[], None]]] = {}
 
-    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` at each announcement from now on, until the returned function is called."""
+    floor: ClassVar[float] = 1.0
+    """Seconds after which whoever waits looks by himself, should a wake-up have been missed."""
+
+    def subscribe(self, topic: Topic, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` at each announcement of this from now on, and perhaps of others, until the answer is called."""
         token = object()
         if not self._subscribers:
             self._start()
-        self._subscribers[token] = wake
+        self._subscribers[token] = (topic, wake)
 
         def end() -> None:
             if self._subscribers.pop(token, None) is not None and not self._subscribers:
@@ -39,10 +57,11 @@ class Wakeups(ABC):
 
         return end
 
-    def wake(self) -> None:
-        """Pass on an announcement; in the loop only."""
-        for wake in list(self._subscribers.values()):
-            wake()
+    def wake(self, topic: Topic | None = None) -> None:
+        """Pass on an announcement, or wake everybody; in the loop only."""
+        for wanted, wake in list(self._subscribers.values()):
+            if topic is None or wanted is topic:
+                wake()
 
     def close(self) -> None:
         """Let go of everything. May be repeated."""

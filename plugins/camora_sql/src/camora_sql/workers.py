@@ -58,7 +58,7 @@ class SqlWorkerDirectory(WorkerDirectory):
     async def list(self) -> Sequence[WorkerInfo]:
         """One look. Whose time is over is deleted by the next report."""
 
-        def read(session: Session) -> list[Any]:
+        def read(session: Session) -> Sequence[Any]:
             return session.rows(statements.list_workers, (self._store.lease_now(),))
 
         # In order of code point, which not every database has.

@@ -13,9 +13,11 @@ from camora.interfaces import CheckResult
 from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.engine import Dialect as Compiler
 
+from camora_sql.schema import Tables
+from camora_sql.timing import ServerClock
 from camora_sql.wakeup import Wakeups
 
-__all__ = ["Dialect", "DriverConnection", "Need"]
+__all__ = ["Dialect", "Driver", "Need", "Row"]
 
 
 class Need(enum.IntEnum):
@@ -29,14 +31,27 @@ class Need(enum.IntEnum):
     """Nothing: somebody relies on it."""
 
 
-class DriverConnection(Protocol):
-    """What is used of a DB-API connection."""
+Row = Sequence[Any]
 
-    def cursor(self) -> Any:
-        """A new cursor."""
+
+class Driver(Protocol):
+    """A connection, as sessions use it: blocking, or in a greenlet of an event loop, which looks the same from here.
+
+    Used by one thread or greenlet at a time. Raises the dialect's `driver_error`, and nothing else but what is not its
+    own: `OverflowError` and `UnicodeError` for values that no database stores.
+    """
+
+    def rows(self, text: str, values: Sequence[Any] = ()) -> Sequence[Row]:
+        """Run a statement; all its rows."""
+
+    def change(self, text: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement; how many rows it changed."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, in order."""
+
+    def abort(self) -> None:
+        """Let go of it at once, from anywhere, whatever it is doing."""
 
 
 class Dialect(ABC):
@@ -45,12 +60,19 @@ class Dialect(ABC):
     The methods with a connection run in that connection's thread, and block.
     """
 
+    name: str
+    """`sqlite`, `postgresql`."""
+    tables: Tables
+    blocking: bool
+    """Whether its driver blocks, and needs a thread; else it runs in greenlets of an event loop."""
     url: str
     """The resolved address, without options: two brokers with equal ones share a store."""
     label: str
     """How errors name the database: a path, or an address without secrets."""
     driver_error: type[Exception]
     """The root of what the driver raises."""
+    moment: str = ""
+    """A statement that tells the server's time, in milliseconds since the epoch, if its clock counts."""
 
     @abstractmethod
     def compiler(self) -> Compiler:
@@ -73,20 +95,32 @@ class Dialect(ABC):
         """Insert rows; one whose `key` is there changes these columns, if the row that is there fits `where`."""
 
     @abstractmethod
-    def connect(self) -> DriverConnection:
+    def connect(self) -> Driver:
         """A new connection, in autocommit. Raises driver errors and `ConfigurationError`."""
 
     @abstractmethod
-    def begin(self, connection: DriverConnection, *, need: Need) -> None:
+    def pause(self, seconds: float) -> None:
+        """Sleep, in the way of its driver."""
+
+    @abstractmethod
+    def begin(self, driver: Driver, *, need: Need) -> None:
         """Begin a transaction that will write, and that is to be as durable as it needs to be."""
 
     @abstractmethod
-    def commit(self, connection: DriverConnection) -> None:
+    def ready(self, driver: Driver, *, need: Need) -> None:
+        """Prepare for one statement that is a transaction by itself."""
+
+    @abstractmethod
+    def commit(self, driver: Driver) -> None:
         """Make it stand."""
 
     @abstractmethod
-    def rollback(self, connection: DriverConnection) -> None:
-        """Undo it; does nothing where the database has undone it already."""
+    def rollback(self, driver: Driver) -> None:
+        """Undo it; does nothing where the database has undone it already, or the connection is gone."""
+
+    @abstractmethod
+    def lock(self, driver: Driver, what: str) -> None:
+        """Be the only one, until the end of the transaction, of those who lock the same."""
 
     @abstractmethod
     def is_busy(self, error: Exception) -> bool:
@@ -116,7 +150,7 @@ class Dialect(ABC):
         """The same for an error on a connection of the caller's, whose transaction it is."""
 
     @abstractmethod
-    def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
+    def tolerate(self, driver: Driver, *, garbled: bool) -> None:
         """Read texts that are no texts as far as can be (`garbled`), or refuse them with an error."""
 
     @abstractmethod
@@ -124,8 +158,12 @@ class Dialect(ABC):
         """Whether the database is there already, without making it."""
 
     @abstractmethod
-    def revision(self, connection: DriverConnection) -> str | None:
+    def revision(self, driver: Driver) -> str | None:
         """The schema's revision; None where there is none."""
+
+    def routines(self) -> Sequence[str]:
+        """Statements that make what there is beside the tables."""
+        return ()
 
     @abstractmethod
     def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
@@ -145,6 +183,10 @@ class Dialect(ABC):
         """Whether it sees the tables there."""
 
     @abstractmethod
+    def tell_within(self, connection: Connection, payload: str) -> bool:
+        """Have it announced with the commit of its transaction; False where only this process can do it, afterwards."""
+
+    @abstractmethod
     def in_transaction(self, connection: Connection) -> bool:
         """Whether what it has begun to write awaits a commit."""
 
@@ -152,16 +194,23 @@ class Dialect(ABC):
 
     @abstractmethod
     def lease_clock(self, clock: Clock) -> int:
-        """Milliseconds on a clock that all workers of this database share and nobody sets."""
+        """Milliseconds on a clock that all workers of this database share and nobody sets.
+
+        Asked of those databases only that have no clock of their own.
+        """
 
     @abstractmethod
     def lease_epoch(self) -> str:
         """Names the run of the lease clock: leases of another epoch are over. Empty where it never starts anew."""
 
     @abstractmethod
+    def tell(self, driver: Driver, payload: str) -> None:
+        """Send this to whoever listens, where there is a way over connections."""
+
+    @abstractmethod
     def announce(self) -> None:
         """Tell whoever watches this database that a commit may concern them. Cheap, and allowed to fail silently."""
 
     @abstractmethod
-    def wakeups(self) -> Wakeups:
-        """A watcher for announcements, unstarted."""
+    def wakeups(self, time: ServerClock) -> Wakeups:
+        """A watcher for announcements, unstarted; it may tell the clock what it learns on the way."""

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Dialect as Compiler
 
-from camora_sql.dialects.base import Dialect, DriverConnection, Need
+from camora_sql.dialects.base import Dialect, Driver, Need, Row
 from camora_sql.dialects.sqlite_errors import (
     BUSY,
     DOUBTFUL,
@@ -29,8 +29,9 @@ from camora_sql.dialects.sqlite_errors import (
     is_garbled,
     moved,
 )
-from camora_sql.schema import VERSION_TABLE
+from camora_sql.schema import Tables
 from camora_sql.settings import SqlSettings
+from camora_sql.timing import ServerClock
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
 
 __all__ = ["SqliteDialect", "path_of"]
@@ -70,16 +71,36 @@ def path_of(url: str) -> str:
     return str(Path(path).absolute())
 
 
-class _Connection(sqlite3.Connection):
-    """Remembers which file it has open, and whether its commits are flushed."""
+class _Connection:
+    """Python's own driver. It remembers which file it has open, and whether its commits are flushed."""
 
-    file: tuple[int, int] | None = None
-    flushed = False
+    def __init__(self, path: str) -> None:
+        self.raw = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        self.file: tuple[int, int] | None = None
+        self.flushed = False
+        # One for all statements: its making is a good part of a small statement's time.
+        self._cursor = self.raw.cursor()
+
+    def rows(self, text: str, values: Sequence[Any] = ()) -> list[Row]:
+        return self._cursor.execute(text, values).fetchall()
+
+    def change(self, text: str, values: Sequence[Any] = ()) -> int:
+        return self._cursor.execute(text, values).rowcount
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def abort(self) -> None:
+        """Left to the garbage collector: another thread may be in the middle of it."""
 
 
 class SqliteDialect(Dialect):
     """One file. Its settings are those of the URL."""
 
+    name = "sqlite"
+    blocking = True
     driver_error = sqlite3.Error
 
     def __init__(self, url: str, settings: SqlSettings) -> None:
@@ -87,6 +108,9 @@ class SqliteDialect(Dialect):
             raise ConfigurationError(
                 f"this Python has SQLite {sqlite3.sqlite_version}; camora-sql needs 3.35 or newer: use a newer Python"
             )
+        if settings.schema is not None:
+            raise ConfigurationError("setting 'schema' is for servers: an SQLite file has none; use prefix=…")
+        self.tables = Tables(settings.prefix)
         self.path = path_of(url)
         self.url = f"sqlite:///{os.path.realpath(self.path)}"
         self.label = self.path
@@ -121,55 +145,58 @@ class SqliteDialect(Dialect):
 
     # Connecting
 
-    def connect(self) -> DriverConnection:
+    def connect(self) -> Driver:
         """Open the file, and create it when it is missing; its folder must be there."""
         folder = Path(self.path).parent
         if not folder.is_dir():
             raise ConfigurationError(f"the folder {folder} of {self.path} does not exist; create it: mkdir -p {folder}")
-        connection = sqlite3.connect(
-            self.path,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-            factory=_Connection,
-        )
+        connection = _Connection(self.path)
         try:
-            [(mode,)] = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            [(mode,)] = connection.rows("PRAGMA journal_mode = WAL")
             check_log(self.path, mode)
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-            connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.change(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.change(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.change("PRAGMA temp_store = MEMORY")
+            connection.change("PRAGMA synchronous = NORMAL")
             connection.file = _identity(self.path)
         except BaseException:
             connection.close()
             raise
-        return cast("DriverConnection", connection)
+        return connection
 
-    def begin(self, connection: DriverConnection, *, need: Need) -> None:
+    def pause(self, seconds: float) -> None:
+        """The thread sleeps."""
+        time.sleep(seconds)
+
+    def begin(self, driver: Driver, *, need: Need) -> None:
         """Take the right to write at once: a transaction that begins by reading could not always go on to write."""
-        ours = cast("_Connection", connection)
+        self.ready(driver, need=need)
+        driver.change("BEGIN IMMEDIATE")
+
+    def ready(self, driver: Driver, *, need: Need) -> None:
+        """The file is still the one that everybody means, and its commits are flushed as they need to be."""
+        ours = cast("_Connection", driver)
         if _identity(self.path) != ours.file:
             # SQLite would go on with the file that was here before, which nobody else sees any more.
             raise moved(self.path)
-        cursor = connection.cursor()
         # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So what survives a power
         # failure is all that was committed up to some moment, and never a later half of it.
         flushed = need >= self._flushed_from
         if flushed is not ours.flushed:
-            cursor.execute("PRAGMA synchronous = FULL" if flushed else "PRAGMA synchronous = NORMAL")
+            ours.change("PRAGMA synchronous = FULL" if flushed else "PRAGMA synchronous = NORMAL")
             ours.flushed = flushed
-        cursor.execute("BEGIN IMMEDIATE")
 
-    def commit(self, connection: DriverConnection) -> None:
+    def commit(self, driver: Driver) -> None:
         """COMMIT."""
-        connection.cursor().execute("COMMIT")
+        driver.change("COMMIT")
 
-    def rollback(self, connection: DriverConnection) -> None:
+    def rollback(self, driver: Driver) -> None:
         """ROLLBACK, unless SQLite did it itself."""
-        if cast("sqlite3.Connection", connection).in_transaction:
-            connection.cursor().execute("ROLLBACK")
+        if cast("_Connection", driver).raw.in_transaction:
+            driver.change("ROLLBACK")
+
+    def lock(self, driver: Driver, what: str) -> None:
+        """A transaction that writes is alone already."""
 
     # Errors
 
@@ -197,9 +224,9 @@ class SqliteDialect(Dialect):
         """By SQLite's result code."""
         return explain_joined(error, self.path)
 
-    def tolerate(self, connection: DriverConnection, *, garbled: bool) -> None:
+    def tolerate(self, driver: Driver, *, garbled: bool) -> None:
         """Bytes that are no UTF-8 become replacement characters."""
-        cast("sqlite3.Connection", connection).text_factory = _replacing if garbled else str
+        cast("_Connection", driver).raw.text_factory = _replacing if garbled else str
 
     # Schema
 
@@ -207,14 +234,12 @@ class SqliteDialect(Dialect):
         """Whether there is a file."""
         return Path(self.path).exists()
 
-    def revision(self, connection: DriverConnection) -> str | None:
+    def revision(self, driver: Driver) -> str | None:
         """From alembic's table, without alembic."""
-        cursor = connection.cursor()
-        cursor.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,))
-        if not cursor.fetchall()[0][0]:
+        name = self.tables.version.name
+        if not driver.rows("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (name,))[0][0]:
             return None
-        cursor.execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 -- a constant
-        rows = cursor.fetchall()
+        rows = driver.rows(f"SELECT version_num FROM {_quoted(name)}")  # noqa: S608 -- quoted
         return str(rows[0][0]) if rows else None
 
     def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
@@ -222,7 +247,7 @@ class SqliteDialect(Dialect):
         # Imported when somebody looks.
         from camora_sql.dialects.sqlite_examining import examinations
 
-        return examinations(self.path)
+        return examinations(self.path, self.tables.version.name)
 
     # On a connection of the caller's
 
@@ -242,7 +267,11 @@ class SqliteDialect(Dialect):
     def has_schema(self, connection: Connection, schema: str | None) -> bool:
         """By SQLite's list of tables."""
         query = f"SELECT count(*) FROM {_quoted(schema or 'main')}.sqlite_master WHERE type = 'table' AND name = ?"  # noqa: S608
-        return bool(connection.exec_driver_sql(query, (VERSION_TABLE,)).scalar())
+        return bool(connection.exec_driver_sql(query, (self.tables.version.name,)).scalar())
+
+    def tell_within(self, connection: Connection, payload: str) -> bool:
+        """There is nothing in a transaction that could."""
+        return False
 
     def in_transaction(self, connection: Connection) -> bool:
         """By the driver's own word."""
@@ -261,12 +290,15 @@ class SqliteDialect(Dialect):
 
     # Waking
 
+    def tell(self, driver: Driver, payload: str) -> None:
+        """A file has no listeners."""
+
     def announce(self) -> None:
         """Touch the file: 2 microseconds, and no descriptor, whose closing would drop SQLite's locks."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
 
-    def wakeups(self) -> Wakeups:
+    def wakeups(self, time: ServerClock) -> Wakeups:
         """By inotify, else by SQLite's counter of others' commits."""
         try:
             return InotifyWakeups(self.path)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from camora.interfaces import CheckResult
 
 from camora_sql.dialects.sqlite_errors import explain
-from camora_sql.schema import HEAD, VERSION_TABLE
+from camora_sql.schema import HEAD
 
 __all__ = ["examinations", "file_system_of"]
 
@@ -27,13 +27,13 @@ _LARGE_LOG = 256 * 1024 * 1024
 """Bytes of log that are a sign of somebody who keeps it from being emptied."""
 
 
-def examinations(path: str) -> Mapping[str, Callable[[], CheckResult]]:
-    """By name; each answers for the file at this path."""
+def examinations(path: str, version_table: str) -> Mapping[str, Callable[[], CheckResult]]:
+    """By name; each answers for the file at this path, whose revision stands in `version_table`."""
     return {
         "place": partial(_place, Path(path)),
         "room": partial(_room, Path(path)),
         "log": partial(_log, Path(path)),
-        "schema": partial(_schema, Path(path)),
+        "schema": partial(_schema, Path(path), version_table),
         "integrity": partial(_integrity, Path(path)),
     }
 
@@ -82,15 +82,15 @@ def _log(path: Path) -> CheckResult:
     return _fine(f"{path} has a write-ahead log; SQLite {sqlite3.sqlite_version}")
 
 
-def _schema(path: Path) -> CheckResult:
+def _schema(path: Path, table: str) -> CheckResult:
     """Its tables are of the revision that this version works with."""
     with _reading(path) as (connection, trouble):
         if connection is None:
             return trouble
         query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if not connection.execute(query, (VERSION_TABLE,)).fetchall()[0][0]:
+        if not connection.execute(query, (table,)).fetchall()[0][0]:
             return CheckResult(ok=True, text=f"{path} has no tables of Camora yet; the first use makes them")
-        [(revision,)] = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall()  # noqa: S608 -- constant
+        [(revision,)] = connection.execute(f'SELECT version_num FROM "{table}"').fetchall()  # noqa: S608 -- checked
     if revision == HEAD:
         return _fine(f"{path} has revision {revision}, the newest")
     if revision < HEAD:

@@ -1,17 +1,21 @@
-"""Alembic's entry: it gets an open connection, in a transaction, from `camora_sql.migrating`."""
+"""Alembic's entry: revisions become statements, which `camora_sql.migrating` runs, or prints."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from camora_sql.schema import VERSION_TABLE, metadata
+_attributes = context.config.attributes
+_tables = _attributes["tables"]
 
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    version_table=VERSION_TABLE,
-    # Each revision in the transaction that is open already.
-    transaction_per_migration=False,
+    dialect_name=_attributes["dialect"],
+    as_sql=True,
+    output_buffer=_attributes["statements"],
+    target_metadata=_tables.metadata,
+    version_table=_tables.version.name,
+    version_table_schema=_tables.schema,
+    # Whoever runs them has a transaction around them already.
+    transactional_ddl=False,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -37,6 +37,7 @@ from camora_sql.statements.letters import (
 )
 from camora_sql.statements.parts import Builder
 from camora_sql.statements.publishing import (
+    delete_by_id,
     free_key,
     holder_of_key,
     insert_jobs,
@@ -74,6 +75,7 @@ __all__ = [
     "claim",
     "count_jobs",
     "count_letters",
+    "delete_by_id",
     "delete_held",
     "delete_jobs",
     "delete_letters",

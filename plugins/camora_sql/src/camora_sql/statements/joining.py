@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import false, select, update
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.schema import jobs, version
 from camora_sql.statements.parts import Shape
 
 __all__ = ["hold", "read_revision"]
@@ -13,9 +12,11 @@ __all__ = ["hold", "read_revision"]
 
 def read_revision(dialect: Dialect, size: int) -> Shape:
     """The revision of the tables."""
-    return select(version.c.version_num), ()
+    t = dialect.tables
+    return select(t.version.c.version_num), ()
 
 
 def hold(dialect: Dialect, size: int) -> Shape:
     """Begin to write, without writing anything."""
-    return update(jobs).values(cancel=jobs.c.cancel).where(false()), ()
+    t = dialect.tables
+    return update(t.jobs).values(cancel=t.jobs.c.cancel).where(false()), ()

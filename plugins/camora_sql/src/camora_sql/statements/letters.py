@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.schema import State, dead_letters, facts, jobs
+from camora_sql.schema import State
 from camora_sql.statements.parts import Shape, first, names, one_of, state_is
 from camora_sql.statements.publishing import JOB_COLUMNS
 
@@ -32,27 +32,31 @@ LETTER_COLUMNS = ("id", "queue", "task", "body", "reason", "error", "attempts", 
 
 def list_letters(dialect: Dialect, size: int) -> Shape:
     """A page of all letters."""
-    page = select(*(dead_letters.c[name] for name in LETTER_COLUMNS)).where(dead_letters.c.id > bindparam("after"))
-    return first(page.order_by(dead_letters.c.id)), ("after", "limit")
+    t = dialect.tables
+    page = select(*(t.dead_letters.c[name] for name in LETTER_COLUMNS)).where(t.dead_letters.c.id > bindparam("after"))
+    return first(page.order_by(t.dead_letters.c.id)), ("after", "limit")
 
 
 def list_letters_of(dialect: Dialect, size: int) -> Shape:
     """A page of a queue's letters."""
-    page = select(*(dead_letters.c[name] for name in LETTER_COLUMNS))
-    page = page.where(dead_letters.c.queue == bindparam("queue"), dead_letters.c.id > bindparam("after"))
-    return first(page.order_by(dead_letters.c.id)), ("queue", "after", "limit")
+    t = dialect.tables
+    page = select(*(t.dead_letters.c[name] for name in LETTER_COLUMNS))
+    page = page.where(t.dead_letters.c.queue == bindparam("queue"), t.dead_letters.c.id > bindparam("after"))
+    return first(page.order_by(t.dead_letters.c.id)), ("queue", "after", "limit")
 
 
 def read_letter(dialect: Dialect, size: int) -> Shape:
     """One letter."""
-    return select(*(dead_letters.c[name] for name in LETTER_COLUMNS)).where(dead_letters.c.id == bindparam("id")), (
+    t = dialect.tables
+    return select(*(t.dead_letters.c[name] for name in LETTER_COLUMNS)).where(t.dead_letters.c.id == bindparam("id")), (
         "id",
     )
 
 
 def requeue_letter(dialect: Dialect, size: int) -> Shape:
     """Make a message of a letter again."""
-    letter = dead_letters.c
+    t = dialect.tables
+    letter = t.dead_letters.c
     new = func.coalesce(bindparam("body", type_=letter.body.type), letter.body)
     columns: tuple[Any, ...] = (
         letter.id,
@@ -63,46 +67,54 @@ def requeue_letter(dialect: Dialect, size: int) -> Shape:
     )
     rest = (letter.expires, letter.key, letter.key_ttl, letter.job_task, new)
     found = select(*columns, *rest).where(letter.id == bindparam("id"))
-    return insert(jobs).from_select(list(JOB_COLUMNS), found), ("due", "body", "id")
+    return insert(t.jobs).from_select(list(JOB_COLUMNS), found), ("due", "body", "id")
 
 
 def key_of_letter(dialect: Dialect, size: int) -> Shape:
-    """The key a letter's message had."""
-    return select(dead_letters.c.key).where(dead_letters.c.id == bindparam("id")), ("id",)
+    """The key a letter's message had; the letter is kept from others until the end of the transaction."""
+    t = dialect.tables
+    return select(t.dead_letters.c.key).where(t.dead_letters.c.id == bindparam("id")).with_for_update(), ("id",)
 
 
 def delete_letters(dialect: Dialect, size: int) -> Shape:
     """Delete letters."""
-    return delete(dead_letters).where(one_of(dead_letters.c.id, "id", size)), names("id", size)
+    t = dialect.tables
+    return delete(t.dead_letters).where(one_of(t.dead_letters.c.id, "id", size)), names("id", size)
 
 
 def some_letters(dialect: Dialect, size: int) -> Shape:
     """Ids of some letters."""
-    return first(select(dead_letters.c.id)), ("limit",)
+    t = dialect.tables
+    return first(select(t.dead_letters.c.id)), ("limit",)
 
 
 def some_letters_of(dialect: Dialect, size: int) -> Shape:
     """Ids of some letters of a queue."""
-    return first(select(dead_letters.c.id).where(dead_letters.c.queue == bindparam("queue"))), ("queue", "limit")
+    t = dialect.tables
+    return first(select(t.dead_letters.c.id).where(t.dead_letters.c.queue == bindparam("queue"))), ("queue", "limit")
 
 
 def letters_among(dialect: Dialect, size: int) -> Shape:
     """Which of these ids are letters, and of which queue."""
-    found = select(dead_letters.c.id, dead_letters.c.queue)
-    return found.where(one_of(dead_letters.c.id, "id", size)), names("id", size)
+    t = dialect.tables
+    found = select(t.dead_letters.c.id, t.dead_letters.c.queue)
+    return found.where(one_of(t.dead_letters.c.id, "id", size)), names("id", size)
 
 
 def read_fact(dialect: Dialect, size: int) -> Shape:
     """One fact about the database."""
-    return select(facts.c.value).where(facts.c.name == bindparam("name")), ("name",)
+    t = dialect.tables
+    return select(t.facts.c.value).where(t.facts.c.name == bindparam("name")), ("name",)
 
 
 def write_fact(dialect: Dialect, size: int) -> Shape:
     """Note a fact."""
+    t = dialect.tables
     made: dict[str, Any] = {"name": bindparam("name"), "value": bindparam("value")}
-    return dialect.upsert(facts, [made], key="name", change=("value",)), ("name", "value")
+    return dialect.upsert(t.facts, [made], key="name", change=("value",)), ("name", "value")
 
 
 def end_leases(dialect: Dialect, size: int) -> Shape:
     """Let every lease lapse: they are of a time that this machine's clock knows nothing of."""
-    return update(jobs).values(lease_until=literal_column("0")).where(state_is(State.LEASED)), ()
+    t = dialect.tables
+    return update(t.jobs).values(lease_until=literal_column("0")).where(state_is(t, State.LEASED)), ()

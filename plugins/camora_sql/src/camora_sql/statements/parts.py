@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.schema import jobs, queues
+from camora_sql.schema import Tables
 
 __all__ = ["Builder", "Shape", "first", "is_open", "many", "names", "one_of", "rows", "state_is"]
 
@@ -27,10 +27,10 @@ Shape = tuple[Executable, Sequence[str]]
 Builder = Callable[[Dialect, int], Shape]
 
 
-def state_is(state: int) -> ColumnElement[bool]:
+def state_is(t: Tables, state: int) -> ColumnElement[bool]:
     """In this state."""
     # Spelt out, not bound: only then does the planner see that a partial index fits.
-    return jobs.c.state == literal_column(str(state))
+    return t.jobs.c.state == literal_column(str(state))
 
 
 def many(name: str, size: int) -> list[BindParameter[Any]]:
@@ -50,10 +50,10 @@ def rows(table: Table, size: int, columns: Iterable[str]) -> tuple[list[dict[str
     return values, [f"{name}_{place}" for place in range(size) for name in names]
 
 
-def is_open(name: BindParameter[Any]) -> ColumnElement[bool]:
+def is_open(t: Tables, name: BindParameter[Any]) -> ColumnElement[bool]:
     """The queue is not paused; evaluated once, before any row is read."""
     paused: Select[Any] = select(literal_column("1")).where(
-        queues.c.name == name, queues.c.paused == literal_column("1")
+        t.queues.c.name == name, t.queues.c.paused == literal_column("1")
     )
     return not_(exists(paused))
 

@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import bindparam, delete, literal_column, or_, select, union_all, update
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.schema import dead_letters, done, jobs, keys, results
 from camora_sql.statements.parts import Shape, names, one_of, rows
 
 __all__ = [
     "JOB_COLUMNS",
+    "delete_by_id",
     "free_key",
     "holder_of_key",
     "insert_jobs",
@@ -27,49 +27,63 @@ JOB_COLUMNS = ("id", "queue", "state", "priority", "due", "expires", "key", "key
 
 def insert_jobs(dialect: Dialect, size: int) -> Shape:
     """New messages; one whose id is there already is passed over."""
-    values, order = rows(jobs, size, JOB_COLUMNS)
-    return dialect.insert_new(jobs, values), order
+    t = dialect.tables
+    values, order = rows(t.jobs, size, JOB_COLUMNS)
+    return dialect.insert_new(t.jobs, values), order
 
 
 def is_job(dialect: Dialect, size: int) -> Shape:
     """Which of these ids are unfinished."""
-    return select(jobs.c.id).where(one_of(jobs.c.id, "id", size)), names("id", size)
+    t = dialect.tables
+    return select(t.jobs.c.id).where(one_of(t.jobs.c.id, "id", size)), names("id", size)
+
+
+def delete_by_id(dialect: Dialect, size: int) -> Shape:
+    """Delete messages by their ids."""
+    t = dialect.tables
+    return delete(t.jobs).where(one_of(t.jobs.c.id, "id", size)), names("id", size)
 
 
 def is_over(dialect: Dialect, size: int) -> Shape:
     """Which of these ids have a finished record, a tombstone, or a dead letter: one look into three tables."""
-    recorded = select(results.c.id).where(one_of(results.c.id, "a", size), results.c.final == literal_column("1"))
-    marked = select(done.c.id).where(one_of(done.c.id, "b", size))
-    dead = select(dead_letters.c.id).where(one_of(dead_letters.c.id, "c", size))
+    t = dialect.tables
+    recorded = select(t.results.c.id).where(one_of(t.results.c.id, "a", size), t.results.c.final == literal_column("1"))
+    marked = select(t.done.c.id).where(one_of(t.done.c.id, "b", size))
+    dead = select(t.dead_letters.c.id).where(one_of(t.dead_letters.c.id, "c", size))
     order = [name for table in "abc" for name in names(table, size)]
     return union_all(recorded, marked, dead), order
 
 
 def take_key(dialect: Dialect, size: int) -> Shape:
     """Take a key that is free, or whose time is over."""
+    t = dialect.tables
     made: dict[str, Any] = {"key": bindparam("key"), "job": bindparam("job"), "until": literal_column("NULL")}
-    free = keys.c.until <= bindparam("now")
-    return dialect.upsert(keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now")
+    free = t.keys.c.until <= bindparam("now")
+    return dialect.upsert(t.keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now")
 
 
 def holder_of_key(dialect: Dialect, size: int) -> Shape:
     """The job that holds a key."""
-    return select(keys.c.job).where(keys.c.key == bindparam("key")), ("key",)
+    t = dialect.tables
+    return select(t.keys.c.job).where(t.keys.c.key == bindparam("key")), ("key",)
 
 
 def free_key(dialect: Dialect, size: int) -> Shape:
     """Its job has ended, and no time was asked for."""
-    return delete(keys).where(keys.c.key == bindparam("key"), keys.c.job == bindparam("job")), ("key", "job")
+    t = dialect.tables
+    return delete(t.keys).where(t.keys.c.key == bindparam("key"), t.keys.c.job == bindparam("job")), ("key", "job")
 
 
 def keep_key(dialect: Dialect, size: int) -> Shape:
     """Its job has ended: taken until a moment."""
-    held = (keys.c.key == bindparam("of"), keys.c.job == bindparam("job_"), keys.c.until.is_(None))
-    return update(keys).values(until=bindparam("end")).where(*held), ("end", "of", "job_")
+    t = dialect.tables
+    held = (t.keys.c.key == bindparam("of"), t.keys.c.job == bindparam("job_"), t.keys.c.until.is_(None))
+    return update(t.keys).values(until=bindparam("end")).where(*held), ("end", "of", "job_")
 
 
 def retake_key(dialect: Dialect, size: int) -> Shape:
     """Its job is unfinished again: its own, unless another one has it by now."""
+    t = dialect.tables
     made: dict[str, Any] = {"key": bindparam("key"), "job": bindparam("job"), "until": literal_column("NULL")}
-    free = or_(keys.c.until <= bindparam("now"), keys.c.job == bindparam("mine"))
-    return dialect.upsert(keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now", "mine")
+    free = or_(t.keys.c.until <= bindparam("now"), t.keys.c.job == bindparam("mine"))
+    return dialect.upsert(t.keys, [made], key="key", change=("job", "until"), where=free), ("key", "job", "now", "mine")

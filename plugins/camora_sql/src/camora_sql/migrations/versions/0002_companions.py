@@ -6,76 +6,77 @@ So processes that opened the database before this revision go on working beside 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from camora_sql.migrations.tools import BIG, NAME, create_index, create_table, drop_table, works_with
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
 
 def upgrade() -> None:
     """Create the tables."""
-    op.create_table(
-        "camora_schedules",
-        sa.Column("key", sa.String(255), primary_key=True),
-        sa.Column("family", sa.String(255), nullable=False),
+    create_table(
+        "schedules",
+        sa.Column("key", NAME, primary_key=True),
+        sa.Column("family", NAME, nullable=False),
         sa.Column("planned", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
-        sa.Column("queue", sa.String(255), nullable=False),
+        sa.Column("queue", NAME, nullable=False),
         sa.Column("message", sa.LargeBinary(), nullable=False),
         sa.Column("origin", sa.String(16), nullable=False),
         sa.Column("app", sa.Text(), nullable=False),
         sa.Column("catch_up", sa.String(16), nullable=False),
         sa.Column("overlap", sa.String(16), nullable=False),
         sa.Column("paused", sa.Integer(), nullable=False),
-        sa.Column("last", _BIG, nullable=True),
-        sa.Column("last_job", sa.String(255), nullable=False),
-        sa.Column("next", _BIG, nullable=True),
+        sa.Column("last", BIG, nullable=True),
+        sa.Column("last_job", NAME, nullable=False),
+        sa.Column("next", BIG, nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("receipt", _BIG, nullable=False, server_default=sa.text("0")),
-        sa.Column("lent_until", _BIG, nullable=False, server_default=sa.text("0")),
+        sa.Column("receipt", BIG, nullable=False, server_default=sa.text("0")),
+        sa.Column("lent_until", BIG, nullable=False, server_default=sa.text("0")),
     )
-    op.create_index("camora_schedules_next", "camora_schedules", ["next"])
-    op.create_table(
-        "camora_rates",
-        sa.Column("name", sa.String(255), primary_key=True),
+    create_index("schedules_next", "schedules", ["next"])
+    create_table(
+        "rates",
+        sa.Column("name", NAME, primary_key=True),
         sa.Column("per", sa.Float(), nullable=False),
         sa.Column("grants", sa.Text(), nullable=False),
-        sa.Column("until", _BIG, nullable=False),
+        sa.Column("until", BIG, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.create_index("camora_rates_until", "camora_rates", ["until"])
-    op.create_table(
-        "camora_slots",
-        sa.Column("name", sa.String(255), primary_key=True),
-        sa.Column("holder", sa.String(255), primary_key=True),
-        sa.Column("until", _BIG, nullable=False),
+    create_index("rates_until", "rates", ["until"])
+    create_table(
+        "slots",
+        sa.Column("name", NAME, primary_key=True),
+        sa.Column("holder", NAME, primary_key=True),
+        sa.Column("until", BIG, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.create_index("camora_slots_holder", "camora_slots", ["holder"])
-    op.create_index("camora_slots_until", "camora_slots", ["until"])
-    op.create_table(
-        "camora_workers",
-        sa.Column("name", sa.String(255), primary_key=True),
+    create_index("slots_holder", "slots", ["holder"])
+    create_index("slots_until", "slots", ["until"])
+    create_table(
+        "workers",
+        sa.Column("name", NAME, primary_key=True),
         sa.Column("info", sa.Text(), nullable=False),
-        sa.Column("until", _BIG, nullable=False),
+        sa.Column("until", BIG, nullable=False),
     )
-    op.create_table(
-        "camora_orders",
-        sa.Column("seq", _BIG, primary_key=True, autoincrement=True),
-        sa.Column("worker", sa.String(255), nullable=False),
+    create_table(
+        "orders",
+        sa.Column("seq", BIG, primary_key=True, autoincrement=True),
+        sa.Column("worker", NAME, nullable=False),
         sa.Column("what", sa.String(16), nullable=False),
     )
-    op.create_index("camora_orders_worker", "camora_orders", ["worker"])
+    create_index("orders_worker", "orders", ["worker"])
+    works_with("0001")
 
 
 def downgrade() -> None:
     """Drop them."""
-    op.drop_table("camora_orders")
-    op.drop_table("camora_workers")
-    op.drop_table("camora_slots")
-    op.drop_table("camora_rates")
-    op.drop_table("camora_schedules")
+    works_with("")
+    drop_table("orders")
+    drop_table("workers")
+    drop_table("slots")
+    drop_table("rates")
+    drop_table("schedules")

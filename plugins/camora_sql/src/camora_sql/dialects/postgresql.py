@@ -1,0 +1,237 @@
+"""PostgreSQL, by asyncpg, or by psycopg where the URL says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from camora.errors import CamoraError, ConfigurationError
+from camora.interfaces import CheckResult
+from camora.settings import mask_url
+from sqlalchemy import ColumnElement, Connection, Insert, Table, text
+from sqlalchemy.dialects.postgresql import asyncpg, insert
+from sqlalchemy.engine import Dialect as Compiler
+
+from camora_sql.dialects.base import Driver, Need
+from camora_sql.dialects.postgresql_errors import explain, explain_joined, is_gone, is_passing
+from camora_sql.dialects.server import ServerDialect
+from camora_sql.functions import CURRENT, function_text
+from camora_sql.listening import Listener, ListeningWakeups
+from camora_sql.schema import Tables
+from camora_sql.settings import SqlSettings
+from camora_sql.timing import ServerClock
+from camora_sql.wakeup import Wakeups
+
+__all__ = ["PostgresqlDialect"]
+
+
+class PostgresqlDialect(ServerDialect):
+    """One database of a server. What is in the URL's query, and is no setting of ours, is for the driver."""
+
+    name = "postgresql"
+    moment = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8"
+
+    def __init__(self, url: str, settings: SqlSettings) -> None:
+        scheme, _, rest = url.partition("://")
+        self._module = "psycopg" if scheme.endswith("+psycopg") else "asyncpg"
+        self._dsn = f"postgresql://{rest}"
+        self._settings = settings
+        self.tables = Tables(settings.prefix, settings.schema)
+        try:
+            parts = urlsplit(self._dsn)
+            hosts = parts.netloc.rpartition("@")[2]
+            user = unquote(parts.username or "")
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{mask_url(url)!r} is no PostgreSQL URL: {error}; write postgresql://user:password@host:5432/database"
+            ) from None
+        self._database = unquote(parts.path.lstrip("/")) or user
+        self.label = mask_url(f"postgresql://{hosts}{parts.path}")
+        where = f"{settings.schema or ''}.{settings.prefix}"
+        self.url = f"postgresql://{user}@{hosts}{parts.path}#{where}"
+        self._channel = f"camora:{where}"
+        # Never off for what somebody relies on, whatever the settings of the server: but "normal" asks for that.
+        self._flushed_from = {"all": Need.NONE, "full": Need.SETTLED, "normal": 99}[settings.synchronous]
+
+    # Speaking
+
+    def compiler(self) -> Compiler:
+        """Numbered places for values; both drivers have them."""
+        return asyncpg.dialect()  # type: ignore[no-untyped-call]
+
+    def insert_new(self, table: Table, values: Sequence[dict[str, Any]]) -> Insert:
+        """ON CONFLICT DO NOTHING."""
+        return insert(table).values(list(values)).on_conflict_do_nothing()
+
+    def upsert(
+        self,
+        table: Table,
+        values: Sequence[dict[str, Any]],
+        *,
+        key: str | tuple[str, ...],
+        change: Sequence[str],
+        where: ColumnElement[bool] | None = None,
+    ) -> Insert:
+        """ON CONFLICT DO UPDATE."""
+        statement = insert(table).values(list(values))
+        changed = {name: statement.excluded[name] for name in change}
+        return statement.on_conflict_do_update(
+            index_elements=[key] if isinstance(key, str) else key, set_=changed, where=where
+        )
+
+    # Connecting
+
+    def connect(self) -> Driver:
+        """A connection of its own settings."""
+        settings = self._settings
+        busy, network = round(settings.busy_timeout * 1000) or 1, round(settings.network_timeout * 1000)
+        setup = "; ".join(
+            [
+                "SET default_transaction_isolation = 'read committed'",
+                # What another program locks is not waited for without end; nor do others wait for a frozen one of ours.
+                f"SET lock_timeout = {busy}",
+                f"SET statement_timeout = {network}",
+                f"SET idle_in_transaction_session_timeout = {network}",
+                # The statements are written for the indexes, whatever the statistics say after a sudden backlog.
+                "SET enable_seqscan = off",
+                "SET jit = off",
+            ]
+        )
+        driver: Driver = self._driver().connect(
+            self._dsn,
+            connect_timeout=settings.connect_timeout,
+            network_timeout=settings.network_timeout,
+            setup=setup,
+        )
+        return driver
+
+    def _driver(self) -> Any:
+        # Imported when a connection is made: only the one that is used needs to be installed.
+        if self._module == "psycopg":
+            from camora_sql.drivers import psycopg
+
+            return psycopg
+        from camora_sql.drivers import asyncpg
+
+        return asyncpg
+
+    async def listen(self, heard: Callable[[str], None]) -> Listener:
+        """A connection that hears announcements."""
+        listener: Listener = await self._driver().listen(
+            self._dsn, timeout=self._settings.connect_timeout, channel=self._channel, heard=heard
+        )
+        return listener
+
+    def begin(self, driver: Driver, *, need: Need) -> None:
+        """BEGIN, and whether to wait for the disk at the end, in one trip."""
+        driver.change("BEGIN" if need >= self._flushed_from else "BEGIN; SET LOCAL synchronous_commit = off")
+
+    def ready(self, driver: Driver, *, need: Need) -> None:
+        """Functions that need not wait for the disk say so themselves."""
+
+    def commit(self, driver: Driver) -> None:
+        """COMMIT."""
+        driver.change("COMMIT")
+
+    def lock(self, driver: Driver, what: str) -> None:
+        """An advisory lock, which is no row of anybody's."""
+        driver.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", [f"{self._channel}:{what}"])
+
+    # Errors
+
+    def is_busy(self, error: Exception) -> bool:
+        """Conflicts, and connections that ended while they were used."""
+        return is_passing(error)
+
+    def breaks_connection(self, error: Exception) -> bool:
+        """Also a server that has turned into a standby."""
+        return is_gone(error)
+
+    def unclear(self, error: Exception) -> bool:
+        """The answer to the commit was lost with the connection."""
+        return is_gone(error)
+
+    def explain(self, error: Exception, *, opening: bool) -> CamoraError:
+        """By PostgreSQL's code."""
+        return explain(error, self.label, self._database, opening=opening)
+
+    def explain_joined(self, error: Exception) -> CamoraError:
+        """By PostgreSQL's code."""
+        return explain_joined(error, self.label, self._database)
+
+    # Schema
+
+    def revision(self, driver: Driver) -> str | None:
+        """From alembic's table, without alembic."""
+        name = self.qualified(self.tables.version.name)
+        if driver.rows("SELECT to_regclass($1)::text", [name])[0][0] is None:
+            return None
+        rows = driver.rows(f"SELECT version_num FROM {name}")  # noqa: S608 -- a plain name
+        return str(rows[0][0]) if rows else None
+
+    def routines(self) -> Sequence[str]:
+        """The functions."""
+        return [function_text(name, self.tables) for name in CURRENT]
+
+    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+        """Of the server."""
+        # Imported when somebody looks.
+        from camora_sql.dialects.postgresql_examining import Examined, examinations
+
+        return examinations(
+            Examined(
+                label=self.label,
+                version_table=self.qualified(self.tables.version.name),
+                connections=self.connections,
+                connect=self.connect,
+                explain=lambda error: self.explain(error, opening=True),
+            )
+        )
+
+    @property
+    def connections(self) -> int:
+        """How many a worker's process has at most: beside the pool one keeps leases, and one listens."""
+        return self._settings.pool_size + 2
+
+    def qualified(self, name: str) -> str:
+        """A name of ours with its schema; both are plain names."""
+        return f"{self.tables.schema}.{name}" if self.tables.schema else name
+
+    # On a connection of the caller's
+
+    def schema_on(self, connection: Connection) -> str | None:
+        """As the settings say; the address may be another one, but the database's name is the same."""
+        found = connection.execute(text("SELECT current_database()")).scalar()
+        if found != self._database:
+            raise ConfigurationError(
+                f"options(connection=…): that is a connection to the database {found!r}, and this app's jobs are in "
+                f"{self.label}; one transaction cannot be in both"
+            )
+        return self.tables.schema
+
+    def has_schema(self, connection: Connection, schema: str | None) -> bool:
+        """Whether it sees the table of revisions."""
+        name = self.qualified(self.tables.version.name)
+        return connection.execute(text("SELECT to_regclass(:name)::text"), {"name": name}).scalar() is not None
+
+    def tell_within(self, connection: Connection, payload: str) -> bool:
+        """By NOTIFY, which waits for the commit."""
+        told = {"channel": self._channel, "payload": payload}
+        connection.execute(text("SELECT pg_notify(:channel, :payload)"), told)
+        return True
+
+    def in_transaction(self, connection: Connection) -> bool:
+        """Whether two statements are of one transaction: each would have its own in autocommit."""
+        number = text("SELECT pg_current_xact_id()::text")
+        return bool(connection.execute(number).scalar() == connection.execute(number).scalar())
+
+    # Waking
+
+    def wakeups(self, time: ServerClock) -> Wakeups:
+        """By LISTEN."""
+        return ListeningWakeups(self.listen, self.moment, time)
+
+    def tell(self, driver: Driver, payload: str) -> None:
+        """By NOTIFY."""
+        driver.rows("SELECT pg_notify($1, $2)", [self._channel, payload])

@@ -1,0 +1,86 @@
+"""PostgreSQL's codes of errors, in words that say what to do.
+
+See https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
+
+from camora_sql.drivers.errors import ServerError
+
+__all__ = ["code_of", "explain", "explain_joined", "is_gone", "is_passing"]
+
+_READ_ONLY = "25006"
+_PASSING = {
+    "40001": "others changed the same rows all the time",
+    "40P01": "deadlocks with others, again and again; look for a program that locks Camora's tables",
+    "55P03": "others held what was needed all the time; look for a program that keeps a transaction open",
+    "57014": "the statement was cancelled",
+    "0A000": "the tables are being changed",
+}
+"""The same step may work a moment later."""
+_GONE = {
+    _READ_ONLY: "it only reads: it is a standby, or was made read-only; name the primary "
+    "(target_session_attrs=read-write in the URL finds it among several hosts)",
+    "57P01": "an administrator has ended the connection",
+    "57P02": "the server is recovering from a crash",
+    "57P03": "the server is starting or stopping",
+    "57P05": "the server ends connections that idle",
+    "53300": "it has no connection left: raise max_connections of the server, or lower pool_size (?pool_size=2)",
+}
+"""This connection is of no more use."""
+_SET_UP = {
+    "28P01": "the password is wrong",
+    "28000": "the server does not let this user in from here (pg_hba.conf)",
+    "3D000": "there is no such database; create it: createdb {database}",
+    "3F000": "there is no such schema; create it: CREATE SCHEMA …",
+    "42501": "this user lacks a right: {text}. Let it create tables and functions once (GRANT CREATE ON SCHEMA …), or "
+    "run as another user: camora sql migrate --url …",
+    "42704": "{text}; the options in the URL are Camora's, or settings of the server",
+    "42P01": "a table of Camora is missing ({text}); make them: camora sql migrate --url …",
+    "42883": "a function of Camora is missing ({text}); make them: camora sql migrate --url …",
+    "22023": "{text}",
+}
+_FULL = {"53100": "the disk of the server is full; free some space, and it goes on by itself"}
+
+
+def code_of(error: Exception) -> str:
+    """The five characters; empty where the server said nothing."""
+    code = getattr(error, "code", None) or getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return code if isinstance(code, str) else ""
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same step may work a moment later, perhaps on another connection."""
+    connecting = isinstance(error, ServerError) and error.connecting
+    return not connecting and (code_of(error) in _PASSING or is_gone(error))
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether the connection is of no more use."""
+    return isinstance(error, ServerError) and (error.broken or error.code in _GONE or error.code == "0A000")
+
+
+def explain(error: Exception, label: str, database: str, *, opening: bool) -> CamoraError:
+    """The error as users shall see it."""
+    code, text = code_of(error), str(error)
+    if code in _SET_UP:
+        kind = ConfigurationError if opening else BrokerUnavailable
+        return kind(f"{label}: {_SET_UP[code].format(database=database, text=text)}")
+    told = _PASSING.get(code) or _GONE.get(code) or _FULL.get(code)
+    if told:
+        return BrokerUnavailable(f"{label}: {told} ({text})")
+    if isinstance(error, ServerError) and error.connecting:
+        return BrokerUnavailable(f"{label} cannot be reached: {text}; is the server running, and the address right?")
+    return BrokerUnavailable(f"{label}: {text}")
+
+
+def explain_joined(error: Exception, label: str, database: str) -> CamoraError:
+    """The error of a statement on somebody else's connection, in whose transaction the reason lies."""
+    code = code_of(error)
+    if code == _READ_ONLY:
+        return ConfigurationError(f"{label}: that transaction may only read; begin one that may write")
+    if code == "25P02":
+        return BrokerUnavailable(f"{label}: that transaction has failed already; roll it back and begin again")
+    return explain(error, label, database, opening=False)

@@ -1,0 +1,1 @@
+"""Connections of event loops, used in greenlets: they look as if they blocked."""

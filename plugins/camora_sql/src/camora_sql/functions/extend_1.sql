@@ -1,0 +1,20 @@
+-- Make leases last longer; answers the places of those messages that are unfinished and still out with this token.
+-- One that is being settled at this moment is passed over: it needs no lease any more, and nobody waits for another.
+CREATE FUNCTION {extend_1}(p_seqs bigint[], p_receipts bigint[], p_until bigint)
+RETURNS TABLE (seq bigint, receipt bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    WITH held AS MATERIALIZED (
+        SELECT j.ctid AS place
+        FROM unnest(p_seqs, p_receipts) AS u(seq, receipt)
+        JOIN {jobs} j ON j.seq = u.seq AND j.receipt = u.receipt
+        WHERE j.state = 2
+        FOR UPDATE OF j SKIP LOCKED
+    )
+    UPDATE {jobs} j SET lease_until = p_until WHERE j.ctid = ANY (ARRAY(SELECT place FROM held));
+    RETURN QUERY
+    SELECT j.seq, j.receipt
+    FROM unnest(p_seqs, p_receipts) AS u(seq, receipt)
+    JOIN {jobs} j ON j.seq = u.seq AND j.receipt = u.receipt;
+END $$

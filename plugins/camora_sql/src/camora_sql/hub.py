@@ -1,0 +1,120 @@
+"""What the links of one event loop to one database share: connections, and an ear for news."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from camora_sql.opening import prepare
+from camora_sql.session import Session
+from camora_sql.store import Store
+from camora_sql.wakeup import Topic, Wakeups
+
+__all__ = ["Hub"]
+
+
+class Hub:
+    """Sessions that are lent out, at most `pool_size` of them; each is used by one greenlet at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._idle: list[Session] = []
+        self._made = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._news: set[Topic] = set()
+        self._teller: asyncio.Task[None] | None = None
+        self._wakeups: Wakeups | None = None
+
+    @property
+    def wakeups(self) -> Wakeups:
+        """What tells of commits of this process and others."""
+        if self._wakeups is None:
+            self._wakeups = self._store.dialect.wakeups(self._store.time)
+        return self._wakeups
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session, for as long as the context lasts; waits until there is one."""
+        session = await self._take()
+        try:
+            yield session
+        finally:
+            self._idle.append(session)
+            self._wake_one()
+            if session.news:
+                self.tell(session.news)
+                session.news = set()
+
+    async def _take(self) -> Session:
+        while not self._idle and self._made >= self._store.settings.pool_size:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake_one()
+                raise
+        if self._idle:
+            # The one used last: its connection knows the statements, and the others may be left alone.
+            return self._idle.pop()
+        self._made += 1
+        store = self._store
+        return Session(store, prepare=lambda session: prepare(session, store))
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    # News
+
+    def tell(self, news: Iterable[Topic]) -> None:
+        """Announce it to everybody: soon, and together with what comes meanwhile."""
+        self._news.update(news)
+        if self._teller is None:
+            self._teller = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        # After the commit and in a transaction of its own: one that notifies holds up all others that do, until it is
+        # on the disk, and this one has nothing to write. What is lost with this process is found by looking.
+        try:
+            while self._news:
+                news, self._news = self._news, set()
+                session = await self._take()
+                try:
+                    await greenlet_spawn(session.tell, news)
+                except Exception:  # noqa: BLE001, S110 -- a hint; whoever waits looks by himself
+                    pass
+                finally:
+                    self._idle.append(session)
+                    self._wake_one()
+        finally:
+            self._teller = None
+
+    # Life
+
+    async def close(self) -> None:
+        """Let go of everything, after what is to be told was told."""
+        if self._teller is not None:
+            await asyncio.wait([self._teller], timeout=1.0)
+        if self._wakeups is not None:
+            self._wakeups.close()
+        sessions, self._idle = self._idle, []
+        for session in sessions:
+            with contextlib.suppress(Exception):
+                await greenlet_spawn(session.close)
+
+    def abandon(self) -> None:
+        """Let go without the loop, which is closed."""
+        if self._wakeups is not None:
+            self._wakeups.abandon()
+        for session in self._idle:
+            session.abort()
