@@ -1,64 +1,27 @@
-"""What a fault is tried on: a private server, a network in front of it, real workers, and the ledger they write."""
+"""A rig on a private Redis."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import importlib.util
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from camora import AppSettings, Camora
-from camora.errors import DispatchUncertain
-from camora.interfaces.broker import Broker
-from camora.job import Job
-from camora.testing.ledger import Audit, audit, read
-from processes import WorkerProcess, workers
+from processes import workers
 
+from tests.faults import rig as common
+from tests.faults.rig import LEASE, TIMEOUT, eventually
 from tests.servers.binaries import need
-from tests.servers.proxy import Proxy
 from tests.servers.redis import Server
 
 __all__ = ["LEASE", "TIMEOUT", "Rig", "eventually", "rigged"]
 
-LEASE = 1.5
-TIMEOUT = 1.0
-"""Seconds until a server that does not answer is given up."""
 
-_RESULTS = importlib.util.find_spec("camora_redis.results") is not None
+class Rig(common.Rig):
+    """Everything of one test."""
 
-_UNFINISHED = ("ready", "scheduled", "leased")
-
-
-async def eventually(what: Callable[[], Any], text: str, timeout: float = 30) -> None:
-    """Look until it is so: other processes have no events to wait on. `what` may be a coroutine function."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = what()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, f"{text} did not happen within {timeout} s"
-        await asyncio.sleep(0.02)
-
-
-class Rig:
-    """Everything of one test. `options` are those of `tests.servers.redis.Options`."""
-
-    def __init__(self, folder: Path, server: Server, start: Callable[..., WorkerProcess]) -> None:
-        self.folder = folder
-        self.server = server
-        self.proxy = Proxy((server.host, server.port))
-        self.faults = 0
-        self.dispatched: list[str] = []
-        self.due: dict[str, int] = {}
-        self.workers: list[WorkerProcess] = []
-        self._start = start
-        self._read_up_to: dict[int, int] = {}
+    server: Server
 
     def url(self, *, through: bool = False, user: str = "", **options: Any) -> str:
         """The URL of the server, or of the network in front of it."""
@@ -66,116 +29,13 @@ class Rig:
         query = urlencode({"timeout": TIMEOUT, **options})
         return f"redis://{f'{user}@' if user else ''}{self.server.host}:{port}/0?{query}"
 
-    def worker(
-        self, *arguments: str, through: bool = False, user: str = "", url: str = "", **environment: str
-    ) -> WorkerProcess:
-        """A worker process, started and not waited for."""
-        made = self._start(
-            self.folder,
-            url or self.url(through=through, user=user),
-            *arguments,
-            **{"CAMORA_WORKER__LEASE": str(LEASE), "SHOP_RESULTS": "" if _RESULTS else "none", **environment},
-        )
-        self.workers.append(made)
-        return made
-
-    @contextlib.asynccontextmanager
-    async def app(self, *, through: bool = False, patience: float = 30.0, **options: Any) -> AsyncIterator[Camora]:
-        """An app that dispatches, for as long as `patience` seconds."""
-        settings = AppSettings(dispatch_timeout=patience)
-        results = None if _RESULTS else False
-        async with Camora(self.url(through=through, **options), results=results, settings=settings) as made:
-            yield made
-
-    async def dispatch(
-        self, app: Camora, task: str, *, how: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Job[Any]:
-        """A job that the ledger will ask for, dispatched under its id until that is acknowledged."""
-        options = dict(how or {})
-        while True:
-            try:
-                return self.noted(await app.options(**options).dispatch(task, **kwargs))
-            except DispatchUncertain as error:
-                options["job_id"] = error.job_id
-
-    async def delayed(self, app: Camora, delay: float, task: str, **kwargs: Any) -> Job[Any]:
-        """A job that must not start before its time."""
-        due = time.time_ns() // 1_000_000 + round(delay * 1000)
-        job = await self.dispatch(app, task, how={"delay": delay}, **kwargs)
-        self.due[job.id] = due
-        return job
-
-    async def load(self, app: Camora, count: int) -> list[Job[Any]]:
-        """As many jobs, of all sorts: plain, tried again, urgent, delayed."""
-        jobs = []
-        for number in range(count):
-            match number % 4:
-                case 0:
-                    jobs.append(await self.dispatch(app, "work", number=number))
-                case 1:
-                    jobs.append(await self.dispatch(app, "flaky", number=number))
-                case 2:
-                    jobs.append(await self.dispatch(app, "work", how={"priority": number % 3}, number=number))
-                case _:
-                    jobs.append(await self.delayed(app, 0.2 + (number % 5) / 5, "work", number=number))
-        return jobs
-
-    def noted(self, job: Job[Any]) -> Job[Any]:
-        """Its dispatch was acknowledged: from now on it must not be lost."""
-        self.dispatched.append(job.id)
-        return job
-
-    def finished(self) -> int:
-        """How many runs have ended well so far."""
-        return sum(entry.kind == "finished" for entry in read(self.folder / "ledger"))
-
-    def ran(self, job: Job[Any]) -> bool:
-        """Whether it was started at all."""
-        return any(entry.job_id == job.id for entry in read(self.folder / "ledger"))
-
-    async def balance(self, *, duplicates: int, timeout: float = 60) -> Audit:
-        """Wait until nothing is left to do, then let the ledger, and the results, speak for all jobs of the test."""
-        async with self.app() as app:
-            await eventually(lambda: self.idle(app.broker), "the end of all jobs", timeout)
-            dead = [letter.id async for letter in app.dead_letters()]
-            missing = await self._without_result(app) if _RESULTS else []
-        found = audit(self.folder / "ledger", dispatched=self.dispatched, dead=dead, due=self.due, faults=self.faults)
-        print(f"{found.summary()}, without result {len(missing)}")
-        found.check(duplicates=duplicates)
-        assert not missing, f"finished, and without a result: {missing[:5]}"
-        return found
-
-    async def _without_result(self, app: Camora) -> list[str]:
-        missing = []
-        for job_id in self.dispatched:
-            info = await (await app.job(job_id)).info()
-            if not info.status.finished:
-                missing.append(job_id)
-        return missing
-
-    async def idle(self, broker: Broker) -> bool:
-        """Whether no queue holds anything that is still to be done."""
-        counts = await broker.queues.counts()
-        return not any(queue.get(state) for queue in counts.values() for state in _UNFINISHED)
-
-    async def noticed(self, *workers: WorkerProcess) -> None:
-        """Wait until each of these says that the broker is away, whatever it wanted of it."""
-        said = ("broker away", "cannot settle", "leases cannot be extended")
-        for worker in workers:
-            text = f"a worker's notice of the fault (its log:\n{worker.text()})"
-            at = self._read_up_to.get(id(worker), 0)
-            await eventually(lambda: any(word in line for line in worker.lines[at:] for word in said), text)  # noqa: B023
-            self._read_up_to[id(worker)] = len(worker.lines)
-
-    def alive(self) -> None:
-        """No worker has ended by itself."""
-        for worker in self.workers:
-            assert worker.process.poll() is None, f"a worker ended by itself:\n{worker.text()}"
-
 
 @contextlib.contextmanager
 def rigged(folder: Path, kind: str = "redis", **options: Any) -> Iterator[Rig]:
-    """A rig on a server of this kind, which writes all it acknowledges to its disk unless `options` say otherwise."""
+    """A rig on a server of this kind, which writes all it acknowledges to its disk unless `options` say otherwise.
+
+    They are those of `tests.servers.redis.Options`.
+    """
     chosen = {"appendonly": True, "appendfsync": "always", **options}
     with Server(need(kind), **chosen) as server, workers() as start:
         rig = Rig(folder, server, start)

@@ -1,0 +1,183 @@
+"""What a fault is tried on: a private server, a network in front of it, real workers, and the ledger they write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from camora import AppSettings, Camora
+from camora.errors import DispatchUncertain
+from camora.interfaces.broker import Broker
+from camora.job import Job
+from camora.testing.ledger import Audit, audit, read
+from processes import WorkerProcess
+
+from tests.servers.process import ServerProcess
+from tests.servers.proxy import Proxy
+
+__all__ = ["LEASE", "TIMEOUT", "Rig", "begun", "eventually", "more", "next_finish"]
+
+LEASE = 1.5
+TIMEOUT = 1.0
+"""Seconds until a server that does not answer is given up."""
+
+_UNFINISHED = ("ready", "scheduled", "leased")
+
+
+async def eventually(what: Callable[[], Any], text: str, timeout: float = 30) -> None:
+    """Look until it is so: other processes have no events to wait on. `what` may be a coroutine function."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = what()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return
+        assert time.monotonic() < deadline, f"{text} did not happen within {timeout} s"
+        await asyncio.sleep(0.02)
+
+
+class Rig(ABC):
+    """Everything of one test. A kind of server adds how its URLs are made."""
+
+    def __init__(self, folder: Path, server: ServerProcess, start: Callable[..., WorkerProcess]) -> None:
+        self.folder = folder
+        self.server = server
+        self.proxy = Proxy((server.host, server.port))
+        self.faults = 0
+        self.dispatched: list[str] = []
+        self.due: dict[str, int] = {}
+        self.workers: list[WorkerProcess] = []
+        self._start = start
+        self._read_up_to: dict[int, int] = {}
+
+    @abstractmethod
+    def url(self, *, through: bool = False, user: str = "", **options: Any) -> str:
+        """The URL of the server, or of the network in front of it."""
+
+    def worker(
+        self, *arguments: str, through: bool = False, user: str = "", url: str = "", **environment: str
+    ) -> WorkerProcess:
+        """A worker process, started and not waited for."""
+        made = self._start(
+            self.folder,
+            url or self.url(through=through, user=user),
+            *arguments,
+            **{"CAMORA_WORKER__LEASE": str(LEASE), **environment},
+        )
+        self.workers.append(made)
+        return made
+
+    @contextlib.asynccontextmanager
+    async def app(self, *, through: bool = False, patience: float = 30.0, **options: Any) -> AsyncIterator[Camora]:
+        """An app that dispatches, for as long as `patience` seconds."""
+        settings = AppSettings(dispatch_timeout=patience)
+        async with Camora(self.url(through=through, **options), settings=settings) as made:
+            yield made
+
+    async def dispatch(
+        self, app: Camora, task: str, *, how: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Job[Any]:
+        """A job that the ledger will ask for, dispatched under its id until that is acknowledged."""
+        options = dict(how or {})
+        while True:
+            try:
+                return self.noted(await app.options(**options).dispatch(task, **kwargs))
+            except DispatchUncertain as error:
+                options["job_id"] = error.job_id
+
+    async def delayed(self, app: Camora, delay: float, task: str, **kwargs: Any) -> Job[Any]:
+        """A job that must not start before its time."""
+        due = time.time_ns() // 1_000_000 + round(delay * 1000)
+        job = await self.dispatch(app, task, how={"delay": delay}, **kwargs)
+        self.due[job.id] = due
+        return job
+
+    async def load(self, app: Camora, count: int) -> list[Job[Any]]:
+        """As many jobs, of all sorts: plain, tried again, urgent, delayed."""
+        jobs = []
+        for number in range(count):
+            match number % 4:
+                case 0:
+                    jobs.append(await self.dispatch(app, "work", number=number))
+                case 1:
+                    jobs.append(await self.dispatch(app, "flaky", number=number))
+                case 2:
+                    jobs.append(await self.dispatch(app, "work", how={"priority": number % 3}, number=number))
+                case _:
+                    jobs.append(await self.delayed(app, 0.2 + (number % 5) / 5, "work", number=number))
+        return jobs
+
+    def noted(self, job: Job[Any]) -> Job[Any]:
+        """Its dispatch was acknowledged: from now on it must not be lost."""
+        self.dispatched.append(job.id)
+        return job
+
+    def finished(self) -> int:
+        """How many runs have ended well so far."""
+        return sum(entry.kind == "finished" for entry in read(self.folder / "ledger"))
+
+    def ran(self, job: Job[Any]) -> bool:
+        """Whether it was started at all."""
+        return any(entry.job_id == job.id for entry in read(self.folder / "ledger"))
+
+    async def balance(self, *, duplicates: int, timeout: float = 60) -> Audit:
+        """Wait until nothing is left to do, then let the ledger, and the results, speak for all jobs of the test."""
+        async with self.app() as app:
+            await eventually(lambda: self.idle(app.broker), "the end of all jobs", timeout)
+            dead = [letter.id async for letter in app.dead_letters()]
+            missing = await self._without_result(app)
+        found = audit(self.folder / "ledger", dispatched=self.dispatched, dead=dead, due=self.due, faults=self.faults)
+        print(f"{found.summary()}, without result {len(missing)}")
+        found.check(duplicates=duplicates)
+        assert not missing, f"finished, and without a result: {missing[:5]}"
+        return found
+
+    async def _without_result(self, app: Camora) -> list[str]:
+        missing = []
+        for job_id in self.dispatched:
+            info = await (await app.job(job_id)).info()
+            if not info.status.finished:
+                missing.append(job_id)
+        return missing
+
+    async def idle(self, broker: Broker) -> bool:
+        """Whether no queue holds anything that is still to be done."""
+        counts = await broker.queues.counts()
+        return not any(queue.get(state) for queue in counts.values() for state in _UNFINISHED)
+
+    async def noticed(self, *workers: WorkerProcess) -> None:
+        """Wait until each of these says that the broker is away, whatever it wanted of it."""
+        said = ("broker away", "cannot settle", "leases cannot be extended")
+        for worker in workers:
+            text = f"a worker's notice of the fault (its log:\n{worker.text()})"
+            at = self._read_up_to.get(id(worker), 0)
+            await eventually(lambda: any(word in line for line in worker.lines[at:] for word in said), text)  # noqa: B023
+            self._read_up_to[id(worker)] = len(worker.lines)
+
+    def alive(self) -> None:
+        """No worker has ended by itself."""
+        for worker in self.workers:
+            assert worker.process.poll() is None, f"a worker ended by itself:\n{worker.text()}"
+
+
+async def begun(rig: Rig, name: str, count: int = 1) -> None:
+    """Wait until the job of this name has been started so often."""
+    await eventually(lambda: len(list(rig.folder.glob(f"started-{name}-*"))) >= count, f"start {count} of {name}")
+
+
+async def next_finish(rig: Rig) -> float:
+    """Seconds until another job has ended."""
+    before, since = rig.finished(), time.monotonic()
+    await eventually(lambda: rig.finished() > before, "another job's end")
+    return time.monotonic() - since
+
+
+async def more(rig: Rig, app: Camora, count: int) -> list[Job[Any]]:
+    """Jobs that are dispatched while the server is away: the dispatcher waits for it."""
+    return await asyncio.gather(*(rig.dispatch(app, "work", number=number) for number in range(count)))
