@@ -40,6 +40,7 @@ class Verdict:
 
 
 RAW = ("raw_redis",)
+RAW_PG = ("raw_pg_lease",)
 REDIS_PEERS = (
     "arq",
     "celery_redis",
@@ -107,6 +108,50 @@ BARS: Sequence[Bar] = (
     ),
     Bar("delayed", "camora_redis", "cpu_ms", 5, "Redis: idle CPU ms in 20 s with 100,000 delayed"),
     Bar("delayed", "camora_redis", "commands_s", 0.6, "Redis: idle commands a second with 100,000 delayed"),
+    Bar("w2", "camora_postgres", "rate", 26_000, "PostgreSQL: drained jobs a second", at_least=True),
+    Bar("w2", "camora_postgres", "rate", 0.6, "PostgreSQL: drain, times raw leases", at_least=True, times=RAW_PG),
+    Bar("w2", "camora_postgres", "rate", 1.7, "PostgreSQL: drain, times PgQueuer", at_least=True, times=("pgqueuer",)),
+    Bar("w2", "camora_postgres", "cpu_us", 15, "PostgreSQL: worker CPU µs per job"),
+    Bar("w2c", "camora_postgres", "sent", 0.05, "PostgreSQL: statements sent per job"),
+    Bar("w1", "camora_postgres", "bulk", 0.5, "PostgreSQL: bulk dispatch, times raw", at_least=True, times=RAW_PG),
+    Bar("w1", "camora_postgres", "one", 0.8, "PostgreSQL: dispatch one by one, times raw", at_least=True, times=RAW_PG),
+    Bar("w3", "camora_postgres", "p50", 1.5, "PostgreSQL: dispatch to start, median, times raw", times=RAW_PG),
+    Bar("w3", "camora_postgres", "p99", 1.5, "PostgreSQL: dispatch to start, p99, times raw", times=RAW_PG),
+    Bar("w4", "camora_postgres", "seconds", 0.65, "PostgreSQL: 5,000 sleeps of 10 ms, 100 at once, seconds"),
+    Bar(
+        "w5",
+        "camora_postgres",
+        "rate",
+        2,
+        "PostgreSQL: awaited results, times SAQ",
+        at_least=True,
+        times=("saq_postgres",),
+    ),
+    Bar("idle", "camora_postgres", "cpu_ms", 30, "PostgreSQL: CPU ms of an idle worker in 20 s"),
+    Bar("delayed", "camora_postgres", "p50_ratio", 1.5, "PostgreSQL: W3 median with 100,000 delayed, times without"),
+    Bar("delayed", "camora_postgres", "p99_ratio", 1.5, "PostgreSQL: W3 p99 with 100,000 delayed, times without"),
+    Bar("delayed", "camora_postgres", "cpu_ms", 30, "PostgreSQL: idle CPU ms in 20 s with 100,000 delayed"),
+    Bar(
+        "backlog",
+        "camora_postgres",
+        "ratio",
+        0.8,
+        "PostgreSQL: drain with 1,000,000 in store, times without",
+        at_least=True,
+    ),
+    Bar(
+        "backlog", "camora_sqlite", "ratio", 0.8, "SQLite: drain with 1,000,000 in store, times without", at_least=True
+    ),
+    Bar("bloat", "camora_postgres", "again", 1.1, "PostgreSQL: size after a second drain and VACUUM, times the first"),
+    Bar("horizon", "camora_postgres", "p99_ratio", 5, "PostgreSQL: W3 p99 behind an open transaction, times before"),
+    Bar(
+        "horizon",
+        "camora_postgres",
+        "rate_ratio",
+        0.2,
+        "PostgreSQL: last fifth of a drain behind an open transaction, times the first",
+        at_least=True,
+    ),
     Bar("import", "camora_memory", "ms", 100, "import camora, ms"),
     Bar("import", "camora_memory", "backends", 0, "import camora: backend libraries loaded"),
 )

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks import jobs, worker
 from benchmarks.entrant import Entrant, InProcessEntrant
+from benchmarks.meter import meter_of
 from benchmarks.pipe import Pipe
 from benchmarks.processes import cpu_ns, peak_rss_mib, rss_mib, tree
-from benchmarks.redis_meter import RedisMeter
 
 __all__ = ["Bench", "Span", "WorkerHandle"]
 
@@ -73,7 +73,7 @@ class Bench:
         self.folder = entrant.place.folder
         self.pipe = Pipe(self.folder / "jobs.pipe")
         self.dead: set[asyncio.Task[str]] = set()
-        self.meter = RedisMeter(entrant.place.url) if entrant.place.url else None
+        self.meter = meter_of(entrant.server, entrant.place.url)
 
     @property
     def in_process(self) -> InProcessEntrant | None:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from benchmarks import catalog, report
 from benchmarks.bars import judge
+from benchmarks.redis_server import FLAVOURS
 from benchmarks.runner import Outcome, Runner
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import FLAVOURS
 
 __all__ = ["main"]
 
@@ -84,7 +84,7 @@ def _run(console: Console, given: argparse.Namespace, entrants: list[str], scena
         for name in scenarios:
             results[name] = runner.run(SCENARIOS[name])
             report.show_scenario(console, SCENARIOS[name], results[name], baseline, runner.entrants)
-        server = runner.server
+        server = runner.servers
     medians = {name: {each.entrant: each.medians for each in outcomes} for name, outcomes in results.items()}
     verdicts = judge(medians)
     report.show_bars(console, verdicts)

@@ -35,7 +35,7 @@ class Entrant(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules it needs; it is skipped, with the reason, where one is missing."""
     server: ClassVar[str] = ""
-    """The server it needs: "" or "redis"."""
+    """The server it needs: "", or one of `benchmarks.servers.KINDS`."""
     lacks: ClassVar[Mapping[str, str]] = {}
     """Scenarios it cannot take part in, and why."""
     guarantee: ClassVar[str] = "at least once"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["delays", "own_process", "redis", "results", "results_on_redis", "single_workers"]
+__all__ = [
+    "database",
+    "delays",
+    "own_process",
+    "postgresql",
+    "requests",
+    "requests_and_results",
+    "results",
+    "single_workers",
+]
 
 
 def own_process(about: Mapping[str, Any]) -> str:
@@ -13,9 +22,19 @@ def own_process(about: Mapping[str, Any]) -> str:
     return "one process" if about["in_process"] else ""
 
 
-def redis(about: Mapping[str, Any]) -> str:
-    """The commands that Redis is sent are counted."""
-    return "" if about["server"] == "redis" else "not on Redis"
+def requests(about: Mapping[str, Any]) -> str:
+    """What a server is asked is counted."""
+    return "" if about["server"] else "has no server"
+
+
+def database(about: Mapping[str, Any]) -> str:
+    """What is in store is in tables, which may be long."""
+    return own_process(about) or ("" if about["server"] in ("", "postgresql") else "not in a SQL database")
+
+
+def postgresql(about: Mapping[str, Any]) -> str:
+    """Tables and transactions of PostgreSQL are looked at."""
+    return "" if about["server"] == "postgresql" else "not on PostgreSQL"
 
 
 def results(about: Mapping[str, Any]) -> str:
@@ -23,9 +42,9 @@ def results(about: Mapping[str, Any]) -> str:
     return str(about["lacks"].get("w5", ""))
 
 
-def results_on_redis(about: Mapping[str, Any]) -> str:
+def requests_and_results(about: Mapping[str, Any]) -> str:
     """Both."""
-    return redis(about) or results(about)
+    return requests(about) or results(about)
 
 
 def single_workers(about: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["cpu_ns", "peak_rss_mib", "rss_mib", "tree"]
+__all__ = ["cpu_ns", "ended_ns", "parent", "peak_rss_mib", "rss_mib", "tree"]
 
 _PROC = Path("/proc")
 
@@ -33,6 +34,28 @@ def cpu_ns(pid: int) -> int:
             except (OSError, ValueError, IndexError):
                 continue
     return total
+
+
+def parent(pid: int) -> int:
+    """The number of the process that started it; 0 where there is none to be found."""
+    try:
+        return int(_stat(pid)[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def ended_ns(pid: int) -> int:
+    """CPU time, in nanoseconds, of the children that it has seen end, and of theirs; in steps of a tick."""
+    try:
+        user, system = _stat(pid)[13:15]
+    except (OSError, ValueError):
+        return 0
+    return (int(user) + int(system)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    # From the state on: the name before it may hold anything.
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def _status(pid: int, key: str) -> float:

@@ -1,34 +1,100 @@
-"""Counts the commands that a client sends to Redis: a relay that reads what passes.
+"""Counts what a client asks of its server: a relay that reads what passes.
 
-The server's own counts cannot tell: what a script calls counts there as if a client had sent it. A relay changes the
-timing, so nothing is timed through it.
+The server's own counts cannot tell: what a script or a function calls counts there as if a client had sent it. A relay
+changes the timing, so nothing is timed through it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["CommandCounter", "counting"]
+__all__ = ["RequestCounter", "counting"]
 
 _CHUNK = 1 << 16
 
 
-class CommandCounter:
-    """`commands` so far; point the client at `url`."""
+class Parser(ABC):
+    """Reads one direction of one connection."""
 
-    def __init__(self, url: str) -> None:
+    @abstractmethod
+    def feed(self, data: bytes) -> int:
+        """How many requests have come to an end in this piece."""
+
+
+class RedisParser(Parser):
+    """Commands. What a client sends between MULTI and EXEC counts one by one; a script is one."""
+
+    def __init__(self) -> None:
+        import hiredis
+
+        self._nothing: Any = object()
+        self._reader = hiredis.Reader(notEnoughData=self._nothing)
+
+    def feed(self, data: bytes) -> int:
+        self._reader.feed(data)
+        count = 0
+        while self._reader.gets() is not self._nothing:
+            count += 1
+        return count
+
+
+class PostgresParser(Parser):
+    """Statements, BEGIN and COMMIT among them: each Query, which may hold several, and each Execute.
+
+    What prepares a statement is none. TLS is not looked into: use an address with `sslmode=disable` where it is on.
+    """
+
+    _ASKS = frozenset(b"QE")
+    _VERSION = 3
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._started = False
+
+    def feed(self, data: bytes) -> int:
+        self._data += data
+        count = at = 0
+        # A type of one byte, except in what comes first; then a length of four, which counts itself.
+        while len(self._data) - at >= 8 or (self._started and len(self._data) - at >= 5):
+            head = 1 if self._started else 0
+            end = at + head + int.from_bytes(self._data[at + head : at + head + 4], "big")
+            if end > len(self._data):
+                break
+            if self._started:
+                count += self._data[at] in self._ASKS
+            else:
+                # Before it there may be questions for TLS and the like, which have numbers of their own.
+                self._started = int.from_bytes(self._data[at + 4 : at + 8], "big") >> 16 == self._VERSION
+            at = end
+        del self._data[:at]
+        return count
+
+
+_KINDS: Mapping[str, tuple[tuple[str, ...], int, Callable[[], Parser]]] = {
+    "redis": (("redis",), 6379, RedisParser),
+    "postgresql": (("postgresql", "postgres"), 5432, PostgresParser),
+}
+"""The schemes of its URLs, its port, and what reads it."""
+
+
+class RequestCounter:
+    """`requests` so far; point the client at `url`."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        schemes, port, self._parser = _KINDS[kind]
         parts = urlsplit(url)
-        if parts.scheme != "redis" or not parts.hostname:
-            raise ValueError(f"commands can be counted on redis://host:port only, not on {parts.scheme}://")
-        self._target = (parts.hostname, parts.port or 6379)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"requests can be counted on {schemes[0]}://host:port only, not on {parts.scheme}://")
+        self._target = (parts.hostname, parts.port or port)
         self._parts = parts
         self._writers: set[asyncio.StreamWriter] = set()
         self.url = ""
-        self.commands = 0
+        self.requests = 0
 
     def listening(self, port: int) -> None:
         """Say where the relay is."""
@@ -41,24 +107,18 @@ class CommandCounter:
         self._writers |= {writer, back_writer}
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, back_writer, count=True))
-                group.create_task(self._pump(back_reader, writer, count=False))
+                group.create_task(self._pump(reader, back_writer, self._parser()))
+                group.create_task(self._pump(back_reader, writer, None))
         except* OSError:
             pass  # one side is gone
         finally:
             self._writers -= {writer, back_writer}
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
-        import hiredis
-
-        nothing: Any = object()
-        parser = hiredis.Reader(notEnoughData=nothing)
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, parser: Parser | None) -> None:
         try:
             while data := await reader.read(_CHUNK):
-                if count:
-                    parser.feed(data)
-                    while parser.gets() is not nothing:
-                        self.commands += 1
+                if parser:
+                    self.requests += parser.feed(data)
                 writer.write(data)
                 await writer.drain()
         finally:
@@ -71,9 +131,9 @@ class CommandCounter:
 
 
 @contextlib.asynccontextmanager
-async def counting(url: str) -> AsyncIterator[CommandCounter]:
-    """A relay to the Redis at `url`, for the length of the block. Raises `ValueError` for a URL it cannot relay to."""
-    counter = CommandCounter(url)
+async def counting(kind: str, url: str) -> AsyncIterator[RequestCounter]:
+    """A relay to the server at `url`, for the length of the block. Raises `ValueError` for a URL it cannot relay to."""
+    counter = RequestCounter(kind, url)
     server = await asyncio.start_server(counter.relay, "127.0.0.1", 0)
     counter.listening(server.sockets[0].getsockname()[1])
     try:

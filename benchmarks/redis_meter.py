@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Reading", "RedisMeter"]
+from benchmarks.meter import Meter, Reading
+
+__all__ = ["RedisMeter"]
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Since the server started. `commands` are those executed: what scripts and functions call is among them."""
+class RedisMeter(Meter):
+    """Counts the commands that were executed: what scripts and functions call is among them, its own two are not."""
 
-    cpu_us: float
-    commands: int
-
-    def __sub__(self, earlier: Reading) -> Reading:
-        return Reading(self.cpu_us - earlier.cpu_us, self.commands - earlier.commands)
-
-
-class RedisMeter:
-    """Reads a server's own counts. A reading is two commands, which it leaves out of its count."""
+    prompt = True
 
     def __init__(self, url: str) -> None:
         import redis

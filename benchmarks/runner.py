@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from benchmarks.client import MARK
 from benchmarks.scenario import Scenario
-from benchmarks.servers import NoServer, RedisServer, redis_server
+from benchmarks.servers import NoServer, Server, serve
 from benchmarks.worker import OPTIONS, URL
 
 __all__ = ["Figures", "Outcome", "Runner"]
@@ -58,7 +58,8 @@ class Runner:
         self._quick = quick
         self._timeout = timeout
         self._note = note
-        self._redis: RedisServer | None = None
+        self._servers: dict[str, Server] = {}
+        self._no_servers: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._environment: dict[str, str] = {}
         self._drains_best: dict[str, str] = {}
@@ -84,17 +85,17 @@ class Runner:
         self._stack.close()
 
     def _server_for(self, kind: str) -> str:
-        if kind == "redis" and self._redis is None:
+        if kind and kind not in self._servers and kind not in self._no_servers:
             try:
-                self._redis = self._stack.enter_context(redis_server(self._flavour))
+                self._servers[kind] = self._stack.enter_context(serve(kind, self._flavour))
             except NoServer as error:
-                return str(error)
-        return "" if kind in ("", "redis") else f"no {kind} server"
+                self._no_servers[kind] = str(error)
+        return self._no_servers.get(kind, "")
 
     @property
-    def server(self) -> str:
-        """The Redis server that entrants were measured on, with its version; "" where none was needed."""
-        return self._redis.name if self._redis else ""
+    def servers(self) -> str:
+        """The servers that entrants were measured on, with their versions; "" where none was needed."""
+        return ", ".join(server.name for server in self._servers.values())
 
     def run(self, scenario: Scenario) -> list[Outcome]:
         """All rounds of one scenario."""
@@ -148,9 +149,9 @@ class Runner:
     def _measure(self, scenario: Scenario, outcome: Outcome, params: dict[str, Any]) -> None:
         about = self.entrants[outcome.entrant]
         environment: dict[str, str] = {}
-        if about["server"] == "redis" and self._redis is not None:
-            self._redis.clear()
-            environment[URL] = self._redis.url
+        if server := self._servers.get(about["server"]):
+            server.clear()
+            environment[URL] = server.url
         options: Mapping[str, Any] = about["variants"].get(outcome.variant, {})
         environment[OPTIONS] = json.dumps(options)
         answer = self._client(scenario.name, outcome.entrant, {**params, "options": options}, environment)

@@ -14,7 +14,7 @@ from benchmarks.jobs import JOBS
 
 
 class CamoraRedis(Entrant):
-    requires = ("camora_redis",)
+    requires: ClassVar[tuple[str, ...]] = ("camora_redis",)
     distribution = "camora-redis"
     server = "redis"
     slow = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import delayed, footprint, idle, w1, w2, w2c, w2x2, w3, w4, w5
+from benchmarks.scenarios import backlog, bloat, delayed, footprint, horizon, idle, w1, w2, w2c, w2x2, w3, w4, w5
 
 __all__ = ["SCENARIOS"]
 
@@ -23,6 +23,9 @@ SCENARIOS: Mapping[str, Scenario] = {
         w5.SCENARIO,
         idle.SCENARIO,
         delayed.SCENARIO,
+        backlog.SCENARIO,
+        bloat.SCENARIO,
+        horizon.SCENARIO,
         footprint.SCENARIO,
     )
 }

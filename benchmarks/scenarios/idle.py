@@ -20,18 +20,20 @@ async def rest(bench: Bench, seconds: float) -> dict[str, float]:
     """Leave a worker alone for so long."""
     async with contextlib.AsyncExitStack() as stack:
         url = bench.entrant.place.url
-        sent = await stack.enter_async_context(counting(url)) if url else None
+        sent = await stack.enter_async_context(counting(bench.entrant.server, url)) if url else None
         worker = await stack.enter_async_context(bench.worker(expect=1, url=sent.url if sent else ""))
         await bench.entrant.dispatch("noop")  # it works: now it can be idle
         await bench.line()
         await asyncio.sleep(2.0)
         before, server = worker.cpu_ns, bench.meter.read() if bench.meter else None
-        commands = sent.commands if sent else 0
+        requests = sent.requests if sent else 0
         await asyncio.sleep(seconds)
         figures = {"cpu_ms": (worker.cpu_ns - before) / 1e6 * WINDOW / seconds, "rss": worker.rss_mib}
         if bench.meter and server and sent:
-            figures["commands_s"] = (sent.commands - commands) / seconds
-            figures["server_ms"] = (bench.meter.read() - server).cpu_us / 1e3 * WINDOW / seconds
+            figures["commands_s"] = (sent.requests - requests) / seconds
+            cpu_us = bench.meter.read().cpu_since(server)
+            if cpu_us is not None:
+                figures["server_ms"] = cpu_us / 1e3 * WINDOW / seconds
         return figures
 
 

@@ -23,18 +23,24 @@ async def measure(bench: Bench) -> dict[str, float]:
     return await drain(bench, bench.params["job"], count)
 
 
-async def drain(bench: Bench, job: str, count: int) -> dict[str, float]:
-    """Enqueue so many, then start a worker. The server's figures are of the worker's start and the drain."""
-    arguments: list[tuple[int, ...]] = [() if job == "noop" else (1,)] * count
+async def drain(bench: Bench, job: str, count: int, *, store: int = 0) -> dict[str, float]:
+    """Enqueue so many, or `store` if that is more, then start a worker and have it run `count`.
+
+    The server's figures are of the worker's start and the drain; what the server executed is read when the worker has
+    gone, and so with what its end took.
+    """
+    arguments: list[tuple[int, ...]] = [() if job == "noop" else (1,)] * max(count, store)
     await bench.entrant.dispatch_many(job, arguments)
     before = bench.meter.read() if bench.meter else None
     async with bench.worker(expect=count) as worker:
         span = await bench.span(worker, count)
         figures = {"rate": span.rate, "cpu_us": span.cpu_us, "rss": worker.rss_mib}
-        if bench.meter and before:
-            spent = bench.meter.read() - before
-            figures |= {"server_us": spent.cpu_us / count, "executed": spent.commands / count}
-        return figures
+        cpu_us = bench.meter.read().cpu_since(before) if bench.meter and before else None
+    if cpu_us is not None:
+        figures["server_us"] = cpu_us / count
+    if bench.meter and before:
+        figures["executed"] = bench.meter.read().executed_since(before) / count
+    return figures
 
 
 async def _in_process(bench: Bench, entrant: InProcessEntrant, count: int) -> dict[str, float]:
@@ -64,7 +70,7 @@ METRICS = (
     Metric("total_us", "with dispatch µs/job", more_is_better=False, digits=1),
     Metric("rss", "RSS MiB", more_is_better=False),
     Metric("server_us", "server CPU µs/job", more_is_better=False, digits=1),
-    Metric("executed", "server commands/job", more_is_better=False, digits=2),
+    Metric("executed", "commands, or transactions/job", more_is_better=False, digits=2),
 )
 
 SCENARIO = Scenario(

@@ -1,7 +1,8 @@
-"""W2c: how many commands a worker sends to Redis for each job it drains. W2rc: with a result of each job kept.
+"""W2c: how many commands a worker sends to its server for each job it drains. W2rc: with a result of each job kept.
 
-They are counted between the worker and its server, from the first job's run to the last job's. Whatever a script does
-is one command; what a client sends between MULTI and EXEC counts one by one. Nothing is timed here.
+They are counted between the worker and its server, from the first job's run to the last job's. Whatever a script or a
+function does is one command; what a client sends between MULTI and EXEC counts one by one, and so do BEGIN and COMMIT.
+Nothing is timed here.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ async def measure(bench: Bench) -> dict[str, float]:
     count, job = bench.params["count"], bench.params["job"]
     arguments: list[tuple[int, ...]] = [() if job == "noop" else (1,)] * count
     await bench.entrant.dispatch_many(job, arguments)
-    async with counting(bench.entrant.place.url) as sent, bench.worker(expect=count, url=sent.url):
+    async with (
+        counting(bench.entrant.server, bench.entrant.place.url) as sent,
+        bench.worker(expect=count, url=sent.url),
+    ):
         seen = 0
         before: int | None = None
         while seen < count:
             words = await bench.line()
             seen = int(words[1]) if words[0] == "count" else seen + 1
-            before = sent.commands if before is None else before
-        return {"sent": (sent.commands - (before or 0)) / count}
+            before = sent.requests if before is None else before
+        return {"sent": (sent.requests - (before or 0)) / count}
 
 
 METRICS = (Metric("sent", "commands sent/job", more_is_better=False, digits=3),)
@@ -36,7 +40,7 @@ SCENARIO = Scenario(
     params={"count": 10_000, "job": "noop"},
     quick={"count": 2_000},
     counts=("count",),
-    unfit=needs.redis,
+    unfit=needs.requests,
     chooses=False,
 )
 
@@ -48,6 +52,6 @@ WITH_RESULTS = Scenario(
     params={"count": 10_000, "job": "answer", "results": True},
     quick={"count": 2_000},
     counts=("count",),
-    unfit=needs.results_on_redis,
+    unfit=needs.requests_and_results,
     chooses=False,
 )

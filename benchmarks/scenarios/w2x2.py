@@ -47,7 +47,9 @@ async def _drain(bench: Bench, count: int, workers: int) -> dict[str, float]:
             "workers": (sum(handle.cpu_ns for handle in handles) - worked) / 1e9 / seconds,
         }
         if bench.meter and served:
-            figures["server"] = (bench.meter.read() - served).cpu_us / 1e6 / seconds
+            cpu_us = bench.meter.read().cpu_since(served)
+            if cpu_us is not None:
+                figures["server"] = cpu_us / 1e6 / seconds
         return figures
 
 

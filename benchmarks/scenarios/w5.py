@@ -33,13 +33,16 @@ async def measure(bench: Bench) -> dict[str, float]:
         seconds = time.perf_counter() - started
         figures = {"rate": count / seconds, "p50": sorted(took)[count // 2] * 1000}
         if bench.meter and before:
-            spent = bench.meter.read() - before
+            after = bench.meter.read()
             figures |= {
                 "caller_us": (time.process_time() - called) * 1e6 / count,
                 "worker_us": (worker.cpu_ns - worked) / 1e3 / count,
-                "server_us": spent.cpu_us / count,
-                "executed": spent.commands / count,
             }
+            cpu_us = after.cpu_since(before)
+            if cpu_us is not None:
+                figures["server_us"] = cpu_us / count
+            if bench.meter.prompt:
+                figures["executed"] = after.executed_since(before) / count
     return figures
 
 
