@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,15 +54,18 @@ def run_worker(
         nonlocal replaced
         replaced = leaving is not None and leaving()
 
+    def ends_process(ending: Ending) -> bool:
+        # One whose queues were empty closes in order, and may be stopped while it does.
+        return ending is not Ending.EMPTY and (ending is not Ending.RECYCLED or replaced)
+
     runner = asyncio.Runner(loop_factory=_loop_factory())
     try:
-        ending = runner.run(_work(app, order, health or ProcessHealth(), last_resort, leave))
+        ending = runner.run(_work(app, order, health or ProcessHealth(), last_resort, leave, ends_process))
         if ending is Ending.RECYCLED and not replaced:
             _begin_anew()
         if ending is not Ending.EMPTY:
             last_resort.code = dismissed if ending is Ending.DISMISSED else 0
             last_resort.ended()
-            _be_deaf()
             # Closing the runner would wait for the threads of this one's predecessor.
             runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
     finally:
@@ -73,15 +74,13 @@ def run_worker(
     return ending
 
 
-def _be_deaf() -> None:
-    """There is nothing left to be told."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(number, signal.SIG_IGN)
-
-
 async def _work(
-    app: Any, order: WorkOrder, health: ProcessHealth, last_resort: LastResort, leave: Callable[[], None]
+    app: Any,
+    order: WorkOrder,
+    health: ProcessHealth,
+    last_resort: LastResort,
+    leave: Callable[[], None],
+    ends_process: Callable[[Ending], bool],
 ) -> Ending:
     settings = order.settings_for(app)
     check_recycling(app, settings)
@@ -95,7 +94,12 @@ async def _work(
     worker: Worker = app.make_worker(queues=order.queues, threads=order.threads, settings=settings)
     health.attach(worker)
     replaceable = app.broker.capabilities.shared  # what lives in this process would end with it
-    working = worker.run(burst=order.burst, leaving=leave if replaceable else None, insisted=last_resort.insist)
+    working = worker.run(
+        burst=order.burst,
+        leaving=leave if replaceable else None,
+        insisted=last_resort.insist,
+        ends_process=ends_process,
+    )
     try:
         return await (_with_scheduler(app, worker, working) if order.scheduler else working)
     finally:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Repeats", "StopSignals"]
 
@@ -49,7 +49,7 @@ class StopSignals:
         self._repeats = Repeats()
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
 
         # A plain handler, not the loop's: it is called while a job blocks the loop, too.
@@ -65,6 +65,13 @@ class StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread
                 self._before[number] = signal.signal(number, signalled)
+        return self
+
+    def ignore_from_now_on(self) -> None:
+        """The process is about to end by itself: after the block nothing is to be told any more, and nothing killed."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -280,23 +280,27 @@ class Worker:
         burst: bool = False,
         leaving: Callable[[], None] | None = None,
         insisted: Callable[[], None] | None = None,
+        ends_process: Callable[[Ending], bool] = lambda _: False,
     ) -> Ending:
         """Start, work until told to end (with `burst`: until the queues hold nothing that is due), and drain.
 
         `leaving` is called when the process has done enough: the worker takes nothing more, and ends as `RECYCLED`
         once it has finished what it has begun. `insisted` is called by a second signal, from its handler, even while
-        a job blocks the loop.
+        a job blocks the loop. Where the process `ends_process` with it, signals are ignored from then on.
         """
         self._own_process = True
         self._leaving = leaving
         self._recycling = self._make_recycling()
-        with StopSignals(self.stop, insisted):
+        with StopSignals(self.stop, insisted) as signals:
             try:
                 await self._work(burst)
             finally:
                 await self.close()
             # Not before it is closed: a stop that comes while it closes counts.
-            return self._ending or Ending.EMPTY
+            ending = self._ending or Ending.EMPTY
+            if ends_process(ending):
+                signals.ignore_from_now_on()
+            return ending
 
     async def _work(self, burst: bool) -> None:
         try:
