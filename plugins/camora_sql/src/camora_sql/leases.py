@@ -16,14 +16,19 @@ from camora_sql.session import Session
 __all__ = ["SqlLeases"]
 
 
+_SHORTEST = 0.5
+"""Seconds that an answer may take at least: a new connection needs several trips."""
+
+
 class SqlLeases(Leases):
-    """Waits for other writers at most a quarter of a lease, so that there is time to try again."""
+    """Waits for other writers at most a quarter of a lease, for a silent server a third: there is time to try again."""
 
     def __init__(self, procedures: Procedures, lease_ms: int) -> None:
         self._procedures = procedures
         self._lease_ms = lease_ms
         store = procedures.store
-        self._session = BlockingSession(store, patience=min(store.settings.busy_timeout, lease_ms / 4000))
+        patience = min(store.settings.busy_timeout, lease_ms / 4000)
+        self._session = BlockingSession(store, patience=patience, within=max(_SHORTEST, lease_ms / 3000))
 
     def extend(self, deliveries: Sequence[Delivery]) -> Sequence[LeaseVerdict]:
         """One transaction for all of them."""
