@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import waiting
 from sqlalchemy.util.concurrency import await_
 
 from camora_sql.drivers.errors import ServerError, told
@@ -15,7 +16,24 @@ from camora_sql.drivers.errors import ServerError, told
 __all__ = ["PsycopgDriver", "PsycopgListener", "connect", "listen"]
 
 R = TypeVar("R")
-Raw = psycopg.AsyncConnection[Any]
+
+_LOOK_EVERY = 10.0
+"""Seconds. The event loop tells when there is something to read; psycopg's own tenth of a second costs idle time."""
+
+
+class Raw(psycopg.AsyncConnection[Any]):
+    """A connection that ends when a call is interrupted.
+
+    psycopg's own would ask the server to cancel the statement, and wait for it, ten seconds if nobody answers.
+    """
+
+    async def wait(self, gen: Any, interval: float = _LOOK_EVERY, timeout: float | None = None) -> Any:
+        """Wait for the server."""
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
 
 
 class PsycopgDriver:
@@ -86,7 +104,7 @@ def _cut(raw: Raw) -> None:
 async def _connected(dsn: str, timeout: float) -> Raw:
     try:
         async with asyncio.timeout(timeout):
-            return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+            return await Raw.connect(dsn, autocommit=True)
     except psycopg.ProgrammingError as error:  # of the URL
         raise ServerError(str(error), code=error.sqlstate or "22023", broken=True, connecting=True) from error
     except psycopg.Error as error:
