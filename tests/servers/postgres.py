@@ -21,7 +21,7 @@ import pytest
 
 from tests.servers import debian
 from tests.servers.keeper import keeper
-from tests.servers.process import ServerProcess
+from tests.servers.process import ServerProcess, wait_until
 
 __all__ = ["PostgresBinaries", "PostgresServer", "find", "missing", "need"]
 
@@ -222,7 +222,7 @@ class PostgresServer(ServerProcess):
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=10)
+        wait_until(lambda: not any(_lives(process) for process in family), "the end of its processes", 10)
 
     def signal(self, number: signal.Signals) -> None:
         """Signals that stop time are for all its processes; others for the first one alone."""
@@ -247,3 +247,11 @@ class PostgresServer(ServerProcess):
     def wait_ready(self, timeout: float = 30) -> None:
         """Wait until it answers. Raises `ServerFailed`."""
         super().wait_ready(timeout)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it does anything yet: who inherits the dead may take his time to bury them."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
