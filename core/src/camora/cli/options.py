@@ -17,7 +17,13 @@ _WHERE = Group("Which app", sort_key=100)
 
 AppOption = Annotated[
     str | None,
-    Parameter(name=["--app", "-a"], group=_WHERE, help="module:attribute of the app; default: `app =` of camora.toml."),
+    Parameter(
+        name=["--app", "-a"],
+        group=_WHERE,
+        env_var="CAMORA_APP",
+        show_env_var=False,
+        help="module:attribute of the app; default: `app =` of camora.toml.",
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,

@@ -12,6 +12,7 @@ from camora import plugins
 from camora.config.configuration import Configuration
 from camora.config.files import find, folder_of, read_file, shown_path
 from camora.config.layers import Layer, over
+from camora.config.places import Place
 from camora.config.reading import read_sections
 from camora.config.sections import PluginsSection
 from camora.config.source import Source, whole_file
@@ -20,7 +21,7 @@ from camora.errors import ConfigurationError, SettingsError
 from camora.plugins import Catalog
 from camora.structuring import WRONG, unknown_key
 
-__all__ = ["catalog_near", "file_of", "profiles_of", "read"]
+__all__ = ["catalog_near", "file_of", "profiles_of", "read", "read_mapping"]
 
 _PROFILE = "CAMORA_PROFILE"
 
@@ -44,9 +45,60 @@ def read(
     """
     variables = os.environ if environ is None else environ
     file = file_of(path, variables)
-    layer = read_file(file)
+    return _read(
+        read_file(file),
+        file,
+        whole_file(shown_path(file)),
+        variables,
+        profile=profile,
+        given=catalog,
+        ignore_missing=ignore_missing,
+    )
+
+
+def read_mapping(
+    data: Mapping[str, Any],
+    *,
+    name: str,
+    folder: str | Path,
+    environ: Mapping[str, str] | None = None,
+    catalog: Catalog | None = None,
+) -> Configuration:
+    """As `read`, of settings that are plain data in some other program's configuration, and no file.
+
+    Errors call them `name`; relative paths and modules are looked up from `folder` on. Profile, variables and `catalog`
+    are those of `read`.
+    """
+    variables = os.environ if environ is None else environ
+    return _read(
+        Layer(_plain(data)),
+        Path(folder) / name,
+        Place(layer="file", name=name),
+        variables,
+        profile=None,
+        given=catalog,
+        ignore_missing=False,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As a TOML file would give it: tables are dicts, arrays are lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _read(
+    layer: Layer,
+    file: Path,
+    top: Place,
+    variables: Mapping[str, str],
+    *,
+    profile: str | None,
+    given: Catalog | None,
+    ignore_missing: bool,
+) -> Configuration:
     name = profile or variables.get(_PROFILE) or None
-    top = whole_file(shown_path(file))
     problems: list[str] = []
     if name is not None:
         layer, problems = _with_profile(layer, name, place=_who_asked(profile, name))
@@ -60,8 +112,8 @@ def read(
         environ=variables,
         ignore_missing=ignore_missing,
     )
-    found = catalog or _catalog(source, variables, file)
-    if catalog is not None:
+    found = given or _catalog(source, variables, file)
+    if given is not None:
         _plugins(source)
     sections = read_sections(source, found)
     problems = [*source.lines(), *problems]
