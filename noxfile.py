@@ -13,7 +13,13 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ["./core", "./plugins/camora_pydantic", "./plugins/camora_redis", "./plugins/camora_sql"]
+PACKAGES = [
+    "./core",
+    "./plugins/camora_django",
+    "./plugins/camora_pydantic",
+    "./plugins/camora_redis",
+    "./plugins/camora_sql",
+]
 
 
 def group(name: str) -> list[str]:

@@ -1,0 +1,67 @@
+"""A Camora that knows of Django's transactions, and of its connections."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from asgiref.sync import AsyncToSync, sync_to_async
+from camora import Camora, Middleware
+from camora.job import Job
+from camora.signature import Signature
+from django.db import connections
+
+from camora_django.broker import DjangoBroker
+from camora_django.fresh_connections import FreshConnections, with_fresh_connections
+
+__all__ = ["DjangoCamora"]
+
+
+class DjangoCamora(Camora):
+    """As `Camora`, for a Django project.
+
+    With a broker in a database of Django's (`django://default`) `dispatch_sync` goes over Django's own connection of
+    the calling thread, and so into the transaction that is open there. `dispatch` does the same where synchronous code
+    waits for it (`async_to_sync`); elsewhere no transaction of Django's can be open, and it goes over connections of
+    Camora's.
+    """
+
+    def __init__(self, *args: Any, middleware: Sequence[Middleware] = (), **options: Any) -> None:
+        super().__init__(*args, middleware=[FreshConnections(), *middleware], **options)
+
+    def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
+        return super()._register(with_fresh_connections(function), options, fallback=fallback)
+
+    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch over Django's connection, if that is to the broker's database; blocks."""
+        broker = self.broker
+        if isinstance(broker, DjangoBroker) and signature.options_.connection is None:
+            signature = _on(signature, connections[broker.alias])
+        return super().dispatch_signature_sync(signature)
+
+    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
+        """Dispatch; into the transaction of whoever waits for this, if it is one of Django's."""
+        if self._is_waited_for():
+            return await _there(self.dispatch_signature_sync)(signature)
+        return await super().dispatch_signature(signature)
+
+    async def dispatch(self, what: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `Camora.dispatch`, into the transaction of whoever waits for this, if it is one of Django's."""
+        if self._is_waited_for():
+            return await _there(self.dispatch_sync)(what, *args, **kwargs)
+        return await super().dispatch(what, *args, **kwargs)
+
+    def _is_waited_for(self) -> bool:
+        # asgiref notes here whose thread waits: only there can a transaction be open that this is meant to be part of.
+        return isinstance(self.broker, DjangoBroker) and getattr(AsyncToSync.executors, "current", None) is not None
+
+
+def _there(function: Callable[..., Job[Any]]) -> Callable[..., Awaitable[Job[Any]]]:
+    """Run it in the thread that waits, where Django keeps its connection."""
+    return sync_to_async(function, thread_sensitive=True)
+
+
+def _on(signature: Signature[Any], connection: Any) -> Signature[Any]:
+    options = attrs.evolve(signature.options_, connection=connection)
+    return Signature(signature.task, signature.args, signature.kwargs, immutable=signature.immutable, options=options)

@@ -1,0 +1,1 @@
+"""Django's migrations; the statements are those of camora-sql."""

@@ -1,0 +1,110 @@
+"""Changing Camora's tables in a transaction of Django's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import attrs
+import msgspec
+from camora.errors import CamoraError, ConfigurationError, DispatchUncertain, EncodeError
+from camora.message import Envelope
+from camora_sql.opening import fits
+from camora_sql.publishing import publish as publish_by
+from camora_sql.schema import HEAD
+from camora_sql.statements.joining import hold
+from camora_sql.store import Store
+from camora_sql.wakeup import payload_of
+from django.db import Error, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from camora_django.statements import DjangoRunner
+
+__all__ = ["Within", "change", "publish"]
+
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Within:
+    """Where to publish, and what of a message is to be another thing than it says."""
+
+    connection: BaseDatabaseWrapper
+    priority: int | None = None
+
+
+def publish(store: Store, within: Within, envelopes: Sequence[Envelope]) -> list[str]:
+    """Publish in the transaction that is open on this connection, or in one of its own; the id that stands for each.
+
+    In the thread of that connection; blocks. Raises `ConfigurationError` where the tables are missing or of another
+    release, `EncodeError`, `BrokerUnavailable`, and `DispatchUncertain` when a commit of its own may have happened.
+    """
+    if within.priority is not None:
+        envelopes = [msgspec.structs.replace(envelope, priority=within.priority) for envelope in envelopes]
+    done = False
+
+    def work(runner: DjangoRunner) -> list[str]:
+        nonlocal done
+        ids = publish_by(runner, store, envelopes)
+        done = True
+        return ids
+
+    inside = within.connection.in_atomic_block
+    try:
+        return change(store, within.connection, work)
+    except (OverflowError, UnicodeError, ValueError) as error:
+        raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
+    except CamoraError as error:
+        if not (done and not inside and within.connection.errors_occurred):
+            raise
+        raise DispatchUncertain(
+            f"{error}. The job may be enqueued; dispatching again with job_id={envelopes[0].id!r} cannot double it",
+            job_id=envelopes[0].id,
+        ) from error
+
+
+def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[DjangoRunner], R]) -> R:
+    """Run `work` in the transaction that is open on this connection, or in one of its own: all of it, or nothing.
+
+    Workers are woken by the commit. Raises `CamoraError`s.
+    """
+    runner = DjangoRunner(store, connection)
+    try:
+        with transaction.atomic(using=connection.alias):
+            _check_revision(store, runner, connection.alias)
+            if store.dialect.blocking:
+                # SQLite's one writer: what is read from here on is not older than what will be written.
+                runner.change(hold)
+            answer = work(runner)
+            _announce(store, runner, connection.alias)
+            return answer
+    except Error as error:
+        raise _explained(store, connection.alias, error) from error
+
+
+def _announce(store: Store, runner: DjangoRunner, alias: str) -> None:
+    if not runner.announced:
+        return
+    if store.dialect.blocking:
+        transaction.on_commit(store.dialect.announce, using=alias)
+    else:
+        store.dialect.tell(runner.driver, payload_of(runner.announced))
+
+
+def _check_revision(store: Store, runner: DjangoRunner, alias: str) -> None:
+    revision = store.dialect.revision(runner.driver)
+    if revision is None:
+        raise ConfigurationError(
+            f"the database {alias!r} has no tables of Camora: python manage.py migrate  (or --database={alias})"
+        )
+    if not fits(runner, revision):
+        raise ConfigurationError(
+            f"the tables of Camora in the database {alias!r} are of revision {revision}, and this camora-sql works "
+            f"with {HEAD}; bring both up to date, then: python manage.py migrate"
+        )
+
+
+def _explained(store: Store, alias: str, error: Error) -> CamoraError:
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    told = store.dialect.explain_joined(cause)
+    return type(told)(f"nothing was enqueued over Django's connection {alias!r}: {told}")
