@@ -58,7 +58,9 @@ class SaqRedis(Entrant):
 
         async def main() -> None:
             functions = [_function(name, job) for name, job in JOBS.items()]
-            await Worker(self._queue(), functions=functions, concurrency=concurrency).start()
+            queue = self._queue()
+            await queue.connect()  # as its own command line does
+            await Worker(queue, functions=functions, concurrency=concurrency).start()
 
         run_uvloop(main)
 
