@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import asyncpg, insert
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.dialects.base import Driver, Need
-from camora_sql.dialects.postgresql_errors import explain, explain_joined, is_gone, is_passing
+from camora_sql.dialects.postgresql_errors import explain, explain_joined, is_gone, is_passing, is_unclear
 from camora_sql.dialects.server import ServerDialect
 from camora_sql.functions import CURRENT, function_text
 from camora_sql.listening import Listener, ListeningWakeups
@@ -150,7 +150,7 @@ class PostgresqlDialect(ServerDialect):
 
     def unclear(self, error: Exception) -> bool:
         """The answer to the commit was lost with the connection."""
-        return is_gone(error)
+        return is_unclear(error)
 
     def explain(self, error: Exception, *, opening: bool) -> CamoraError:
         """By PostgreSQL's code."""

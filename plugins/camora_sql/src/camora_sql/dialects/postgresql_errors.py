@@ -9,7 +9,7 @@ from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
 from camora_sql.drivers.errors import ServerError
 
-__all__ = ["code_of", "explain", "explain_joined", "is_gone", "is_passing"]
+__all__ = ["code_of", "explain", "explain_joined", "is_gone", "is_passing", "is_unclear"]
 
 _READ_ONLY = "25006"
 _PASSING = {
@@ -30,6 +30,9 @@ _GONE = {
     "53300": "it has no connection left: raise max_connections of the server, or lower pool_size (?pool_size=2)",
 }
 """This connection is of no more use."""
+_CHANGED = "0A000"
+_REFUSED = {_READ_ONLY, _CHANGED, "53300", "57P03", "57P05"}
+"""Of those, what the server says before it has done anything."""
 _SET_UP = {
     "28P01": "the password is wrong",
     "28000": "the server does not let this user in from here (pg_hba.conf)",
@@ -59,7 +62,12 @@ def is_passing(error: Exception) -> bool:
 
 def is_gone(error: Exception) -> bool:
     """Whether the connection is of no more use."""
-    return isinstance(error, ServerError) and (error.broken or error.code in _GONE or error.code == "0A000")
+    return isinstance(error, ServerError) and (error.broken or error.code in _GONE or error.code == _CHANGED)
+
+
+def is_unclear(error: Exception) -> bool:
+    """Whether the statement may have been done: its answer was lost with the connection."""
+    return isinstance(error, ServerError) and is_gone(error) and error.code not in _REFUSED
 
 
 def explain(error: Exception, label: str, database: str, *, opening: bool) -> CamoraError:
