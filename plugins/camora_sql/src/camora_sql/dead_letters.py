@@ -11,13 +11,35 @@ from camora.outcome import DeadLetter
 from camora_sql import statements
 from camora_sql.link import Link
 from camora_sql.records import error_from
+from camora_sql.runner import Runner
 from camora_sql.session import Session
+from camora_sql.store import Store
 from camora_sql.wakeup import Topic
 
-__all__ = ["SqlDeadLetters"]
+__all__ = ["SqlDeadLetters", "requeue"]
 
 _STEP = 1000
 """Letters that one transaction of a purge deletes."""
+
+
+def requeue(session: Runner, store: Store, job_id: str, body: bytes | None = None) -> bool:
+    """Make a message of a letter again, of these bytes or its own; False when there is no such letter.
+
+    Runs in a transaction.
+    """
+    now = store.now()
+    keys = session.rows(statements.key_of_letter, (job_id,))
+    if not keys:
+        return False
+    [(key,)] = keys
+    session.change(statements.requeue_letter, (now, body, job_id))
+    if key is not None:
+        session.change(statements.retake_key, (key, job_id, now, job_id))
+    session.change(statements.delete_letters, (job_id,))
+    # The failed record stands for good otherwise, and would hide what the new run comes to.
+    session.change_in(statements.delete_records, [job_id], (now,))
+    session.announce(Topic.JOBS)
+    return True
 
 
 class SqlDeadLetters(DeadLetters):
@@ -44,24 +66,7 @@ class SqlDeadLetters(DeadLetters):
 
     async def requeue(self, job_id: str, *, body: bytes | None = None) -> bool:
         """One transaction: the message is never in both, and never in neither."""
-        store = self._store
-
-        def requeue(session: Session) -> bool:
-            now = store.now()
-            keys = session.rows(statements.key_of_letter, (job_id,))
-            if not keys:
-                return False
-            [(key,)] = keys
-            session.change(statements.requeue_letter, (now, body, job_id))
-            if key is not None:
-                session.change(statements.retake_key, (key, job_id, now, job_id))
-            session.change(statements.delete_letters, (job_id,))
-            # The failed record stands for good otherwise, and would hide what the new run comes to.
-            session.change_in(statements.delete_records, [job_id], (now,))
-            session.announce(Topic.JOBS)
-            return True
-
-        return await self._link.write(requeue)
+        return await self._link.write(lambda session: requeue(session, self._store, job_id, body))
 
     async def purge(self, *, queue: str | None = None, ids: Sequence[str] | None = None) -> int:
         """In steps; each letter is there or gone."""
