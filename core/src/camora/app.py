@@ -43,6 +43,7 @@ from camora.options import (
     check_name,
     split_task_options,
 )
+from camora.outbox import Outbox
 from camora.plugin_options import PluginOptions
 from camora.plugins import Catalog
 from camora.queue import Queue
@@ -77,8 +78,9 @@ class Camora:
 
     `broker` and `results` are URLs or instances; results default to the broker's own store where its plugin has one,
     else to memory, and `results=False` keeps none. `codec`, `result_codec` are names or instances. `pools` are named
-    pools for `@app.task(pool=…)`. Making an app does no I/O; it connects on first use, in every event loop that uses
-    it, and `async with app:` (or `await app.close()`) lets go.
+    pools for `@app.task(pool=…)`. `outbox` is the database of your own tables, where the broker is another store: what
+    is dispatched with `options(connection=…)` is stored there, and any worker relays it. Making an app does no I/O; it
+    connects on first use, in every event loop that uses it, and `async with app:` (or `await app.close()`) lets go.
 
     Raises `UnknownPlugin`, `PluginConflict`, `PluginLoadError` or `SettingsError`.
     """
@@ -94,6 +96,7 @@ class Camora:
         dependencies: Iterable[Any] = (),
         middleware: Sequence[Middleware] = (),
         queues: Iterable[str | Queue] = (),
+        outbox: str | Broker | None = None,
         name: str | None = None,
         logger: logging.Logger | None = None,
         pools: Mapping[str, PoolSettings] | None = None,
@@ -119,6 +122,7 @@ class Camora:
         self.tasks = TaskRegistry()
         self.broker = self._make_broker(broker)
         self.results = self._make_results(results, broker)
+        self.outbox = None if outbox is None else Outbox(self._make_broker(outbox, "outbox"), self.name)
         self.codec: Codec = self._make("camora_codecs", codec, "json")
         self.result_codec: Codec = (
             self.codec if result_codec is None else self._make("camora_codecs", result_codec, "json")
@@ -155,7 +159,8 @@ class Camora:
     def _compose(self) -> None:
         supports = self.catalog.items["camora_types"].values()
         self._binding = Binding(self.injector, [support.make() for support in supports])
-        self._connections = Connections(self.broker, self.results, self._declarations)
+        outbox = None if self.outbox is None else self.outbox.broker
+        self._connections = Connections(self.broker, self.results, self._declarations, outbox)
         self._portal = Portal()
         self.events = EventBus(self._observers, logger=self.logger)
         self._jobs = Jobs(
@@ -182,6 +187,7 @@ class Camora:
             task_of=self.tasks.get,
             largest=self.settings.max_message_size,
             timeout=self.settings.dispatch_timeout,
+            outbox=self.outbox,
         )
         self._dispatcher.links = arrange(self._middleware, elsewhere=FRAMEWORK)
         self._dispatcher.chain = compose_dispatch(self._dispatcher.links, self._dispatcher.publish_message)
@@ -213,13 +219,13 @@ class Camora:
             return given
         return self.catalog.provider(hook, given or default).make()
 
-    def _make_broker(self, given: str | Broker | None) -> Broker:
+    def _make_broker(self, given: str | Broker | None, what: str = "broker") -> Broker:
         if isinstance(given, Broker):
             return given
         url = "memory://" if given is None else given
         if ":" not in str(url):
             raise ConfigurationError(
-                f"broker={given!r}: give a URL such as 'memory://' or 'sqlite:///camora.db', or a Broker made by hand"
+                f"{what}={given!r}: give a URL such as 'memory://' or 'sqlite:///camora.db', or a Broker made by hand"
             )
         return cast("Broker", self.catalog.for_url("camora_brokers", url).make(url))
 
@@ -520,6 +526,7 @@ class Camora:
             on_start=self._start_hooks,
             on_stop=self._stop_hooks,
             logger=self.logger,
+            outbox=self.outbox,
         )
         return Worker(parts)
 

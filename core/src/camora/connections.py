@@ -23,6 +23,8 @@ __all__ = ["Connection", "Connections", "Portal", "companion_of"]
 
 R = TypeVar("R")
 
+_OUTBOX = "outbox"
+
 
 @attrs.frozen
 class Connection:
@@ -31,6 +33,7 @@ class Connection:
     broker: Broker
     results: ResultBackend | None
     atomic: bool
+    _outbox: Broker | None = None
     _companions: dict[str, asyncio.Task[Any]] = attrs.field(factory=dict, init=False)
 
     async def limits(self) -> Limits | None:
@@ -45,6 +48,10 @@ class Connection:
         """The directory of workers; as `limits`."""
         return await self._companion("own_workers")  # type: ignore[no-any-return]
 
+    async def outbox(self) -> Broker | None:
+        """The broker of the outbox, opened by the first who asks; None where the app has no outbox."""
+        return await self._companion(_OUTBOX)  # type: ignore[no-any-return]
+
     async def _companion(self, kind: str) -> Any:
         opening = self._companions.get(kind)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
@@ -53,7 +60,7 @@ class Connection:
         return await asyncio.shield(opening)
 
     async def _open(self, kind: str) -> Any:
-        found = companion_of(self.broker, self.results, kind)
+        found = self._outbox if kind == _OUTBOX else companion_of(self.broker, self.results, kind)
         if found is not None:
             try:
                 await found.open()
@@ -95,7 +102,14 @@ def companion_of(broker: Broker, results: ResultBackend | None, kind: str) -> An
 class Connections:
     """Opens the broker and the result backend once in every loop that uses the app."""
 
-    def __init__(self, broker: Broker, results: ResultBackend | None, declarations: Declarations | None = None) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        results: ResultBackend | None,
+        declarations: Declarations | None = None,
+        outbox: Broker | None = None,
+    ) -> None:
+        self._outbox = outbox
         self._broker = broker
         self._results = results
         self._declarations = declarations or Declarations()
@@ -140,7 +154,8 @@ class Connections:
                 undo.push_async_callback(results.close)
                 await results.open()
             undo.pop_all()
-        return Connection(broker, results, results is not None and broker.settles_into(results))
+        outbox = None if self._outbox is None else self._outbox.twin()
+        return Connection(broker, results, results is not None and broker.settles_into(results), outbox)
 
     async def close(self) -> None:
         """Close this loop's connection. The next use opens a new one."""

@@ -28,6 +28,7 @@ from camora.interfaces.observer import JobDispatched
 from camora.job import Job, JobsPort
 from camora.message import Envelope, Message
 from camora.options import DispatchOptions, TaskOptions
+from camora.outbox import Outbox
 from camora.parameters import Parameters
 from camora.queue import Queue
 from camora.signature import Signature
@@ -68,7 +69,9 @@ class Dispatcher:
         task_of: Callable[[str], AnyTask | None],
         largest: int,
         timeout: float,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._outbox = outbox
         self._connections = connections
         self._codec = codec
         self._clock = clock
@@ -204,7 +207,8 @@ class Dispatcher:
         self._declarations.tell(self._broker)  # it need not be open
 
         async def publish(message: Message) -> Message:
-            [job_id] = await self._broker.publish_within(transaction, [self.envelope(message, owned)])
+            joining = self._outbox or self._broker
+            [job_id] = await joining.publish_within(transaction, [self.envelope(message, owned)])
             return message if job_id == message.id else _with_id(message, job_id)
 
         message = await (compose_dispatch(self.links, publish) or publish)(message)

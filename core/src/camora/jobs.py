@@ -28,6 +28,7 @@ from camora.interfaces.codec import Codec
 from camora.interfaces.queues import QueuedJob
 from camora.interfaces.results import ResultBackend
 from camora.job import JobInfo
+from camora.outbox import unpacked
 from camora.outcome import CancelResult, JobRecord, Status
 from camora.registry import TaskRegistry
 
@@ -35,6 +36,9 @@ __all__ = ["Jobs"]
 
 _LOOK_AGAIN = 60.0
 """Seconds after which somebody who waits without a limit looks whether the job is still known."""
+
+_MOMENT, _TRIES = 0.05, 40
+"""Seconds between two looks at a job that a relay is carrying, and how many looks."""
 
 R = TypeVar("R")
 
@@ -139,7 +143,10 @@ class Jobs:
             queued = await connection.broker.queues.find(job_id)
         if queued is not None:
             return self._from_queue(queued, record)
-        # It may have ended between the two looks.
+        waiting = await _in_outbox(connection, job_id)
+        if waiting is not None:
+            return waiting
+        # It may have ended between the looks.
         record = await _record_of(connection, job_id)
         return JobInfo(id=job_id, status=Status.UNKNOWN) if record is None else _from_record(record, record.status)
 
@@ -172,7 +179,7 @@ class Jobs:
         """Remove or interrupt; see `Job.cancel`."""
         connection = self._connections.ready() or await self._connections.get()
         queued = await connection.broker.queues.find(job_id)
-        answer = await connection.broker.queues.cancel(job_id)
+        answer = await _cancel(connection, job_id)
         if answer is CancelResult.REMOVED and connection.results is not None:
             record = JobRecord(
                 id=job_id,
@@ -205,6 +212,38 @@ def _failure(record: JobRecord) -> Exception:
 
 def _moment(stamp: int) -> datetime | None:
     return datetime.fromtimestamp(stamp / 1000, UTC) if stamp else None
+
+
+async def _cancel(connection: Connection, job_id: str) -> CancelResult:
+    answer = await connection.broker.queues.cancel(job_id)
+    outbox = await connection.outbox() if answer is CancelResult.UNKNOWN else None
+    for _ in range(0 if outbox is None else _TRIES):
+        assert outbox is not None
+        if (waiting := await outbox.queues.cancel(job_id)) in (CancelResult.REMOVED, CancelResult.UNKNOWN):
+            return waiting
+        # It is on its way, and will be there in a moment.
+        await asyncio.sleep(_MOMENT)
+        answer = await connection.broker.queues.cancel(job_id)
+        if answer is not CancelResult.UNKNOWN:
+            break
+    return answer
+
+
+async def _in_outbox(connection: Connection, job_id: str) -> JobInfo | None:
+    """What is known of a job that has not reached its broker yet."""
+    outbox = await connection.outbox()
+    found = None if outbox is None else await outbox.queues.find(job_id)
+    if found is None:
+        return None
+    status = Status.FAILED if found.state == JobState.DEAD else Status.QUEUED
+    due = created = 0
+    queue = ""
+    with contextlib.suppress(DecodeError):
+        envelope = unpacked(found.body)
+        queue, due = envelope.queue, envelope.due
+    if due and status is Status.QUEUED:
+        status = Status.SCHEDULED
+    return JobInfo(id=job_id, status=status, task=found.task, queue=queue, created=_moment(created), due=_moment(due))
 
 
 async def _record_of(connection: Connection, job_id: str) -> JobRecord | None:

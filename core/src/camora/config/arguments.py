@@ -72,6 +72,7 @@ class _Making:
         return {
             "broker": broker,
             "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
+            "outbox": self._choice(read.outbox),
             "codec": self._signed(self._choice(read.codec)),
             "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
             "retry_policy": self._choice(read.retry),

@@ -38,6 +38,7 @@ class Configuration:
     broker: Choice | None
     results: Choice | bool | None
     """None: those of the broker's own store."""
+    outbox: Choice | None
     codec: Choice | None
     result_codec: Choice | None
     signing: Signing | None

@@ -17,6 +17,7 @@ from camora.config.sections import (
     BrokerSection,
     CodecSection,
     LimitsSection,
+    OutboxSection,
     QueueSection,
     ResultsSection,
     RetrySection,
@@ -38,7 +39,7 @@ from camora.structuring import WRONG, settings_fields, unknown_key
 __all__ = ["SECTIONS", "own_tables", "read_sections"]
 
 SECTIONS = (
-    *("broker", "results", "codec", "signing", "retry", "limits", "worker", "queues", "pools", "middleware"),
+    *("broker", "results", "outbox", "codec", "signing", "retry", "limits", "worker", "queues", "pools", "middleware"),
     *("observers", "tasks", "schedules", "plugins", "profiles"),
 )
 _OWN_TABLE = ("camora_middleware", "camora_observers")
@@ -79,6 +80,7 @@ class _Reading:
             "name": top.name,
             "broker": self._broker(),
             "results": self._results(results),
+            "outbox": self._outbox(),
             "codec": codec,
             "result_codec": result_codec,
             "signing": self._signing(),
@@ -191,7 +193,7 @@ class _Reading:
 
     def _backend(self, section: str) -> Provider[Any] | None:
         url = self._url(section)
-        hook = "camora_brokers" if section == "broker" else "camora_result_backends"
+        hook = "camora_result_backends" if section == "results" else "camora_brokers"
         try:
             return None if url is None else self._catalog.for_url(hook, url)
         except CamoraError as error:
@@ -260,6 +262,10 @@ class _Reading:
     def _results(self, section: ResultsSection) -> Choice | bool | None:
         choice = self._with_url("results")
         return choice if section.enabled else False
+
+    def _outbox(self) -> Choice | None:
+        self._section(OutboxSection, "outbox", also=self._backend_keys("outbox"))
+        return self._with_url("outbox")
 
     def _codecs(self) -> tuple[Choice | None, Choice | None]:
         given = self._given("codec")

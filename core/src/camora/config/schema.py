@@ -19,6 +19,7 @@ from camora.config.sections import (
     BrokerSection,
     CodecSection,
     LimitsSection,
+    OutboxSection,
     PluginsSection,
     QueueSection,
     ResultsSection,
@@ -69,6 +70,7 @@ class _Tables:
         found["properties"] |= {
             "broker": self._with_plugins(BrokerSection, "camora_brokers"),
             "results": self._with_plugins(ResultsSection, "camora_result_backends"),
+            "outbox": self._with_plugins(OutboxSection, "camora_brokers"),
             "codec": self._with_plugins(CodecSection, "camora_codecs", names=("use", "result")),
             "signing": self._table([SigningSection]),
             "retry": self._with_plugins(RetrySection, "camora_retry_policies", names=("use",)),

@@ -18,6 +18,7 @@ __all__ = [
     "BrokerSection",
     "CodecSection",
     "LimitsSection",
+    "OutboxSection",
     "PluginsSection",
     "QueueSection",
     "ResultsSection",
@@ -58,6 +59,15 @@ class ResultsSection:
     """How long a finished job is remembered."""
     enabled: bool = True
     """False keeps no results."""
+
+
+@attrs.frozen(kw_only=True)
+class OutboxSection:
+    """`[outbox]`; the other keys are those of the broker whose scheme the URL has."""
+
+    url: str | None = None
+    """The database of your own tables, where the broker is another store: what is dispatched in a transaction waits
+    there until a worker has relayed it."""
 
 
 @attrs.frozen(kw_only=True)

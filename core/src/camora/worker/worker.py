@@ -28,10 +28,12 @@ from camora.interfaces.observer import WorkerStarted, WorkerStopping
 from camora.interfaces.workers import Order, WorkerInfo
 from camora.lease import LoopWatch
 from camora.links.limits import limited
+from camora.outbox import Outbox
 from camora.settings import WorkerSettings
 from camora.worker.draining import Draining, bounded
 from camora.worker.lane import Lane, LaneParts
 from camora.worker.recycling import Recycling
+from camora.worker.relay import Relay
 from camora.worker.reporting import BEAT, Activity, Reporter
 from camora.worker.stop_signals import StopSignals
 
@@ -81,6 +83,7 @@ class WorkerParts:
     on_start: Sequence[Hook]
     on_stop: Sequence[Hook]
     logger: logging.Logger
+    outbox: Outbox | None = None
 
 
 def worker_name() -> str:
@@ -116,6 +119,7 @@ class Worker:
         self._leaving: Callable[[], None] | None = None
         self._recycling: Recycling | None = None
         self._reporter: Reporter | None = None
+        self._relay: Relay | None = None
         self._beating: asyncio.Task[None] | None = None
         self._had_no_room_at: dict[Lane, float] = {}
 
@@ -139,6 +143,7 @@ class Worker:
             await self._once_there(made.open)
             self._lanes.append(made)
         self._begin()
+        self._start_relay(connection)
         self._reporter = self._make_reporter(connection)
         self._start_beating()
         parts.logger.info("worker %s takes jobs of %s from %s", self.name, ", ".join(self.queues), connection.broker)
@@ -169,6 +174,20 @@ class Worker:
             lane.queues,
             lane.concurrency,
         )
+
+    def _start_relay(self, connection: Connection) -> None:
+        parts = self._parts
+        if parts.outbox is not None:
+            self._relay = Relay(
+                parts.outbox.queue,
+                connection.outbox,
+                connection.broker,
+                worker=self.name,
+                lease=parts.settings.lease,
+                clock=parts.clock,
+                logger=parts.logger,
+            )
+            self._relay.start()
 
     def _make_reporter(self, connection: Connection) -> Reporter:
         parts = self._parts
@@ -387,6 +406,8 @@ class Worker:
                 await _call(hook)
             except Exception:
                 parts.logger.exception("a hook for the worker's stop failed")
+        if self._relay is not None:
+            await self._relay.stop(0.1 if hurried.is_set() else 2.0)
         await self._stop_beating()
         await self._engine.close(0.1 if hurried.is_set() else 2.0)
         parts.logger.info("worker %s stopped; it settled %d jobs", self.name, self.settled)

@@ -1,0 +1,198 @@
+"""Dispatching inside a transaction of one's own, while the broker is another system: the outbox and its relay."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from camora import Camora, CancelResult, Status
+from camora.errors import BrokerUnavailable, ConfigurationError, MessageTooLarge
+from camora.message import Envelope
+from camora.testing.ledger import audit
+from processes import until, workers
+from sqlalchemy import Engine, create_engine, text
+
+from tests.servers.fixtures import fresh_postgres_url, fresh_url
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Engine]:
+    """The user's own database."""
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["memory", "redis", "postgresql"])
+def app(request: pytest.FixtureRequest, tmp_path: Path, shop: Engine) -> Camora:
+    url = {"memory": lambda: "memory://", "redis": fresh_url, "postgresql": fresh_postgres_url}[request.param]()
+    app = Camora(url, outbox=f"sqlite:///{tmp_path}/shop.db")
+
+    @app.task(name="confirm")
+    async def confirm(order: int) -> int:
+        return order
+
+    return app
+
+
+async def migrated(app: Camora) -> None:
+    """The tables are there before the first transaction, as after `camora sql migrate`."""
+    assert app.outbox is not None
+    broker = app.outbox.broker.twin()
+    await broker.open()
+    await broker.close()
+
+
+def confirm(app: Camora) -> Any:
+    return app.tasks.get("confirm")
+
+
+async def test_a_job_of_a_transaction_runs_once_it_is_committed_and_not_otherwise(app: Camora, shop: Engine) -> None:
+    await migrated(app)
+    async with app, app.worker():
+        with shop.connect() as connection:
+            connection.execute(text("INSERT INTO orders VALUES (1, 'cup')"))
+            never = await confirm(app).options(connection=connection).dispatch(1)
+            connection.rollback()
+        with shop.begin() as connection:
+            connection.execute(text("INSERT INTO orders VALUES (2, 'pot')"))
+            job = await confirm(app).options(connection=connection).dispatch(2)
+        assert await job.result(timeout=20) == 2
+        assert await job.status() is Status.SUCCEEDED
+        assert await never.status() is Status.UNKNOWN
+
+
+async def test_what_waits_in_the_outbox_is_known_and_can_be_cancelled(app: Camora, shop: Engine) -> None:
+    await migrated(app)
+    async with app:
+        with shop.begin() as connection:
+            first = await confirm(app).options(connection=connection, queue="mail").dispatch(1)
+            second = await confirm(app).options(connection=connection, delay=60).dispatch(2)
+        info = await first.info()
+        assert (info.status, info.task, info.queue) == (Status.QUEUED, "confirm", "mail")
+        assert await second.status() is Status.SCHEDULED
+        assert await first.cancel() is CancelResult.REMOVED
+        assert await first.status() is Status.CANCELLED
+        async with app.worker():
+            # Relayed, it waits there for its time.
+            async with asyncio.timeout(20):
+                while (found := await app.broker.queues.find(second.id)) is None:
+                    await asyncio.sleep(0.01)
+            assert found.due > 0
+            assert await second.cancel() is CancelResult.REMOVED
+
+
+async def test_dispatch_sync_in_a_transaction(app: Camora, shop: Engine) -> None:
+    await migrated(app)
+    with shop.begin() as connection:
+        job = confirm(app).options(connection=connection).dispatch_sync(5)
+        again = confirm(app).options(connection=connection, job_id=job.id).dispatch_sync(5)
+    assert again.id == job.id
+    async with app, app.worker():
+        assert await job.result(timeout=20) == 5
+
+
+async def test_a_broker_that_is_away_is_waited_for(app: Camora, shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await migrated(app)
+    publish, tries = app.broker.publish, asyncio.Event()
+    away = True
+
+    async def not_now(envelopes: Any) -> Any:
+        if away:
+            tries.set()
+            raise BrokerUnavailable("it is away")
+        return await publish(envelopes)
+
+    monkeypatch.setattr(app.broker, "publish", not_now)
+    async with app, app.worker():
+        with shop.begin() as connection:
+            job = await confirm(app).options(connection=connection).dispatch(3)
+        async with asyncio.timeout(20):
+            await tries.wait()
+        assert await job.status() is Status.QUEUED
+        away = False
+        assert await job.result(timeout=20) == 3
+
+
+async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
+    app: Camora, shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrated(app)
+    publish = app.broker.publish
+    refused = ""
+
+    async def picky(envelopes: Any) -> Any:
+        if any(envelope.id == refused for envelope in envelopes):
+            raise MessageTooLarge("too large for this broker", size=2, limit=1)
+        return await publish(envelopes)
+
+    monkeypatch.setattr(app.broker, "publish", picky)
+    assert app.outbox is not None
+    with shop.begin() as connection:
+        refused = (await confirm(app).options(connection=connection).dispatch(1)).id
+        good = await confirm(app).options(connection=connection).dispatch(2)
+        garbage = Envelope(id="garbage", task="", queue=app.outbox.queue, body=b"\xff nothing of ours")
+        await app.outbox.broker.publish_within(connection, [garbage])
+    async with app, app.worker():
+        assert await good.result(timeout=20) == 2
+        broker = app.outbox.broker.twin()
+        await broker.open()
+        async with asyncio.timeout(20):
+            while len(letters := list(await broker.dead_letters.list())) < 2:
+                await asyncio.sleep(0.01)
+        assert {letter.id: letter.reason for letter in letters} == {refused: "refused", "garbage": "undecodable"}
+        assert await (await app.job(refused)).status() is Status.FAILED
+        await broker.close()
+
+
+def test_an_outbox_that_cannot_join_a_transaction_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"outbox=.*joins no transactions.*sqlite:///shop\.db"):
+        Camora("memory://", outbox="memory://")
+
+
+def test_the_outbox_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "camora.toml").write_text('[outbox]\nurl = "sqlite:///shop.db?busy_timeout=3"\ndedup_window = "2h"\n')
+    app = Camora.from_toml(tmp_path / "camora.toml")
+    assert app.outbox is not None
+    assert repr(app.outbox.broker) == f"SqlBroker('{tmp_path}/shop.db', new)"
+    (tmp_path / "camora.toml").write_text('[outbox]\nurl = "sqlite:///shop.db"\nbusy_tymeout = 3\n')
+    with pytest.raises(ConfigurationError, match=r"camora\.toml:3:1: .*busy_tymeout.*busy_timeout"):
+        Camora.from_toml(tmp_path / "camora.toml")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("step", ["before publish", "after publish", "before settle", "after settle"])
+async def test_a_relay_that_is_killed_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, shop: Engine, step: str, kind: str
+) -> None:
+    url = fresh_url("redis") if kind == "redis" else f"sqlite:///{tmp_path}/camora.db"
+    outbox = f"sqlite:///{tmp_path}/shop.db"
+    app = Camora(url, outbox=outbox)
+    await migrated(app)
+    jobs = []
+    for number in range(40):
+        with shop.begin() as connection:
+            connection.execute(text("INSERT INTO orders VALUES (:id, 'cup')"), {"id": number})
+            jobs.append(await app.options(connection=connection).dispatch("carry", number=number))
+    with workers() as start:
+        # It relays, and runs nothing itself: what is carried twice is the relay's doing.
+        first = start(tmp_path, url, "--queues", "other", app="parcel:app", SHOP_OUTBOX=outbox, SHOP_CRASH=step)
+        assert first.end() == -signal.SIGKILL
+        start(tmp_path, url, app="parcel:app", SHOP_OUTBOX=outbox).ready()
+        ids = [job.id for job in jobs]
+
+        def finished() -> bool:
+            return audit(tmp_path / "ledger", dispatched=ids, faults=1).lost == ()
+
+        (tmp_path / "ledger").mkdir(exist_ok=True)
+        until(finished, "the last job")
+        audit(tmp_path / "ledger", dispatched=ids, faults=1).check(duplicates=0)
+        async with app, asyncio.timeout(30):
+            while any(number for queue in (await app.broker.queues.counts()).values() for number in queue.values()):
+                await asyncio.sleep(0.01)
