@@ -55,9 +55,15 @@ def _trace(error: BaseException) -> str:
 def _users_part(error: BaseException) -> TracebackType | None:
     """The traceback from where the framework is left: its own frames tell a user nothing. All of it if none is left."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "camora":
+    while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__", "")):
         trace = trace.tb_next
     return trace or error.__traceback__
+
+
+def _is_ours(module: str) -> bool:
+    """Plugins' own wrappers stand between a worker and the user's function, too."""
+    package = module.partition(".")[0]
+    return package == "camora" or package.startswith("camora_")
 
 
 def _bounded(text: str, limit: int) -> str:
