@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,6 +32,11 @@ class DjangoCamora(Camora):
 
     def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
         return super()._register(with_fresh_connections(function), options, fallback=fallback)
+
+    def serve(self, queues: Iterable[str]) -> None:
+        """Let workers take these queues, too, where nobody says which ones."""
+        for queue in queues:
+            self._declarations.mention(queue)
 
     def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch over Django's connection, if that is to the broker's database; blocks."""

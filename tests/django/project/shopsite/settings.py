@@ -27,7 +27,7 @@ INSTALLED_APPS = [
 ]
 if django.VERSION < (6,) and importlib.util.find_spec("django_tasks"):
     INSTALLED_APPS.append("django_tasks")
-# TASKS = {"default": {"BACKEND": "camora_django.tasks.CamoraBackend", "QUEUES": ["default", "mail"]}}
+TASKS = {"default": {"BACKEND": "camora_django.tasks.CamoraBackend", "QUEUES": ["default", "mail"]}}
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
