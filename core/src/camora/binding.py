@@ -115,6 +115,11 @@ class Binding:
         found = list(self._injector.problems())
         for task in tasks:
             parameters = self.parameters_of(task)
+            if parameters.markers and task.config.execution == "process":
+                found.append(
+                    f"{task.name}: its parameter {next(iter(parameters.markers))!r} is marked to wrap the run, which "
+                    "works in the worker's own process only; use another execution than 'process'"
+                )
             for name, kind in parameters.injected.items():
                 if name in parameters.optional_injected or self._is_injected(kind) or name in parameters.payload:
                     continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ class Context:
         "cancelled",
         "delivery",
         "encoded",
+        "encoder",
         "injected",
         "lease_lost",
         "message",
@@ -78,6 +79,8 @@ class Context:
         """True once another worker may have the job: whatever this attempt returns will not count."""
         self.encoded: bytes | None = None
         """The encoded result, once there is one."""
+        self.encoder: Callable[[Context, Any], bytes | None] | None = None
+        """Encodes a result; set by the link that does so at the end."""
         self.started = 0
         """When the function was called, in milliseconds since the epoch; 0 before."""
         self.ran = False
@@ -135,6 +138,10 @@ class Context:
     def holding(self, limits: Sequence[Limit]) -> AbstractAsyncContextManager[None]:
         """Inside the block, these limits are kept over all workers. Raises `NotYet` rather than wait for long."""
         return self._port.holding(self, limits)
+
+    def encode_result(self, value: Any) -> bytes | None:
+        """The result as it will be stored; None where none is kept. Raises for one that cannot be stored."""
+        return None if self.encoder is None else self.encoder(self, value)
 
     def begin(self, now: int) -> None:
         """The function is called at this moment, in milliseconds since the epoch."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import attrs
 
 from camora.errors import ConfigurationError
 
-__all__ = ["Dependency", "DependencyScope", "dependency", "inject", "is_inject"]
+__all__ = ["Dependency", "DependencyScope", "Marker", "dependency", "inject", "is_inject", "marked"]
 
 DependencyScope = Literal["app", "job"]
 
@@ -49,6 +51,34 @@ class _Inject:
         raise AttributeError(
             f"no {name!r}: inject() stands for what Camora passes when it runs the job; a direct call passes it itself"
         )
+
+
+class Marker(ABC):
+    """Stands in `Annotated[T, …]` beside the type of a dependency, and wraps the run of the job that is given it.
+
+    As a class, or as an object of it: `session: Annotated[Session, Inbox]`. For jobs in this process only.
+    """
+
+    @abstractmethod
+    async def around(self, context: Any, value: Any, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the job by `call_next`, or not; what it returns is the job's result. `value` is the dependency."""
+
+
+def marked(annotation: Any) -> tuple[Any, Marker | None]:
+    """The annotation without its marker, and that marker."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, None
+    kind, *notes = get_args(annotation)
+    found = [note for note in notes if isinstance(note, Marker) or _is_marker(note)]
+    if not found:
+        return annotation, None
+    others = tuple(note for note in notes if note not in found)
+    marker = found[0]() if isinstance(found[0], type) else found[0]
+    return (Annotated[(kind, *others)] if others else kind), marker
+
+
+def _is_marker(note: Any) -> bool:
+    return isinstance(note, type) and issubclass(note, Marker)
 
 
 _INJECT = _Inject()

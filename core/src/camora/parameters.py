@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from camora.dependencies import is_inject
+from camora.dependencies import Marker, is_inject, marked
 from camora.errors import ConfigurationError, PayloadError
 from camora.interfaces.types import Misfit
 from camora.secrets import marked_in
@@ -95,15 +95,17 @@ def hints_of(what: Any, label: str) -> dict[str, Any]:
         ) from None
 
 
-def injected_of(kind: type[Any], task: str) -> tuple[dict[str, Any], frozenset[str]]:
-    """What the `execute` of a task class is given, by name, and which of that it can do without."""
+def injected_of(kind: type[Any], task: str) -> tuple[dict[str, Any], frozenset[str], dict[str, Marker]]:
+    """What the `execute` of a task class is given, by name, which of that it can do without, and what is marked."""
     hints = hints_of(kind.execute, f"{task}.execute")
-    injected, optional = {}, set()
+    injected, optional, markers = {}, set(), {}
     for parameter in list(inspect.signature(kind.execute).parameters.values())[1:]:
-        injected[parameter.name] = hints.get(parameter.name, Any)
+        injected[parameter.name], marker = marked(hints.get(parameter.name, Any))
+        if marker is not None:
+            markers[parameter.name] = marker
         if parameter.default is not parameter.empty and not is_inject(parameter.default):
             optional.add(parameter.name)
-    return injected, frozenset(optional)
+    return injected, frozenset(optional), markers
 
 
 class Parameters:
@@ -121,11 +123,14 @@ class Parameters:
         rest: Parameter | None = None,
         rest_named: Parameter | None = None,
         stuck: Mapping[str, Any] = {},
+        markers: Mapping[str, Marker] = {},
     ) -> None:
         self.task = task
         self.payload = dict(payload)
         self.injected = dict(injected)
         self.optional_injected = optional_injected
+        self.markers = dict(markers)
+        """Of injected parameters, by name: they wrap the run."""
         self._order = tuple(order)
         self._positional_only = positional_only
         self._rest = rest
@@ -144,11 +149,14 @@ class Parameters:
         payload: dict[str, Parameter] = {}
         injected: dict[str, Any] = {}
         stuck: dict[str, Any] = {}
+        markers: dict[str, Marker] = {}
         order, optional = [], set()
         positional_only, rest, rest_named = 0, None, None
         for parameter in inspect.signature(function).parameters.values():
-            annotation = hints.get(parameter.name, Any)
-            never_sent = is_inject(parameter.default)
+            annotation, marker = marked(hints.get(parameter.name, Any))
+            if marker is not None:
+                markers[parameter.name] = marker
+            never_sent = is_inject(parameter.default) or marker is not None
             required = never_sent or parameter.default is parameter.empty
             made = partial(_parameter, parameter.name, annotation, required, conversion)
             if parameter.kind is parameter.VAR_POSITIONAL:
@@ -178,6 +186,7 @@ class Parameters:
             rest=rest,
             rest_named=rest_named,
             stuck=stuck,
+            markers=markers,
         )
 
     @classmethod
@@ -189,8 +198,8 @@ class Parameters:
             for field in attrs.fields(kind)
             if field.init
         }
-        injected, optional = injected_of(kind, task)
-        return cls(task, payload, injected, optional, order=tuple(payload))
+        injected, optional, markers = injected_of(kind, task)
+        return cls(task, payload, injected, optional, order=tuple(payload), markers=markers)
 
     def out(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, skip: int = 0) -> tuple[list[Any], dict[str, Any]]:
         """Bind, check and unstructure a call; all that has a name travels by name.

@@ -10,7 +10,7 @@ import attrs
 
 from camora.clock import seconds
 
-__all__ = ["Discard", "Failure", "Retry"]
+__all__ = ["Discard", "Failure", "Recorded", "Retry"]
 
 
 class Retry(Exception):
@@ -45,3 +45,13 @@ class Failure:
     """Return it from a task to fail for good without an exception: not retried, kept in the dead letters."""
 
     reason: str = ""
+
+
+@attrs.frozen
+class Recorded:
+    """Returned in place of a job that had done its work in an earlier run: what that came to, as it was encoded then.
+
+    Made by whoever remembers such things, such as the inbox of camora-sql; never by a task.
+    """
+
+    encoded: bytes | None = None

@@ -20,8 +20,8 @@ class ObjectParameters(Parameters):
     """Checks and converts the object itself, so that what its library checks about several fields is checked too."""
 
     def __init__(self, task: str, kind: Any, conversion: Conversion, support: TypeSupport) -> None:
-        injected, optional = injected_of(kind, task)
-        super().__init__(task, {}, injected, optional, order=())
+        injected, optional, markers = injected_of(kind, task)
+        super().__init__(task, {}, injected, optional, order=(), markers=markers)
         self._kind = kind
         self._support = support
         self._object = Parameter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from camora.context import Context
@@ -50,6 +51,8 @@ class Injection(Middleware):
         if not self._pool_of(context.task).in_process:
             context.injected = dict(wanted)  # the types: they are made where the function runs
             return await call_next(context)
+        if parameters.markers:
+            call_next = _marked(parameters, call_next)
         own = {Context: context, Message: context.message}
         if all(kind in own for _, kind in wanted):
             context.injected = {name: own[kind] for name, kind in wanted}
@@ -60,3 +63,18 @@ class Injection(Middleware):
 
     def _provides(self, kind: Any) -> bool:
         return kind is Context or kind is Message or self._injector.provides(kind)
+
+
+def _marked(parameters: Parameters, call_next: Executed) -> Executed:
+    """The call, wrapped by what is marked; the first marker is the outermost."""
+
+    async def call(context: Context) -> Any:
+        async def run() -> Any:
+            return await call_next(context)
+
+        step = run
+        for name, marker in reversed(parameters.markers.items()):
+            step = partial(marker.around, context, context.injected[name], step)
+        return await step()
+
+    return call

@@ -9,7 +9,7 @@ from camora.context import Context
 from camora.errors import EncodeError
 from camora.interfaces.codec import Codec
 from camora.interfaces.middleware import Executed, Middleware
-from camora.signals import Failure
+from camora.signals import Failure, Recorded
 from camora.steering import Unstorable
 from camora.task import AnyTask
 
@@ -28,17 +28,22 @@ class Results(Middleware):
 
     async def execute(self, context: Context, call_next: Executed) -> Any:
         """Encode what comes back, unless nobody wants it."""
+        context.encoder = self._encoded
         value = await call_next(context)
-        keep = context.message.keep_result
-        if (context.task.config.keep_result if keep is None else keep) and not isinstance(value, Failure):
-            try:
-                encoded = self._codec.encode_value(self._unstructure(context.task, value))
-            except EncodeError as error:
-                raise Unstorable(f"{context.task.name}: its result cannot be stored: {error}") from error
-            if len(encoded) > self._limit:
-                raise Unstorable(
-                    f"{context.task.name}: its result has {len(encoded)} bytes; at most {self._limit} are stored. "
-                    "Store it elsewhere and return where"
-                )
-            context.encoded = encoded
+        context.encoded = value.encoded if isinstance(value, Recorded) else self._encoded(context, value)
         return value
+
+    def _encoded(self, context: Context, value: Any) -> bytes | None:
+        keep = context.message.keep_result
+        if not (context.task.config.keep_result if keep is None else keep) or isinstance(value, Failure):
+            return None
+        try:
+            encoded = self._codec.encode_value(self._unstructure(context.task, value))
+        except EncodeError as error:
+            raise Unstorable(f"{context.task.name}: its result cannot be stored: {error}") from error
+        if len(encoded) > self._limit:
+            raise Unstorable(
+                f"{context.task.name}: its result has {len(encoded)} bytes; at most {self._limit} are stored. "
+                "Store it elsewhere and return where"
+            )
+        return encoded
