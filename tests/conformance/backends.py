@@ -89,6 +89,30 @@ def _postgres(name: str, version: int, *, driver: str = "", examples: int) -> Ba
     )
 
 
+def _mariadb(*, examples: int) -> Backend:
+    """A MariaDB. Its clock is its own, and it tells nobody of commits."""
+
+    def new_url(_: Path) -> str:
+        from tests.servers.mariadb import fresh_url
+
+        return fresh_url()
+
+    def subject(folder: Path) -> Subject:
+        return Subject(broker=_sql_broker(new_url(folder)), lease=0.5, blur=5.0, patience=5.0)
+
+    return Backend(
+        name="mariadb",
+        new_store=new_url,
+        broker=_sql_broker,
+        results=_sql_results,
+        subject=subject,
+        lease=0.3,
+        examples=examples,
+        real_time=True,
+        missing=_sqlite_missing,
+    )
+
+
 def _sql_results(url: str) -> ResultBackend:
     from camora_sql.results import SqlResultBackend
 
@@ -180,6 +204,7 @@ BACKENDS = [
     ),
     _postgres("postgresql-15", 15, examples=5),
     _postgres("postgresql-18", 18, examples=10),
+    _mariadb(examples=10),
     _redis("redis", lambda: _redis_url("redis"), 10),
     _redis("valkey", lambda: _redis_url("valkey"), 5),
     _redis("redis-sentinel", lambda: _shared_url(_redis_sentinels), 5),

@@ -30,8 +30,7 @@ def create(session: Session, store: Store) -> None:
         session.lock("schema")
         if dialect.revision(session.driver) is not None:
             return
-        for text in texts:
-            session.driver.change(text)
+        dialect.change_schema(session.driver, texts, f"new-{HEAD}")
         session.driver.change(str(version.insert().values(version_num=HEAD).compile(dialect=compiler)), (HEAD,))
         session.change(statements.write_fact, WORKS_WITH)
 

@@ -78,6 +78,8 @@ class Hub:
 
     def tell(self, news: Iterable[Topic]) -> None:
         """Announce it to everybody: soon, and together with what comes meanwhile."""
+        if not self._store.dialect.notifies:
+            return  # the session has announced it to this process, which is all that can be done
         self._news.update(news)
         if self._teller is None:
             self._teller = asyncio.get_running_loop().create_task(self._tell())

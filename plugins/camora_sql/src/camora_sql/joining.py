@@ -71,7 +71,7 @@ def _connection_of(given: Any) -> Connection:
 
 
 def _publish(store: Store, connection: Connection, envelopes: Sequence[Envelope]) -> list[str]:
-    if connection.dialect.name != store.dialect.compiler().name:
+    if not store.dialect.speaks(connection.dialect.name):
         raise ConfigurationError(
             f"options(connection=…): that is a connection to {connection.dialect.name} ({connection.engine.url!r}), "
             f"and this app's jobs are in {store.dialect.label}; give a connection to that database"

@@ -47,6 +47,12 @@ def known(revision: str) -> bool:
         return False
 
 
+def _between(since: str | None, until: str) -> list[str]:
+    """The revisions after `since`, oldest first."""
+    found = ScriptDirectory.from_config(_config()).iterate_revisions(until, since or _BASE)
+    return [script.revision for script in reversed(list(found))]
+
+
 def upgrade_statements(dialect: Dialect, since: str | None = None, until: str = HEAD) -> list[str]:
     """What brings a schema of revision `since`, or an empty database, to `until`. No I/O on any database."""
     config, statements = _config(), _Statements()
@@ -71,8 +77,11 @@ def migrate(session: Session, store: Store, until: str = HEAD) -> list[str]:
             return []
         if before is not None and not known(before):
             raise newer(dialect.label, before)
-        for statement in upgrade_statements(dialect, before, until):
-            session.driver.change(statement)
+        # One revision at a time: where they are not undone together, one that was left half-way is known by its name.
+        since = before
+        for revision in _between(before, until):
+            dialect.change_schema(session.driver, upgrade_statements(dialect, since, revision), revision)
+            since = revision
         return [f"{before or 'nothing'} -> {until}"]
 
     return session.write(upgrade)

@@ -17,8 +17,12 @@ _SCHEMES = (
     "postgresql+asyncpg",
     "postgresql+psycopg",
     "postgres",
+    "mysql",
+    "mysql+asyncmy",
+    "mariadb",
+    "mariadb+asyncmy",
 )
-_HELP = "tables in a database: a durable SQLite file, or your PostgreSQL"
+_HELP = "tables in a database: a durable SQLite file, or your PostgreSQL, MariaDB or MySQL"
 
 
 def _broker(made: MadeFrom) -> Broker:

@@ -70,4 +70,8 @@ def procedures_of(store: Store) -> Procedures:
         from camora_sql.calling import FunctionProcedures
 
         return FunctionProcedures(store)
+    if store.dialect.name in ("mysql", "mariadb"):
+        from camora_sql.dialects.mysql_procedures import LockingProcedures
+
+        return LockingProcedures(store)
     return _Statements(store)

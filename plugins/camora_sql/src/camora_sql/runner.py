@@ -41,9 +41,14 @@ class Runner(ABC):
                 values: list[Any] = []
                 for row in rows[start : start + size]:
                     values += row
-                start += size
                 values += tail
-                self.change(build, values, size)
+                try:
+                    self.change(build, values, size)
+                except OverflowError:
+                    if size == 1:
+                        raise
+                    break  # together they may be too large
+                start += size
 
     def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = (), *, times: int = 1) -> list[Row]:
         """Run it for all these ids, in pieces; `head` is bound before the ids of each, which are bound `times` over."""

@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Computed,
+    Double,
     Float,
     Index,
     Integer,
@@ -37,6 +39,19 @@ _Big = BigInteger().with_variant(Integer, "sqlite")
 # Ids and names are no words of a language: compared and sorted by code point, whatever the database's language.
 _Name = String(255).with_variant(String(255, collation="C"), "postgresql")
 _Key = String(512).with_variant(String(512, collation="C"), "postgresql")
+# What has no length has no limit; MySQL takes the smallest type that fits the length.
+_LONGEST = 2**32 - 1
+_Text = Text().with_variant(Text(_LONGEST), "mysql", "mariadb")
+_Bytes = LargeBinary().with_variant(LargeBinary(_LONGEST), "mysql", "mariadb")
+_Float = Float().with_variant(Double(), "mysql", "mariadb")
+_OPTIONS = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_0900_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_nopad_bin",
+}
 
 
 class State:
@@ -48,11 +63,18 @@ class State:
 
 
 class Tables:
-    """All tables, under names that begin with `prefix`; in a schema, or where the connection looks by itself."""
+    """All tables, under names that begin with `prefix`; in a schema, or where the connection looks by itself.
 
-    def __init__(self, prefix: str = PREFIX, schema: str | None = None) -> None:
+    `partial`: whether the database has indexes of some rows alone, and in descending order.
+    """
+
+    def __init__(self, prefix: str = PREFIX, schema: str | None = None, *, partial: bool = True) -> None:
         self.prefix = prefix
         self.schema = schema
+        self.partial = partial
+        # Only where they count: SQLAlchemy imports a dialect to look at its options. Code points again, and a space at
+        # the end of a name counts.
+        self.options: dict[str, Any] = {} if partial else _OPTIONS
         self.metadata = MetaData(schema=schema)
         # Alembic's own, of a name of ours: the tables may stand in a database that others migrate, too.
         self.version = Table(
@@ -60,6 +82,7 @@ class Tables:
             MetaData(schema=schema),
             Column("version_num", String(32), nullable=False),
             PrimaryKeyConstraint("version_num", name=f"{prefix}alembic_version_pkc"),
+            **self.options,
         )
         self._add_jobs()
         self._add_keys()
@@ -71,7 +94,7 @@ class Tables:
         self._add_notes()
 
     def _table(self, name: str, *columns: Column[Any], **options: Any) -> Table:
-        return Table(f"{self.prefix}{name}", self.metadata, *columns, **options)
+        return Table(f"{self.prefix}{name}", self.metadata, *columns, **self.options, **options)
 
     def _index(self, name: str, *columns: Any, where: str | None = None) -> None:
         condition = None if where is None else text(where)
@@ -94,17 +117,30 @@ class Tables:
             Column("cancel", Integer, nullable=False, server_default=text("0")),
             Column("worker", _Name, nullable=False, server_default=text("''")),
             Column("expires", _Big),
-            Column("key", Text),
-            Column("key_ttl", Float, nullable=False, server_default=text("0")),
-            Column("task", Text, nullable=False),
-            Column("body", LargeBinary, nullable=False),
+            Column("key", _Text),
+            Column("key_ttl", _Float, nullable=False, server_default=text("0")),
+            Column("task", _Text, nullable=False),
+            Column("body", _Bytes, nullable=False),
         )
+        if not self.partial:
+            self._index_all_jobs()
+            return
         # One partial index for each state: ready, scheduled and leased rows do not slow each other down.
         columns = self.jobs.c
         self._index("jobs_ready", columns.queue, columns.priority.desc(), columns.due, where=f"state = {State.READY}")
         self._index("jobs_scheduled", columns.due, where=f"state = {State.SCHEDULED}")
         self._index("jobs_leased", columns.lease_until, where=f"state = {State.LEASED}")
         self._index("jobs_cancelled", columns.receipt, where="cancel = 1")
+
+    def _index_all_jobs(self) -> None:
+        # What is most urgent comes first in an index that only ascends.
+        self.jobs.append_column(Column("urgency", Integer, Computed("-priority", persisted=True)))
+        columns = self.jobs.c
+        urgent = (columns.urgency, columns.due, columns.seq)
+        self._index("jobs_ready", columns.queue, columns.state, *urgent)
+        self._index("jobs_scheduled", columns.state, columns.due)
+        # The rest is there to be read from the index alone.
+        self._index("jobs_leased", columns.state, columns.lease_until, columns.cancel, columns.receipt)
 
     def _add_keys(self) -> None:
         self.keys = self._table(
@@ -130,19 +166,19 @@ class Tables:
             "dead_letters",
             Column("id", _Name, primary_key=True),
             Column("queue", _Name, nullable=False),
-            Column("task", Text, nullable=False),
+            Column("task", _Text, nullable=False),
             Column("reason", String(64), nullable=False),
-            Column("error", Text),
+            Column("error", _Text),
             Column("attempts", Integer, nullable=False),
             Column("deliveries", Integer, nullable=False),
             Column("died", _Big, nullable=False),
             Column("priority", Integer, nullable=False),
             Column("expires", _Big),
-            Column("key", Text),
-            Column("key_ttl", Float, nullable=False),
+            Column("key", _Text),
+            Column("key_ttl", _Float, nullable=False),
             # The task as it was published: `task` is what the letter says, which may be nothing.
-            Column("job_task", Text, nullable=False),
-            Column("body", LargeBinary, nullable=False),
+            Column("job_task", _Text, nullable=False),
+            Column("body", _Bytes, nullable=False),
         )
         self._index("dead_letters_queue", self.dead_letters.c.queue, self.dead_letters.c.id)
 
@@ -152,7 +188,7 @@ class Tables:
             Column("id", _Name, primary_key=True),
             Column("status", String(16), nullable=False),
             Column("final", Integer, nullable=False),
-            Column("task", Text, nullable=False),
+            Column("task", _Text, nullable=False),
             Column("queue", _Name, nullable=False),
             Column("kept", Integer, nullable=False),
             Column("attempts", Integer, nullable=False),
@@ -160,11 +196,11 @@ class Tables:
             Column("started", _Big, nullable=False),
             Column("finished", _Big, nullable=False),
             Column("worker", _Name, nullable=False),
-            Column("ttl", Float, nullable=False),
+            Column("ttl", _Float, nullable=False),
             Column("expires", _Big, nullable=False),
-            Column("error", Text),
-            Column("progress", Text),
-            Column("value", LargeBinary),
+            Column("error", _Text),
+            Column("progress", _Text),
+            Column("value", _Bytes),
         )
         self._index("results_expires", self.results.c.expires)
 
@@ -175,12 +211,12 @@ class Tables:
             Column("key", _Name, primary_key=True),
             Column("family", _Name, nullable=False),
             # What makes the trigger again, as JSON.
-            Column("planned", Text, nullable=False),
-            Column("task", Text, nullable=False),
+            Column("planned", _Text, nullable=False),
+            Column("task", _Text, nullable=False),
             Column("queue", _Name, nullable=False),
-            Column("message", LargeBinary, nullable=False),
+            Column("message", _Bytes, nullable=False),
             Column("origin", String(16), nullable=False),
-            Column("app", Text, nullable=False),
+            Column("app", _Text, nullable=False),
             Column("catch_up", String(16), nullable=False),
             Column("overlap", String(16), nullable=False),
             Column("paused", Integer, nullable=False),
@@ -198,8 +234,8 @@ class Tables:
         self.rates = self._table(
             "rates",
             Column("name", _Name, primary_key=True),
-            Column("per", Float, nullable=False),
-            Column("grants", Text, nullable=False),
+            Column("per", _Float, nullable=False),
+            Column("grants", _Text, nullable=False),
             Column("until", _Big, nullable=False),
             sqlite_with_rowid=False,
         )
@@ -220,7 +256,7 @@ class Tables:
         self.workers = self._table(
             "workers",
             Column("name", _Name, primary_key=True),
-            Column("info", Text, nullable=False),
+            Column("info", _Text, nullable=False),
             Column("until", _Big, nullable=False),
         )
         self.orders = self._table(
@@ -242,7 +278,7 @@ class Tables:
         self.facts = self._table(
             "facts",
             Column("name", String(64), primary_key=True),
-            Column("value", Text, nullable=False),
+            Column("value", _Text, nullable=False),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from camora.outcome import Action, DeadLetter, Settlement
 
@@ -16,7 +17,7 @@ from camora_sql.session import Session
 from camora_sql.store import Store
 from camora_sql.wakeup import Topic
 
-__all__ = ["check", "is_forgotten", "settle"]
+__all__ = ["bury", "check", "finish", "is_forgotten", "put_back", "settle"]
 
 _ACK, _RETRY, _REJECT, _RELEASE = Action.ACK, Action.RETRY, Action.REJECT, Action.RELEASE
 
@@ -49,7 +50,7 @@ def settle(session: Session, store: Store, settlements: Sequence[Settlement]) ->
     for token, places in acks.items():
         for place in _acknowledge(session, settlements, token, places):
             answers[place] = True
-    _finish(session, store, [one for one, applied in zip(settlements, answers, strict=True) if applied], now)
+    finish(session, store, [one for one, applied in zip(settlements, answers, strict=True) if applied], now)
     return answers
 
 
@@ -64,37 +65,42 @@ def _acknowledge(session: Session, settlements: Sequence[Settlement], token: int
 
 
 def _other(session: Session, settlement: Settlement, now: int) -> bool:
+    if settlement.action is not _REJECT or settlement.letter is None:
+        return put_back(session, settlement, now) == 1
     receipt: Receipt = settlement.delivery.receipt
-    seq, token, _, _ = receipt
+    rows = session.rows(statements.read_held, receipt[:2])
+    if rows:
+        bury(session, settlement.letter, receipt, rows[0])
+    return bool(rows)
+
+
+def put_back(session: Session, settlement: Settlement, now: int) -> int:
+    """A retry, or a message that is given back; how many were still held: 1 or none."""
+    seq, token, _, _ = settlement.delivery.receipt
     if settlement.action is _RETRY and settlement.envelope is not None:
         again = settlement.envelope
         state = State.SCHEDULED if again.due > now else State.READY
         timing = (again.queue, state, again.priority, again.due or now, again.expires)
         values = (*timing, again.key, again.key_ttl, again.task, again.body, seq, token)
-        return session.change(statements.retry_held, values) == 1
-    if settlement.action is _REJECT and settlement.letter is not None:
-        return _bury(session, settlement.letter, receipt)
+        return session.change(statements.retry_held, values)
     refund = 0 if settlement.charged else 1
     if settlement.delay > 0:
         due = now + round(settlement.delay * 1000)
-        return session.change(statements.release_held, (State.SCHEDULED, due, refund, seq, token)) == 1
-    return session.change(statements.release_now, (refund, seq, token)) == 1
+        return session.change(statements.release_held, (State.SCHEDULED, due, refund, seq, token))
+    return session.change(statements.release_now, (refund, seq, token))
 
 
-def _bury(session: Session, letter: DeadLetter, receipt: Receipt) -> bool:
+def bury(session: Session, letter: DeadLetter, receipt: Receipt, held: Sequence[Any]) -> None:
+    """Make a dead letter of a message that is still held: (priority, expires, task) is what is left of it."""
     seq, token, key, key_ttl = receipt
-    rows = session.rows(statements.read_held, (seq, token))
-    if not rows:
-        return False
-    [(priority, expires, task)] = rows
+    priority, expires, task = held
     session.change(statements.delete_held, (token, seq))
     head = (letter.id, letter.queue, letter.task, letter.reason, letter.error and error_to(letter.error))
     counts = (letter.attempts, letter.deliveries, letter.died, priority, expires)
     session.change(statements.bury, (*head, *counts, key, key_ttl, task, letter.body))
-    return True
 
 
-def _finish(session: Session, store: Store, applied: Sequence[Settlement], now: int) -> None:
+def finish(session: Session, store: Store, applied: Sequence[Settlement], now: int) -> None:
     """What the settlements of a batch bring with them: records, successors, keys, tombstones."""
     records = [one.record for one in applied if one.record is not None]
     successors = [envelope for one in applied if one.successors for envelope in one.successors]

@@ -32,9 +32,14 @@ def dialect_for(url: str, settings: SqlSettings | None) -> tuple[Dialect, SqlSet
 
         bare, settings = split_url(url, settings, keep_others=True)
         return PostgresqlDialect(bare, settings), settings
+    if family in ("mysql", "mariadb") and driver in ("", "asyncmy"):
+        from camora_sql.dialects.mysql import MysqlDialect
+
+        bare, settings = split_url(url, settings, keep_others=True)
+        return MysqlDialect(bare, settings), settings
     raise ConfigurationError(
-        f"camora-sql does not know the scheme {scheme!r} of {mask_url(url)}; write sqlite:///camora.db or "
-        "postgresql://user:password@host/database (or postgresql+psycopg://…)"
+        f"camora-sql does not know the scheme {scheme!r} of {mask_url(url)}; write sqlite:///camora.db, "
+        "postgresql://user:password@host/database (or postgresql+psycopg://…), or mysql://… or mariadb://…"
     )
 
 

@@ -42,10 +42,9 @@ class SqlWorkerDirectory(WorkerDirectory):
             now = self._store.lease_now()
             self._forget_silent(session, now)
             session.change(statements.put_worker, (name, text, now + round(ttl * 1000)))
-            given = [row[0] for row in session.rows(statements.read_orders, (name,))]
-            if given:
-                session.change_in(statements.forget_orders, [name])
-            return given
+            given = session.rows(statements.read_orders, (name,))
+            session.change_in(statements.delete_orders, [row[0] for row in given])
+            return [row[1] for row in given]
 
         return await self._link.write(report, Need.NONE)
 

@@ -61,7 +61,7 @@ class Dialect(ABC):
     """
 
     name: str
-    """`sqlite`, `postgresql`."""
+    """`sqlite`, `postgresql`, `mariadb`, `mysql`."""
     tables: Tables
     blocking: bool
     """Whether its driver blocks, and needs a thread; else it runs in greenlets of an event loop."""
@@ -73,10 +73,18 @@ class Dialect(ABC):
     """The root of what the driver raises."""
     moment: str = ""
     """A statement that tells the server's time, in milliseconds since the epoch, if its clock counts."""
+    notifies: bool = True
+    """Whether a server tells listeners of news, over connections."""
+    joins_found: bool = False
+    """Whether a statement that changes what a look finds must join it, because it may not contain it."""
 
     @abstractmethod
     def compiler(self) -> Compiler:
         """SQLAlchemy's half of the dialect, with a positional style of parameters."""
+
+    def speaks(self, name: str) -> bool:
+        """Whether a connection of SQLAlchemy's dialect of this name may be one to such a database."""
+        return name == self.compiler().name
 
     @abstractmethod
     def insert_new(self, table: Table, values: Sequence[dict[str, Any]]) -> Insert:
@@ -160,6 +168,14 @@ class Dialect(ABC):
     @abstractmethod
     def revision(self, driver: Driver) -> str | None:
         """The schema's revision; None where there is none."""
+
+    def change_schema(self, driver: Driver, texts: Sequence[str], step: str) -> None:
+        """Run statements that change the schema, in a transaction; `step` names what they lead to.
+
+        Where such statements commit themselves, it goes on after those that were run before.
+        """
+        for text in texts:
+            driver.change(text)
 
     def routines(self) -> Sequence[str]:
         """Statements that make what there is beside the tables."""

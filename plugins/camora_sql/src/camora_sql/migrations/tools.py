@@ -15,19 +15,26 @@ from camora_sql.schema import WORKS_WITH, Tables
 
 __all__ = [
     "BIG",
+    "BYTES",
+    "FLOAT",
     "KEY",
     "NAME",
+    "TEXT",
     "create_functions",
     "create_index",
     "create_table",
     "drop_functions",
     "drop_table",
+    "has_partial_indexes",
     "works_with",
 ]
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NAME = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 KEY = sa.String(512).with_variant(sa.String(512, collation="C"), "postgresql")
+TEXT = sa.Text().with_variant(sa.Text(2**32 - 1), "mysql", "mariadb")
+BYTES = sa.LargeBinary().with_variant(sa.LargeBinary(2**32 - 1), "mysql", "mariadb")
+FLOAT = sa.Float().with_variant(sa.Double(), "mysql", "mariadb")
 
 
 def _tables() -> Tables:
@@ -36,9 +43,15 @@ def _tables() -> Tables:
     return tables
 
 
+def has_partial_indexes() -> bool:
+    """Whether this database has indexes of some rows alone."""
+    return _tables().partial
+
+
 def create_table(name: str, *columns: Any, **options: Any) -> None:
     """A table, by its name without the prefix."""
-    op.create_table(f"{_tables().prefix}{name}", *columns, schema=_tables().schema, **options)
+    tables = _tables()
+    op.create_table(f"{tables.prefix}{name}", *columns, schema=tables.schema, **tables.options, **options)
 
 
 def drop_table(name: str) -> None:

@@ -13,7 +13,8 @@ __all__ = ["hold", "read_revision"]
 def read_revision(dialect: Dialect, size: int) -> Shape:
     """The revision of the tables."""
     t = dialect.tables
-    return select(t.version.c.version_num), ()
+    # The least: what is no revision, but the note of somebody who is changing the schema, comes after digits.
+    return select(t.version.c.version_num).order_by(t.version.c.version_num), ()
 
 
 def hold(dialect: Dialect, size: int) -> Shape:

@@ -8,7 +8,7 @@ from sqlalchemy import Select, and_, bindparam, exists, func, literal_column, or
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State
-from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
+from camora_sql.statements.parts import Shape, among, first, is_open, many, names, one_of, state_is
 
 __all__ = ["UNLENT", "cancelled", "claim", "extend_held", "lapse", "outlook", "promote"]
 
@@ -33,10 +33,8 @@ def promote(dialect: Dialect, size: int) -> Shape:
     t = dialect.tables
     came = select(t.jobs.c.seq).where(state_is(t, State.SCHEDULED), t.jobs.c.due <= bindparam("now"))
     found = first(came.order_by(t.jobs.c.due)).with_for_update(skip_locked=True)
-    return update(t.jobs).values(state=literal_column(str(State.READY))).where(t.jobs.c.seq.in_(found)), (
-        "now",
-        "limit",
-    )
+    ready: dict[str, Any] = {"state": literal_column(str(State.READY))}
+    return update(t.jobs).values(ready).where(among(dialect, found, t.jobs.c.seq)), ("now", "limit")
 
 
 UNLENT: dict[str, Any] = {
@@ -52,7 +50,7 @@ def lapse(dialect: Dialect, size: int) -> Shape:
     over = select(t.jobs.c.seq).where(state_is(t, State.LEASED), t.jobs.c.lease_until <= bindparam("moment"))
     found = first(over.order_by(t.jobs.c.lease_until)).with_for_update(skip_locked=True)
     back = {"state": literal_column(str(State.READY)), **UNLENT}
-    return update(t.jobs).values(back).where(t.jobs.c.seq.in_(found)), ("moment", "limit")
+    return update(t.jobs).values(back).where(among(dialect, found, t.jobs.c.seq)), ("moment", "limit")
 
 
 def claim(dialect: Dialect, size: int) -> Shape:

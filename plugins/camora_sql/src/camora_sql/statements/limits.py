@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Table, bindparam, delete, func, select, update
 
 from camora_sql.dialects.base import Dialect
-from camora_sql.statements.parts import Shape, first, names, one_of, rows
+from camora_sql.statements.parts import Shape, among, first, names, one_of, rows
 
 __all__ = [
     "all_rates",
@@ -100,18 +100,17 @@ def end_slots(dialect: Dialect, size: int) -> Shape:
 def prune_rates(dialect: Dialect, size: int) -> Shape:
     """Delete some windows that nothing is in any more."""
     t = dialect.tables
-    return _prune(t.rates, t.rates.c.name)
+    return _prune(dialect, t.rates, t.rates.c.name)
 
 
 def prune_slots(dialect: Dialect, size: int) -> Shape:
     """Delete some slots whose lease is over."""
     t = dialect.tables
-    return _prune(t.slots, t.slots.c.name, t.slots.c.holder)
+    return _prune(dialect, t.slots, t.slots.c.name, t.slots.c.holder)
 
 
-def _prune(table: Table, *key: Any) -> Shape:
+def _prune(dialect: Dialect, table: Table, *key: Any) -> Shape:
     over = first(select(*key).where(table.c.until <= bindparam("now")).order_by(table.c.until)).with_for_update(
         skip_locked=True
     )
-    place = key[0] if len(key) == 1 else tuple_(*key)
-    return delete(table).where(place.in_(over)), ("now", "limit")
+    return delete(table).where(among(dialect, over, *key)), ("now", "limit")

@@ -11,17 +11,19 @@ from sqlalchemy import (
     Executable,
     Select,
     Table,
+    and_,
     bindparam,
     exists,
     literal_column,
     not_,
     select,
+    tuple_,
 )
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import Tables
 
-__all__ = ["Builder", "Shape", "first", "is_open", "many", "names", "one_of", "rows", "state_is"]
+__all__ = ["Builder", "Shape", "among", "first", "is_open", "many", "names", "one_of", "rows", "state_is"]
 
 Shape = tuple[Executable, Sequence[str]]
 Builder = Callable[[Dialect, int], Shape]
@@ -67,3 +69,11 @@ def first(found: Select[Any], limit: str = "limit") -> Select[Any]:
     """No more than so many rows."""
     # The offset is spelt out because SQLite's compiler binds one where none is given.
     return found.limit(bindparam(limit)).offset(literal_column("0"))
+
+
+def among(dialect: Dialect, found: Select[Any], *key: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The rows whose keys a look finds; for a statement that changes them."""
+    if dialect.joins_found:
+        some = found.subquery("some")
+        return and_(*(column == some.c[str(column.key)] for column in key))
+    return (key[0] if len(key) == 1 else tuple_(*key)).in_(found)

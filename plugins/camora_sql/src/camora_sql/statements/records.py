@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, literal_
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import RECORD_COLUMNS, Tables
-from camora_sql.statements.parts import Shape, first, names, one_of, rows
+from camora_sql.statements.parts import Shape, among, first, names, one_of, rows
 
 __all__ = [
     "RECORD_COLUMNS",
@@ -81,21 +81,21 @@ def unrecord(dialect: Dialect, size: int) -> Shape:
 def prune_results(dialect: Dialect, size: int) -> Shape:
     """Delete some records whose time is over."""
     t = dialect.tables
-    return _prune(t.results, t.results.c.id, t.results.c.expires)
+    return _prune(dialect, t.results, t.results.c.id, t.results.c.expires)
 
 
 def prune_done(dialect: Dialect, size: int) -> Shape:
     """Delete some tombstones whose time is over."""
     t = dialect.tables
-    return _prune(t.done, t.done.c.id, t.done.c.until)
+    return _prune(dialect, t.done, t.done.c.id, t.done.c.until)
 
 
 def prune_keys(dialect: Dialect, size: int) -> Shape:
     """Delete some keys that are free."""
     t = dialect.tables
-    return _prune(t.keys, t.keys.c.key, t.keys.c.until)
+    return _prune(dialect, t.keys, t.keys.c.key, t.keys.c.until)
 
 
-def _prune(table: Table, key: ColumnElement[Any], until: ColumnElement[Any]) -> Shape:
+def _prune(dialect: Dialect, table: Table, key: ColumnElement[Any], until: ColumnElement[Any]) -> Shape:
     over = first(select(key).where(until <= bindparam("now")).order_by(until)).with_for_update(skip_locked=True)
-    return delete(table).where(key.in_(over)), ("now", "limit")
+    return delete(table).where(among(dialect, over, key)), ("now", "limit")

@@ -8,6 +8,7 @@ from camora_sql.dialects.base import Dialect
 from camora_sql.statements.parts import Shape, names, one_of, rows
 
 __all__ = [
+    "delete_orders",
     "delete_workers",
     "end_orders",
     "end_workers",
@@ -67,8 +68,14 @@ def give_order(dialect: Dialect, size: int) -> Shape:
 def read_orders(dialect: Dialect, size: int) -> Shape:
     """The orders of one, the oldest first, kept from others until the end of the transaction."""
     t = dialect.tables
-    found = select(t.orders.c.what).where(t.orders.c.worker == bindparam("name"))
+    found = select(t.orders.c.seq, t.orders.c.what).where(t.orders.c.worker == bindparam("name"))
     return found.order_by(t.orders.c.seq).with_for_update(), ("name",)
+
+
+def delete_orders(dialect: Dialect, size: int) -> Shape:
+    """Forget these orders, and none that was given meanwhile."""
+    t = dialect.tables
+    return delete(t.orders).where(one_of(t.orders.c.seq, "seq", size)), names("seq", size)
 
 
 def forget_orders(dialect: Dialect, size: int) -> Shape:

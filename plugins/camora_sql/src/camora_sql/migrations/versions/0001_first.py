@@ -9,13 +9,17 @@ import sqlalchemy as sa
 
 from camora_sql.migrations.tools import (
     BIG,
+    BYTES,
+    FLOAT,
     KEY,
     NAME,
+    TEXT,
     create_functions,
     create_index,
     create_table,
     drop_functions,
     drop_table,
+    has_partial_indexes,
 )
 
 revision = "0001"
@@ -26,6 +30,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    urgency = sa.Column("urgency", sa.Integer(), sa.Computed("-priority", persisted=True))
     create_table(
         "jobs",
         sa.Column("seq", BIG, primary_key=True, autoincrement=True),
@@ -40,15 +45,21 @@ def upgrade() -> None:
         sa.Column("cancel", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("worker", NAME, nullable=False, server_default=sa.text("''")),
         sa.Column("expires", BIG, nullable=True),
-        sa.Column("key", sa.Text(), nullable=True),
-        sa.Column("key_ttl", sa.Float(), nullable=False, server_default=sa.text("0")),
-        sa.Column("task", sa.Text(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("key", TEXT, nullable=True),
+        sa.Column("key_ttl", FLOAT, nullable=False, server_default=sa.text("0")),
+        sa.Column("task", TEXT, nullable=False),
+        sa.Column("body", BYTES, nullable=False),
+        *(() if has_partial_indexes() else (urgency,)),
     )
-    create_index("jobs_cancelled", "jobs", ["receipt"], where="cancel = 1")
-    create_index("jobs_leased", "jobs", ["lease_until"], where="state = 2")
-    create_index("jobs_ready", "jobs", ["queue", sa.text("priority DESC"), "due"], where="state = 0")
-    create_index("jobs_scheduled", "jobs", ["due"], where="state = 1")
+    if has_partial_indexes():
+        create_index("jobs_cancelled", "jobs", ["receipt"], where="cancel = 1")
+        create_index("jobs_leased", "jobs", ["lease_until"], where="state = 2")
+        create_index("jobs_ready", "jobs", ["queue", sa.text("priority DESC"), "due"], where="state = 0")
+        create_index("jobs_scheduled", "jobs", ["due"], where="state = 1")
+    else:
+        create_index("jobs_leased", "jobs", ["state", "lease_until", "cancel", "receipt"])
+        create_index("jobs_ready", "jobs", ["queue", "state", "urgency", "due", "seq"])
+        create_index("jobs_scheduled", "jobs", ["state", "due"])
     create_table(
         "keys",
         sa.Column("key", KEY, primary_key=True),
@@ -68,18 +79,18 @@ def upgrade() -> None:
         "dead_letters",
         sa.Column("id", NAME, primary_key=True),
         sa.Column("queue", NAME, nullable=False),
-        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("task", TEXT, nullable=False),
         sa.Column("reason", sa.String(64), nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error", TEXT, nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("deliveries", sa.Integer(), nullable=False),
         sa.Column("died", BIG, nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("expires", BIG, nullable=True),
-        sa.Column("key", sa.Text(), nullable=True),
-        sa.Column("key_ttl", sa.Float(), nullable=False),
-        sa.Column("job_task", sa.Text(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("key", TEXT, nullable=True),
+        sa.Column("key_ttl", FLOAT, nullable=False),
+        sa.Column("job_task", TEXT, nullable=False),
+        sa.Column("body", BYTES, nullable=False),
     )
     create_index("dead_letters_queue", "dead_letters", ["queue", "id"])
     create_table(
@@ -87,7 +98,7 @@ def upgrade() -> None:
         sa.Column("id", NAME, primary_key=True),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("final", sa.Integer(), nullable=False),
-        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("task", TEXT, nullable=False),
         sa.Column("queue", NAME, nullable=False),
         sa.Column("kept", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -95,11 +106,11 @@ def upgrade() -> None:
         sa.Column("started", BIG, nullable=False),
         sa.Column("finished", BIG, nullable=False),
         sa.Column("worker", NAME, nullable=False),
-        sa.Column("ttl", sa.Float(), nullable=False),
+        sa.Column("ttl", FLOAT, nullable=False),
         sa.Column("expires", BIG, nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("progress", sa.Text(), nullable=True),
-        sa.Column("value", sa.LargeBinary(), nullable=True),
+        sa.Column("error", TEXT, nullable=True),
+        sa.Column("progress", TEXT, nullable=True),
+        sa.Column("value", BYTES, nullable=True),
     )
     create_index("results_expires", "results", ["expires"])
     create_table(
@@ -110,7 +121,7 @@ def upgrade() -> None:
     create_table(
         "facts",
         sa.Column("name", sa.String(64), primary_key=True),
-        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("value", TEXT, nullable=False),
     )
     create_functions("publish_1", "claim_1", "extend_1", "settle_1")
 

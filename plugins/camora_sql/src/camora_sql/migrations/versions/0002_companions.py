@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from camora_sql.migrations.tools import BIG, NAME, create_index, create_table, drop_table, works_with
+from camora_sql.migrations.tools import (
+    BIG,
+    BYTES,
+    FLOAT,
+    NAME,
+    TEXT,
+    create_index,
+    create_table,
+    drop_table,
+    works_with,
+)
 
 revision = "0002"
 down_revision = "0001"
@@ -21,12 +31,12 @@ def upgrade() -> None:
         "schedules",
         sa.Column("key", NAME, primary_key=True),
         sa.Column("family", NAME, nullable=False),
-        sa.Column("planned", sa.Text(), nullable=False),
-        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("planned", TEXT, nullable=False),
+        sa.Column("task", TEXT, nullable=False),
         sa.Column("queue", NAME, nullable=False),
-        sa.Column("message", sa.LargeBinary(), nullable=False),
+        sa.Column("message", BYTES, nullable=False),
         sa.Column("origin", sa.String(16), nullable=False),
-        sa.Column("app", sa.Text(), nullable=False),
+        sa.Column("app", TEXT, nullable=False),
         sa.Column("catch_up", sa.String(16), nullable=False),
         sa.Column("overlap", sa.String(16), nullable=False),
         sa.Column("paused", sa.Integer(), nullable=False),
@@ -41,8 +51,8 @@ def upgrade() -> None:
     create_table(
         "rates",
         sa.Column("name", NAME, primary_key=True),
-        sa.Column("per", sa.Float(), nullable=False),
-        sa.Column("grants", sa.Text(), nullable=False),
+        sa.Column("per", FLOAT, nullable=False),
+        sa.Column("grants", TEXT, nullable=False),
         sa.Column("until", BIG, nullable=False),
         sqlite_with_rowid=False,
     )
@@ -59,7 +69,7 @@ def upgrade() -> None:
     create_table(
         "workers",
         sa.Column("name", NAME, primary_key=True),
-        sa.Column("info", sa.Text(), nullable=False),
+        sa.Column("info", TEXT, nullable=False),
         sa.Column("until", BIG, nullable=False),
     )
     create_table(

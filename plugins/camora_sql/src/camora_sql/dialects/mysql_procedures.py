@@ -1,0 +1,145 @@
+"""The path of a job by locks: what a step is about is locked by one statement, and changed with the commit.
+
+So each step is two round trips, whatever it comes to: the changes are put off, and go together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from camora.interfaces.broker import ConsumerSettings
+from camora.message import Delivery, Envelope
+from camora.outcome import Action, Settlement
+
+from camora_sql import statements
+from camora_sql.claiming import STEP, Claimer
+from camora_sql.dialects.base import Need
+from camora_sql.procedures import Procedures
+from camora_sql.publishing import publish
+from camora_sql.session import Session
+from camora_sql.settling import bury, finish, put_back
+from camora_sql.statements import locking
+
+__all__ = ["LockingProcedures"]
+
+_UPKEEP = 0.1
+"""Seconds after which a busy claimer looks for what has come due, or has lapsed, even though there is enough to do."""
+_AGAIN = 0.005
+"""Seconds until a claim that found less than the look before it is tried again."""
+_CLOCK = 5.0
+"""Seconds between two questions for the server's time."""
+
+
+@contextlib.contextmanager
+def _put_off(session: Session) -> Iterator[None]:
+    """Changes are put off until something is read, or committed; nothing is told of what they changed."""
+    with cast("Any", session.driver).deferring():
+        yield
+
+
+class LockingProcedures(Procedures):
+    """Transactions of two round trips."""
+
+    single = False
+
+    def publish(self, session: Session, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        """Store a batch; the id that stands for each."""
+        with _put_off(session):
+            return publish(session, self.store, envelopes)
+
+    def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Apply a batch; False for each delivery that had ended before."""
+        now = self.store.now()
+        held = _held(session, [one.delivery for one in settlements])
+        # Taken out, so that the same delivery is settled once.
+        answers = [held.pop(one.delivery.receipt[:2], None) for one in settlements]
+        applied = [one for one, row in zip(settlements, answers, strict=True) if row is not None]
+        with _put_off(session):
+            acked = [one.delivery.receipt[0] for one in applied if one.action is Action.ACK]
+            session.change_in(statements.delete_jobs, acked)
+            for one, row in zip(settlements, answers, strict=True):
+                if row is None or one.action is Action.ACK:
+                    continue
+                if one.action is Action.REJECT and one.letter is not None:
+                    bury(session, one.letter, one.delivery.receipt, row)
+                else:
+                    put_back(session, one, now)
+            finish(session, self.store, applied, now)
+        return [row is not None for row in answers]
+
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
+        """Make leases last this long from now; the place and token of those that were still held."""
+        held = set(_held(session, deliveries))
+        wanted = {delivery.receipt[:2] for delivery in deliveries} & held
+        with _put_off(session):
+            session.change_in(locking.keep, sorted(seq for seq, _ in wanted), (self.store.lease_now() + lease_ms,))
+        return wanted
+
+    def claimer(self, settings: ConsumerSettings) -> Claimer:
+        """What takes messages for one consumer."""
+        return _LockingClaimer(self.store, settings)
+
+
+def _held(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[int, int], Sequence[Any]]:
+    """Lock what these are about; by place and token, what is still held, and what a dead letter has to remember."""
+    # In one order, so that two who lock the same do not wait for each other.
+    seqs = sorted({delivery.receipt[0] for delivery in deliveries})
+    return {(row[0], row[1]): row[2:] for row in session.rows_in(locking.lock_held, seqs)}
+
+
+class _LockingClaimer(Claimer):
+    """Claims at once while it finds something, and looks before it locks while it does not."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._busy = False
+        self._look_at = 0.0
+        self._ask_at = 0.0
+
+    def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
+        """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
+        pause = float("inf")
+        if not self._busy or time.monotonic() >= self._look_at:
+            ready, pause = self._keep_up(session)
+            if not ready:
+                self._busy = False
+                return [], pause
+        rows = session.write(lambda session: self._claim(session, limit), Need.NONE)
+        self._busy = bool(rows)
+        if rows:
+            cast("Any", self._store.dialect).pace.hurry()
+            return self._deliveries(rows), pause
+        # Others were faster, or are just now; or the look is some time ago.
+        return [], _AGAIN
+
+    def _claim(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+        values: list[Any] = []
+        for name in self._queues:
+            values += (name, name, limit)
+        if len(self._queues) > 1:
+            values.append(limit)
+        rows = session.rows(locking.pick, values, len(self._queues))
+        if rows:
+            self._token += 1
+            until = self._store.lease_now() + self.lease_ms
+            with _put_off(session):
+                session.change_in(locking.lend, [row[0] for row in rows], (until, self._token, self._worker))
+        return rows
+
+    def _keep_up(self, session: Session) -> tuple[bool, float]:
+        """Make ready what has come due or has lapsed. Whether anything may be ready, and when time will bring more."""
+        now = time.monotonic()
+        if now >= self._ask_at:
+            session.ask_time()
+            self._ask_at = now + _CLOCK
+        ready, due_in, lapse_in = session.read(self._look)
+        store = self._store
+        if due_in <= 0:
+            session.write(lambda session: session.change(statements.promote, (store.now(), STEP)), Need.NONE)
+        if lapse_in <= 0:
+            session.write(lambda session: session.change(statements.lapse, (store.lease_now(), STEP)), Need.NONE)
+        self._look_at = time.monotonic() + _UPKEEP
+        return ready or due_in <= 0 or lapse_in <= 0, max(0.0, min(due_in, lapse_in))

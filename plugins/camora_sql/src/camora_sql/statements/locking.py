@@ -1,0 +1,76 @@
+"""The path of a job where a statement cannot both change rows and answer them: look and lock first, change then.
+
+What is locked is of this transaction alone until its end, so what changes it need not ask again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, bindparam, literal_column, select, union_all, update
+
+from camora_sql.dialects.base import Dialect
+from camora_sql.schema import State, Tables
+from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
+
+__all__ = ["keep", "lend", "lock_held", "pick"]
+
+
+def pick(dialect: Dialect, size: int) -> Shape:
+    """Lock the most urgent messages of these queues, and pass over what others have locked; as they are delivered."""
+    t = dialect.tables
+    jobs = t.jobs.c
+    lent = (jobs.deliveries + literal_column("1")).label("deliveries")
+    answer = (jobs.seq, jobs.priority, jobs.due, jobs.id, jobs.queue, jobs.body, lent, jobs.key, jobs.key_ttl)
+    if size == 1:
+        [name] = many("queue", 1)
+        found = _urgent(t, select(*answer), name, "limit_0")
+        return found, ("queue_0", "queue_0", "limit_0")
+    keys = (jobs.seq, jobs.urgency, jobs.due)
+    parts, order = [], []
+    for place, name in enumerate(many("queue", size)):
+        # Each queue by itself, so that its part of the index is read in order and no further than needed.
+        parts.append(select(_urgent(t, select(*keys), name, f"limit_{place}").subquery()))
+        order += [f"queue_{place}", f"queue_{place}", f"limit_{place}"]
+    together = union_all(*parts).subquery("ready").c
+    best = first(select(together.seq).order_by(together.urgency, together.due, together.seq)).subquery("best")
+    # The rows are read as they were locked, which may be newer than when the statement began.
+    rows = select(*answer).select_from(best.join(t.jobs, jobs.seq == best.c.seq)).with_for_update()
+    return rows.prefix_with("STRAIGHT_JOIN"), (*order, "limit")
+
+
+def _urgent(t: Tables, wanted: Select[Any], name: Any, limit: str) -> Select[Any]:
+    ready = wanted.where(state_is(t, State.READY), t.jobs.c.queue == name, is_open(t, name))
+    # Whatever the statistics say after a sudden backlog.
+    for server in ("mysql", "mariadb"):
+        ready = ready.with_hint(t.jobs, f"FORCE INDEX ({t.prefix}jobs_ready)", server)
+    ready = ready.order_by(t.jobs.c.urgency, t.jobs.c.due, t.jobs.c.seq)
+    return first(ready, limit).with_for_update(skip_locked=True)
+
+
+def lend(dialect: Dialect, size: int) -> Shape:
+    """Lend out what was locked."""
+    t = dialect.tables
+    lent: dict[str, Any] = {
+        "state": literal_column(str(State.LEASED)),
+        "lease_until": bindparam("lease_until"),
+        "receipt": bindparam("token"),
+        "deliveries": t.jobs.c.deliveries + literal_column("1"),
+        "worker": bindparam("holder"),
+    }
+    order = ("lease_until", "token", "holder", *names("seq", size))
+    return update(t.jobs).values(lent).where(one_of(t.jobs.c.seq, "seq", size)), order
+
+
+def lock_held(dialect: Dialect, size: int) -> Shape:
+    """Lock messages, whoever holds them; their tokens, and what a dead letter has to remember."""
+    t = dialect.tables
+    answer = (t.jobs.c.seq, t.jobs.c.receipt, t.jobs.c.priority, t.jobs.c.expires, t.jobs.c.task)
+    return select(*answer).where(one_of(t.jobs.c.seq, "seq", size)).with_for_update(), names("seq", size)
+
+
+def keep(dialect: Dialect, size: int) -> Shape:
+    """Make leases of what was locked last longer."""
+    t = dialect.tables
+    until: dict[str, Any] = {"lease_until": bindparam("new_until")}
+    return update(t.jobs).values(until).where(one_of(t.jobs.c.seq, "seq", size)), ("new_until", *names("seq", size))
