@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class Rig(common.Rig):
         return super().worker(
             *(arguments or ("--concurrency", "5")), through=through, user=user, url=url, **environment
         )
+
+    @staticmethod
+    def python_path() -> str:
+        """Where this process was told to look for modules; so are those that are told of more."""
+        return os.environ.get("PYTHONPATH", "")
 
     def backends(self) -> int:
         """How many connections of others there are to the database."""
