@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["cpu_ns", "ended_ns", "parent", "peak_rss_mib", "rss_mib", "tree"]
@@ -16,11 +18,8 @@ def tree(pid: int) -> list[int]:
     while queue:
         one = queue.pop()
         found.append(one)
-        for children in _PROC.glob(f"{one}/task/*/children"):
-            try:
-                queue.extend(int(child) for child in children.read_text().split())
-            except OSError:
-                continue
+        for text in _of_threads(one, "children"):
+            queue.extend(int(child) for child in text.split())
     return found
 
 
@@ -28,12 +27,16 @@ def cpu_ns(pid: int) -> int:
     """CPU time of the tree so far, in nanoseconds (exact: the scheduler's own count, not ticks)."""
     total = 0
     for one in tree(pid):
-        for task in _PROC.glob(f"{one}/task/*/schedstat"):
-            try:
-                total += int(task.read_text().split()[0])
-            except (OSError, ValueError, IndexError):
-                continue
+        total += sum(int(text.split()[0]) for text in _of_threads(one, "schedstat") if text.strip())
     return total
+
+
+def _of_threads(pid: int, name: str) -> Iterator[str]:
+    """What this file says of each thread; processes and threads that end meanwhile say nothing."""
+    with contextlib.suppress(OSError):
+        for thread in (_PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):
+                yield (thread / name).read_text()
 
 
 def parent(pid: int) -> int:

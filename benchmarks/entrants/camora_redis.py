@@ -19,13 +19,14 @@ class CamoraRedis(Entrant):
     server = "redis"
     slow = 0.2
     results = False
+    query: ClassVar[str] = ""
     lacks: ClassVar = {"import": "as camora_memory: its plugin is imported when it is used"}
 
     def _make(self) -> None:
         from camora import Camora
 
-        self.app = Camora(self.place.url, results=None if self.results or self.place.keep_results else False)
         keep = self.place.keep_results
+        self.app = Camora(self.place.url + self.query, results=None if self.results or keep else False)
         self.tasks = {name: self.app.task(name=name, keep_result=keep)(job) for name, job in JOBS.items()}
 
     async def open(self) -> None:
