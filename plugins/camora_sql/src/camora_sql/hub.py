@@ -18,6 +18,10 @@ from camora_sql.wakeup import Topic, Wakeups
 __all__ = ["Hub"]
 
 
+_NO_MORE = 1.0
+"""Seconds after a connection could not be made in which those that there are must do."""
+
+
 class Hub:
     """Sessions that are lent out, at most `pool_size` of them; each is used by one greenlet at a time."""
 
@@ -25,6 +29,7 @@ class Hub:
         self._store = store
         self._idle: list[Session] = []
         self._made = 0
+        self._no_more_until = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._news: set[Topic] = set()
         self._teller: asyncio.Task[None] | None = None
@@ -44,14 +49,27 @@ class Hub:
         try:
             yield session
         finally:
-            self._idle.append(session)
-            self._wake_one()
+            self._put_back(session)
             if session.news:
                 self.tell(session.news)
                 session.news = set()
 
+    def _put_back(self, session: Session) -> None:
+        if session.is_connected:
+            self._idle.append(session)
+        else:
+            # The server has no connection left, perhaps, and must not be asked for one while others are idle here.
+            self._made -= 1
+            self._no_more_until = asyncio.get_running_loop().time() + _NO_MORE
+        self._wake_one()
+
+    def _is_full(self) -> bool:
+        if self._made and asyncio.get_running_loop().time() < self._no_more_until:
+            return True
+        return self._made >= self._store.settings.pool_size
+
     async def _take(self) -> Session:
-        while not self._idle and self._made >= self._store.settings.pool_size:
+        while not self._idle and self._is_full():
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
@@ -96,8 +114,7 @@ class Hub:
                 except Exception:  # noqa: BLE001, S110 -- a hint; whoever waits looks by himself
                     pass
                 finally:
-                    self._idle.append(session)
-                    self._wake_one()
+                    self._put_back(session)
         finally:
             self._teller = None
 
