@@ -12,6 +12,7 @@ from camora.outcome import Action, Settlement
 
 from camora_sql import statements
 from camora_sql.claiming import STEP, Claimer
+from camora_sql.cursors import Cursors
 from camora_sql.dialects.base import Need
 from camora_sql.functions import function_names
 from camora_sql.procedures import Procedures
@@ -28,6 +29,9 @@ _ACK, _RETRY, _REJECT, _RELEASE = Action.ACK, Action.RETRY, Action.REJECT, Actio
 _UPKEEP = 0.1
 """Seconds after which a busy claimer looks for what has come due, or has lapsed, even though there is enough to do."""
 
+_SHARE = 50
+"""Of the time, one part in so many goes there at most."""
+
 Columns = list[list[Any]]
 
 
@@ -40,6 +44,7 @@ _RECORD = (
 _TYPES = {
     "publish_1": f"bigint {_MESSAGE}",
     "claim_1": "text[] int bigint bigint text",
+    "claim_from_1": "int bigint bigint text text[] int[] bigint[] bigint[] text[] int[] int[]",
     "extend_1": "bigint[] bigint[] bigint",
     "settle_1": " ".join(
         [
@@ -69,6 +74,7 @@ class FunctionProcedures(Procedures):
         super().__init__(store)
         self._publish = _call(store, "publish_1", table=True)
         self.claim = _call(store, "claim_1", table=True)
+        self.claim_from = _call(store, "claim_from_1", table=True)
         self._extend = _call(store, "extend_1", table=True)
         self._settle = _call(store, "settle_1", table=False)
 
@@ -188,33 +194,56 @@ class _FunctionClaimer(Claimer):
     def __init__(self, procedures: FunctionProcedures, settings: ConsumerSettings) -> None:
         super().__init__(procedures.store, settings)
         self._claim = procedures.claim
+        self._claim_from = procedures.claim_from
+        self._cursors = Cursors(self._queues, procedures.store.now)
         self._look_at = 0.0
 
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
         if time.monotonic() >= self._look_at:
             self._keep_up(session)
-        rows = session.once(lambda session: self._take(session, limit), Need.NONE)
+        rows = self._take_from(session, limit) if self._cursors.usable else []
+        # Where the cursors find too little, there may be more behind them.
+        rows = rows or self._take_any(session, limit)
         if rows:
             return self._deliveries(rows), float("inf")
         pause = self._keep_up(session)
         if pause > 0:
             return [], pause
-        rows = session.once(lambda session: self._take(session, limit), Need.NONE)
-        return self._deliveries(rows), 0.0
+        return self._deliveries(self._take_any(session, limit)), 0.0
 
-    def _take(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+    def _take_from(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+        """From where the last claim ended."""
+        rows = session.once(
+            lambda session: session.call(self._claim_from, [limit, *self._terms(), *self._cursors.columns()]), Need.NONE
+        )
+        self._cursors.advance(rows)
+        return rows
+
+    def _take_any(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+        """From the beginning."""
+        begin = time.monotonic()
+        rows = session.once(
+            lambda session: session.call(self._claim, [list(self._queues), limit, *self._terms()]), Need.NONE
+        )
+        self._cursors.looked_at_everything(time.monotonic() - begin)
+        self._cursors.advance(rows)
+        return rows
+
+    def _terms(self) -> list[Any]:
         self._token += 1
-        until = self._store.lease_now() + self.lease_ms
-        return session.call(self._claim, [list(self._queues), limit, until, self._token, self._worker])
+        return [self._store.lease_now() + self.lease_ms, self._token, self._worker]
 
     def _keep_up(self, session: Session) -> float:
         """Make ready what has come due or has lapsed; the seconds until there is more of that, 0 for now."""
+        begin = time.monotonic()
         _, due_in, lapse_in = session.read(self._look)
         store = self._store
         if due_in <= 0:
             session.once(lambda session: session.change(statements.promote, (store.now(), STEP)), Need.NONE)
         if lapse_in <= 0:
             session.once(lambda session: session.change(statements.lapse, (store.lease_now(), STEP)), Need.NONE)
-        self._look_at = time.monotonic() + _UPKEEP
+        # The less often the longer it takes: what ended long ago may lie in its way, too.
+        now = time.monotonic()
+        self._look_at = now + max(_UPKEEP, (now - begin) * _SHARE)
         return max(0.0, min(due_in, lapse_in))

@@ -92,6 +92,7 @@ class Tables:
         self._add_limits()
         self._add_workers()
         self._add_notes()
+        self._add_inbox()
 
     def _table(self, name: str, *columns: Column[Any], **options: Any) -> Table:
         return Table(f"{self.prefix}{name}", self.metadata, *columns, **self.options, **options)
@@ -127,7 +128,8 @@ class Tables:
             return
         # One partial index for each state: ready, scheduled and leased rows do not slow each other down.
         columns = self.jobs.c
-        self._index("jobs_ready", columns.queue, columns.priority.desc(), columns.due, where=f"state = {State.READY}")
+        urgent = (columns.priority.desc(), columns.due, columns.seq)
+        self._index("jobs_ready", columns.queue, *urgent, where=f"state = {State.READY}")
         self._index("jobs_scheduled", columns.due, where=f"state = {State.SCHEDULED}")
         self._index("jobs_leased", columns.lease_until, where=f"state = {State.LEASED}")
         self._index("jobs_cancelled", columns.receipt, where="cancel = 1")
@@ -280,6 +282,16 @@ class Tables:
             Column("name", String(64), primary_key=True),
             Column("value", _Text, nullable=False),
         )
+
+    def _add_inbox(self) -> None:
+        # Jobs whose work was committed together with this mark, and what they came to, encoded.
+        self.inbox = self._table(
+            "inbox",
+            Column("id", _Name, primary_key=True),
+            Column("until", _Big, nullable=False),
+            Column("value", _Bytes),
+        )
+        self._index("inbox_until", self.inbox.c.until)
 
 
 _PLAIN = Tables()

@@ -54,7 +54,7 @@ def upgrade() -> None:
     if has_partial_indexes():
         create_index("jobs_cancelled", "jobs", ["receipt"], where="cancel = 1")
         create_index("jobs_leased", "jobs", ["lease_until"], where="state = 2")
-        create_index("jobs_ready", "jobs", ["queue", sa.text("priority DESC"), "due"], where="state = 0")
+        create_index("jobs_ready", "jobs", ["queue", sa.text("priority DESC"), "due", "seq"], where="state = 0")
         create_index("jobs_scheduled", "jobs", ["due"], where="state = 1")
     else:
         create_index("jobs_leased", "jobs", ["state", "lease_until", "cancel", "receipt"])
@@ -123,12 +123,12 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", TEXT, nullable=False),
     )
-    create_functions("publish_1", "claim_1", "extend_1", "settle_1")
+    create_functions("publish_1", "claim_1", "claim_from_1", "extend_1", "settle_1")
 
 
 def downgrade() -> None:
     """Drop them all."""
-    drop_functions("settle_1", "extend_1", "claim_1", "publish_1")
+    drop_functions("settle_1", "extend_1", "claim_from_1", "claim_1", "publish_1")
     drop_table("facts")
     drop_table("queues")
     drop_table("results")

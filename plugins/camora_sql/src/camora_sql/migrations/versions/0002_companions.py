@@ -79,12 +79,20 @@ def upgrade() -> None:
         sa.Column("what", sa.String(16), nullable=False),
     )
     create_index("orders_worker", "orders", ["worker"])
+    create_table(
+        "inbox",
+        sa.Column("id", NAME, primary_key=True),
+        sa.Column("until", BIG, nullable=False),
+        sa.Column("value", BYTES, nullable=True),
+    )
+    create_index("inbox_until", "inbox", ["until"])
     works_with("0001")
 
 
 def downgrade() -> None:
     """Drop them."""
     works_with("")
+    drop_table("inbox")
     drop_table("orders")
     drop_table("workers")
     drop_table("slots")
