@@ -66,7 +66,8 @@ def publish(store: Store, within: Within, envelopes: Sequence[Envelope]) -> list
 def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[DjangoRunner], R]) -> R:
     """Run `work` in the transaction that is open on this connection, or in one of its own: all of it, or nothing.
 
-    Workers are woken by the commit. Raises `CamoraError`s.
+    Workers are woken by the commit. Raises `CamoraError`s, and Django's `TransactionManagementError` where the
+    transaction is broken already.
     """
     runner = DjangoRunner(store, connection)
     try:
@@ -78,6 +79,8 @@ def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[Django
             answer = work(runner)
             _announce(store, runner, connection.alias)
             return answer
+    except transaction.TransactionManagementError:
+        raise  # Django's own word for a transaction that is broken already
     except Error as error:
         raise _explained(store, connection.alias, error) from error
 

@@ -1,5 +1,8 @@
 """Tasks in Django's own words; nobody imports this module in a worker."""
 
+import time
+from pathlib import Path
+
 from camora_django.interface import TaskContext
 
 from shop.models import Order
@@ -39,3 +42,11 @@ def shapeless() -> object:
 @task
 def note(item: str) -> None:
     Order.objects.create(item=item)
+
+
+@task
+def wait(folder: str) -> None:
+    """Say that it has begun, and wait to be told to go on."""
+    Path(folder, "begun").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.02)

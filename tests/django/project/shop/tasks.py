@@ -1,5 +1,12 @@
-from camora import Context
+"""Tasks, found by their module's name."""
+
+import threading
+import time
+from pathlib import Path
+
+from camora import BaseTask, Context
 from camora_django import app
+from django.db import connection
 
 from shop.models import Order
 
@@ -18,6 +25,39 @@ async def ship_async(order: int) -> str:
     return found.item
 
 
+@app.task(name="ship_elsewhere", execution="process")
+def ship_elsewhere(order: int) -> str:
+    Order.objects.filter(pk=order).update(shipped=True)
+    return Order.objects.get(pk=order).item
+
+
+@app.register
+class Ship(BaseTask):
+    order: int
+
+    def execute(self) -> str:
+        return ship_elsewhere(self.order)
+
+
 @app.task(name="fail")
 def fail(order: int) -> None:
     raise ValueError(f"no order {order}")
+
+
+@app.task(name="hold")
+def hold(order: int, folder: str) -> None:
+    """Say that it has begun, and wait to be told to go on."""
+    with Path(folder, "begun").open("a") as begun:
+        begun.write(f"{order}\n")
+    while not Path(folder, "go").exists():
+        time.sleep(0.02)
+    Order.objects.filter(pk=order).update(shipped=True)
+
+
+@app.task(name="connected")
+def connected() -> tuple[int, bool, int]:
+    """Which thread this is, whether it found its connection open, and the server's number for that."""
+    before = connection.connection is not None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return threading.get_ident(), before, cursor.fetchone()[0]

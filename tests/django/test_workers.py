@@ -1,0 +1,125 @@
+"""Workers, as processes of manage.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import psycopg
+import pytest
+
+from tests.django.projects import Shop, new_shop
+
+_MAKE = "from shop.models import Order\nfrom shop.tasks import *\n"
+_UNSHIPPED = f"{_MAKE}answer = Order.objects.filter(shipped=False).count()"
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_jobs_of_every_kind_run(shop: Shop, processes: str) -> None:
+    ids = shop.python(
+        f"{_MAKE}orders = [Order.objects.create(item=item).pk for item in ('fork', 'knife', 'spoon', 'cup')]\n"
+        "jobs = [ship.dispatch_sync(orders[0]), ship_async.dispatch_sync(orders[1]),\n"
+        "        ship_elsewhere.dispatch_sync(orders[2]), app.dispatch_sync(Ship(orders[3]))]\n"
+        "answer = [job.id for job in jobs]"
+    )
+    said = shop.manage("camora", "worker", "--burst", "--processes", processes)
+    assert "settled" in said
+    found = shop.python(
+        f"{_MAKE}import asyncio\n"
+        "async def results():\n"
+        "    async with app:\n"
+        f"        return [await (await app.job(one)).result(1) for one in {ids!r}]\n"
+        "answer = [asyncio.run(results()), Order.objects.filter(shipped=False).count()]"
+    )
+    assert found == [["fork", "knife", "spoon", "cup"], 0]
+
+
+def test_a_killed_worker_loses_nothing(shop: Shop, tmp_path: Path) -> None:
+    many = 12
+    shop.python(
+        f"{_MAKE}from django.db import transaction\n"
+        "with transaction.atomic():\n"
+        f"    for number in range({many}):\n"
+        f"        hold.dispatch_sync(Order.objects.create(item=str(number)).pk, {str(tmp_path)!r})"
+    )
+    begun = tmp_path / "begun"
+    with shop.worker("--concurrency", "4", CAMORA_WORKER__LEASE="2s") as worker:
+        wait_for("four jobs", lambda: begun.exists() and len(begun.read_text().splitlines()) == 4)
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(10)
+    (tmp_path / "go").touch()
+    assert shop.python(_UNSHIPPED) == many
+    with shop.worker("--concurrency", "4", CAMORA_WORKER__LEASE="2s"):
+        wait_for("all orders", lambda: shop.python(_UNSHIPPED) == 0)
+    # Those that were held by the one that was killed began twice; the others once.
+    assert len(begun.read_text().splitlines()) == many + 4
+
+
+def test_what_was_rolled_back_never_runs(shop: Shop) -> None:
+    shop.python(
+        f"{_MAKE}from django.db import transaction\n"
+        "kept = Order.objects.create(item='kept').pk\n"
+        "lost = Order.objects.create(item='lost').pk\n"
+        "with transaction.atomic():\n"
+        "    ship.dispatch_sync(kept)\n"
+        "try:\n"
+        "    with transaction.atomic():\n"
+        "        ship.dispatch_sync(lost)\n"
+        "        raise ZeroDivisionError\n"
+        "except ZeroDivisionError:\n"
+        "    pass"
+    )
+    shop.manage("camora", "worker", "--burst")
+    shipped = f"{_MAKE}answer = sorted(Order.objects.filter(shipped=True).values_list('item', flat=True))"
+    assert shop.python(shipped) == ["kept"]
+
+
+def test_an_idle_worker_is_woken_by_a_commit(shop: Shop) -> None:
+    with shop.worker():
+        took = shop.python(
+            f"{_MAKE}import time\n"
+            "from django.db import transaction\n"
+            "ship.dispatch_sync(Order.objects.create(item='first').pk).result_sync(60)\n"
+            "made = Order.objects.create(item='second').pk\n"
+            "with transaction.atomic():\n"
+            "    job = ship.dispatch_sync(made)\n"
+            "answer = job.result_sync(60)"
+        )
+    assert took == "second"
+
+
+@pytest.mark.parametrize("age", [0, None])
+def test_connections_are_as_fresh_as_in_a_request(tmp_path: Path, age: int | None) -> None:
+    shop = new_shop("postgresql", tmp_path)
+    database = {**shop.database, "CONN_MAX_AGE": age, "CONN_HEALTH_CHECKS": True}
+    shop = attrs.evolve(shop, database=database)
+    ask = f"{_MAKE}answer = connected.dispatch_sync().result_sync(60)"
+    with shop.worker("--concurrency", "1"):
+        thread, _, first = shop.python(ask)
+        again, found_open, second = shop.python(ask)
+        assert again == thread
+        assert (found_open, first == second) == (age is None, age is None)
+        with psycopg.connect(shop.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", [second])
+        _, _, third = shop.python(ask)
+        assert third != second
+
+
+def test_without_manage_py_the_app_has_a_name(shop: Shop) -> None:
+    made = shop.python(
+        f"{_MAKE}order = Order.objects.create(item='fork').pk\nship.dispatch_sync(order)\nanswer = order"
+    )
+    assert made == 1
+    shop.camora_command("worker", "camora_django:app", "--burst", "--processes", "2")
+    assert shop.python(_UNSHIPPED) == 0
