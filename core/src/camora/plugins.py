@@ -107,6 +107,10 @@ class Catalog:
 
 _DISTRIBUTIONS = {
     "sqlite": "camora-sql",
+    "postgresql": "camora-sql[postgresql]",
+    "postgres": "camora-sql[postgresql]",
+    "mysql": "camora-sql[mysql]",
+    "mariadb": "camora-sql[mysql]",
     "redis": "camora-redis",
     "rediss": "camora-redis",
     "valkey": "camora-redis",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+
 from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql.schema import HEAD
 
-__all__ = ["CommitUnclear", "Garbled", "newer"]
+__all__ = ["CommitUnclear", "Garbled", "newer", "require"]
 
 
 class Garbled(Exception):
@@ -15,6 +18,16 @@ class Garbled(Exception):
 
 class CommitUnclear(BrokerUnavailable):
     """The commit failed in a way that leaves open whether it happened."""
+
+
+def require(url: str, modules: Sequence[str], extra: str) -> None:
+    """Raises `ConfigurationError` when one of these modules, which the URL's driver needs, is not installed."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        scheme = url.partition("://")[0]
+        raise ConfigurationError(
+            f"{scheme}:// needs {' and '.join(missing)}, which is not installed: pip install 'camora-sql[{extra}]'"
+        )
 
 
 def newer(label: str, revision: str) -> ConfigurationError:

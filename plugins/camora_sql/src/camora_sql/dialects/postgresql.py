@@ -16,6 +16,7 @@ from sqlalchemy.engine import Dialect as Compiler
 from camora_sql.dialects.base import Driver, Need
 from camora_sql.dialects.postgresql_errors import explain, explain_joined, is_gone, is_passing, is_unclear
 from camora_sql.dialects.server import ServerDialect
+from camora_sql.errors import require
 from camora_sql.functions import CURRENT, function_text
 from camora_sql.listening import Listener, ListeningWakeups
 from camora_sql.schema import Tables
@@ -35,6 +36,7 @@ class PostgresqlDialect(ServerDialect):
     def __init__(self, url: str, settings: SqlSettings) -> None:
         scheme, _, rest = url.partition("://")
         self._module = "psycopg" if scheme.endswith("+psycopg") else "asyncpg"
+        require(url, [self._module, "greenlet"], "psycopg" if self._module == "psycopg" else "postgresql")
         self._dsn = f"postgresql://{rest}"
         self._settings = settings
         self.tables = Tables(settings.prefix, settings.schema)
