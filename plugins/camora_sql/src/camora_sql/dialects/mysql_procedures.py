@@ -72,11 +72,14 @@ class LockingProcedures(Procedures):
 
     def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
         """Make leases last this long from now; the place and token of those that were still held."""
-        held = set(_held(session, deliveries))
-        wanted = {delivery.receipt[:2] for delivery in deliveries} & held
+        wanted: set[tuple[int, int]] = {delivery.receipt[:2] for delivery in deliveries}
+        seqs = sorted(seq for seq, _ in wanted)
+        free = {(seq, token) for seq, token in session.rows_in(locking.try_held, seqs)} & wanted
         with _put_off(session):
-            session.change_in(locking.keep, sorted(seq for seq, _ in wanted), (self.store.lease_now() + lease_ms,))
-        return wanted
+            session.change_in(locking.keep, sorted(seq for seq, _ in free), (self.store.lease_now() + lease_ms,))
+        rest = sorted(seq for seq, _ in wanted - free)
+        # One that is being settled at this moment needs no lease any more, and nobody waits for another.
+        return free | {(seq, token) for seq, token in session.rows_in(locking.look_held, rest)} & wanted
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:
         """What takes messages for one consumer."""

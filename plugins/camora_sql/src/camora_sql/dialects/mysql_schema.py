@@ -19,6 +19,8 @@ __all__ = ["change_schema", "is_note"]
 _MARK = "~"
 _DONE = frozenset({"1007", "1008", "1022", "1050", "1051", "1060", "1061", "1062", "1091"})
 """It is there already, or gone already."""
+_COMMITS = ("CREATE", "ALTER", "DROP")
+"""How statements begin that end a transaction."""
 
 
 def is_note(version: Any) -> bool:
@@ -36,6 +38,10 @@ def change_schema(dialect: Dialect, driver: Driver, texts: Sequence[str], step: 
         driver.change(f"INSERT INTO {versions.name} (version_num) VALUES (%s)", [_note(step, 0)])  # noqa: S608
     for place in range(done, len(texts)):
         text = texts[place]
+        # What names the revision at the end, and the end of the note, stand together.
+        ends = place + 1 == len(texts) and not text.lstrip().startswith(_COMMITS)
+        if ends:
+            driver.change("START TRANSACTION")
         try:
             # Alembic begins with the table that is there for the note already.
             if not text.lstrip().startswith(f"CREATE TABLE {versions.name} "):
@@ -44,11 +50,14 @@ def change_schema(dialect: Dialect, driver: Driver, texts: Sequence[str], step: 
             # The last one may have been committed, and not noted any more.
             if not (began and place == done and error.code in _DONE):
                 raise
+        if ends:
+            break
         driver.change(
             f"UPDATE {versions.name} SET version_num = %s WHERE version_num = %s",  # noqa: S608 -- a plain name
             [_note(step, place + 1), _note(step, place)],
         )
-    driver.change("START TRANSACTION")
+    else:
+        driver.change("START TRANSACTION")
     driver.change(f"DELETE FROM {versions.name} WHERE version_num LIKE %s", [f"{_MARK}%"])  # noqa: S608
 
 

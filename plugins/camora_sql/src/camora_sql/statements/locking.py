@@ -13,7 +13,7 @@ from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State, Tables
 from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
 
-__all__ = ["keep", "lend", "lock_held", "pick"]
+__all__ = ["keep", "lend", "lock_held", "look_held", "pick", "try_held"]
 
 
 def pick(dialect: Dialect, size: int) -> Shape:
@@ -67,6 +67,18 @@ def lock_held(dialect: Dialect, size: int) -> Shape:
     t = dialect.tables
     answer = (t.jobs.c.seq, t.jobs.c.receipt, t.jobs.c.priority, t.jobs.c.expires, t.jobs.c.task)
     return select(*answer).where(one_of(t.jobs.c.seq, "seq", size)).with_for_update(), names("seq", size)
+
+
+def try_held(dialect: Dialect, size: int) -> Shape:
+    """Lock those of these messages that nobody has locked; their tokens."""
+    found, order = look_held(dialect, size)
+    return found.with_for_update(skip_locked=True), order  # type: ignore[attr-defined]
+
+
+def look_held(dialect: Dialect, size: int) -> Shape:
+    """The tokens of these messages, and no lock."""
+    t = dialect.tables
+    return select(t.jobs.c.seq, t.jobs.c.receipt).where(one_of(t.jobs.c.seq, "seq", size)), names("seq", size)
 
 
 def keep(dialect: Dialect, size: int) -> Shape:
