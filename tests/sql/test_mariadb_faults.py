@@ -1,0 +1,374 @@
+"""Faults of a MariaDB and of the network before it, on real workers: the ledger says that nothing was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import pymysql
+import pytest
+from camora import Camora
+from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain
+from camora.interfaces.broker import ConsumerSettings
+from camora.message import Envelope
+from camora.outcome import Action, Settlement
+from processes import workers
+
+from tests.faults import rig as common
+from tests.faults.rig import LEASE, TIMEOUT, begun, eventually, more, next_finish
+from tests.servers.mariadb import MariadbServer, need
+
+
+class Rig(common.Rig):
+    """Everything of one test, on a private MariaDB."""
+
+    server: MariadbServer
+
+    def url(self, *, through: bool = False, user: str = "", **options: Any) -> str:
+        bare = self.server.url_of(user=user or "camora:secret", port=self.proxy.port if through else None)
+        return f"{bare}?{urlencode({'network_timeout': TIMEOUT, 'connect_timeout': TIMEOUT, **options})}"
+
+    def terminate(self, user: str = "camora") -> int:
+        """End all connections of others, as an administrator does; how many there were."""
+        found = self.server.sql(
+            "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()", user
+        )
+        for (number,) in found:
+            with contextlib.suppress(pymysql.err.Error):  # it has gone by itself
+                self.server.sql(f"KILL {number}")
+        return len(found)
+
+    @contextlib.contextmanager
+    def somebody(self) -> Iterator[Any]:
+        """Another program's connection, in a transaction that is rolled back at the end."""
+        connection = pymysql.connect(
+            host=self.server.host, port=self.server.port, user="camora", password="secret", database="camora"
+        )
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+            connection.rollback()
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def rigged(folder: Path, *, settings: Sequence[str] = ()) -> Iterator[Rig]:
+    with MariadbServer(need(), settings=settings) as server, workers() as start:
+        rig = Rig(folder, server, start)
+        with rig.proxy:
+            yield rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rigged(tmp_path) as made:
+        yield made
+
+
+FIVE = ("--concurrency", "5")
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_a_server_that_is_started_again_has_all_jobs(rig: Rig, how: str) -> None:
+    two = [rig.worker("--concurrency", "3").ready() for _ in range(2)]
+    async with rig.app() as app:
+        await rig.load(app, 20)
+        for _ in range(2):
+            await rig.load(app, 40)
+            getattr(rig.server, how)()
+            rig.faults += 1
+            late = asyncio.create_task(more(rig, app, 20))
+            await rig.noticed(*two)
+            await asyncio.to_thread(rig.server.start)
+            assert await next_finish(rig) < 10
+            await late
+            await eventually(lambda: rig.idle(app.broker), "the end of what there was")
+    await rig.balance(duplicates=2 * 2 * 6)
+    rig.alive()
+
+
+async def test_a_server_that_is_paused_for_longer_than_a_lease(rig: Rig) -> None:
+    rig.worker(*FIVE).ready()
+    async with rig.app() as app:
+        await rig.load(app, 40)
+        await next_finish(rig)
+        rig.server.pause()
+        rig.faults += 1
+        try:
+            late = asyncio.create_task(more(rig, app, 10))
+            await asyncio.sleep(2 * LEASE + TIMEOUT)  # that is the fault
+        finally:
+            rig.server.resume()
+        assert await next_finish(rig) < 10
+        await late
+    await rig.balance(duplicates=20)
+    rig.alive()
+
+
+@pytest.mark.parametrize("step", ["received", "running", "ran", "before settle", "after settle"])
+async def test_a_worker_killed_at_any_step_loses_nothing(rig: Rig, step: str) -> None:
+    async with rig.app() as app:
+        await rig.load(app, 30)
+    first = rig.worker(*FIVE, SHOP_CRASH=step)
+    assert await asyncio.to_thread(first.end) == -signal.SIGKILL
+    rig.workers.remove(first)
+    rig.faults += 1
+    rig.worker(*FIVE, SHOP_CRASH=step).ready()
+    found = await rig.balance(duplicates=10)
+    assert found.longest_recovery < 1.5 * LEASE + 5
+    rig.alive()
+
+
+async def test_connections_that_are_cut_and_ended_again_and_again(rig: Rig) -> None:
+    rig.worker(*FIVE, through=True).ready()
+    rig.worker(*FIVE).ready()
+    async with rig.app(through=True) as app:
+        for turn in range(8):
+            await rig.load(app, 16)
+            if turn % 2:
+                assert rig.terminate()
+            else:
+                rig.proxy.cut()
+            rig.faults += 1
+    await rig.balance(duplicates=8 * 10)
+    rig.alive()
+
+
+async def test_a_worker_behind_a_silent_network_loses_its_jobs_to_others_and_comes_back(rig: Rig) -> None:
+    silent = rig.worker(*FIVE, through=True).ready()
+    async with rig.app() as app:
+        await app.dispatch("hold", name="a")
+        await begun(rig, "a")
+        rig.proxy.hold()
+        rig.faults += 1
+        since = time.monotonic()
+        rig.worker(*FIVE).ready()
+        # By its own clock: nobody can tell it.
+        await asyncio.to_thread(silent.wait_for, "lost its lease")
+        assert time.monotonic() - since < LEASE + TIMEOUT + 5
+        await begun(rig, "a", 2)
+        await rig.load(app, 20)
+        rig.proxy.heal()
+        await asyncio.to_thread(silent.wait_for, "broker is back")
+        (rig.folder / "release-a").touch()
+        await rig.load(app, 20)
+    await rig.balance(duplicates=10)
+    rig.alive()
+    assert "Traceback" not in silent.text()
+
+
+async def test_a_server_that_only_reads_for_a_while(rig: Rig) -> None:
+    """As after a failover, when the old primary is a replica now."""
+    # Who may write all the same is not hindered by it; Camora's user shall be.
+    rig.server.sql("CREATE USER shop@'%' IDENTIFIED BY 'secret'")
+    rig.server.sql("GRANT ALL ON camora.* TO shop@'%'")
+    worker = rig.worker(*FIVE, user="shop:secret").ready()
+    async with Camora(rig.url(user="shop:secret", busy_timeout=0.2)) as app:
+        jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
+        await eventually(lambda: rig.finished() >= len(jobs), "the first jobs")
+        rig.server.sql("SET GLOBAL read_only = 1")
+        rig.faults += 1
+        with pytest.raises(BrokerUnavailable, match="only reads.*name the primary"):
+            await app.broker.publish([Envelope(id="no", task="work", queue="default", body=b"{}")])
+        rig.server.sql("SET GLOBAL read_only = 0")
+        await rig.load(app, 10)
+    await rig.balance(duplicates=10)
+    rig.alive()
+    assert "Traceback" not in worker.text()
+
+
+async def test_a_dispatch_whose_answer_is_lost_makes_one_job(rig: Rig) -> None:
+    rig.worker(*FIVE).ready()
+    sorts: dict[str, dict[str, Any]] = {"plain": {}, "urgent": {"priority": 3}, "delayed": {"delay": 0.5}}
+    async with rig.app(through=True) as app:
+        await rig.dispatch(app, "work", number=0)
+        for number, (sort, options) in enumerate({**sorts, "keyed": {"key": "k"}}.items()):
+            lost = rig.proxy.drop_next_reply(f"lost-{sort}".encode())
+            rig.noted(await app.options(job_id=f"lost-{sort}", **options).dispatch("work", number=number))
+            assert lost.is_set()
+            rig.faults += 1
+    await rig.balance(duplicates=0)
+
+
+async def test_a_commit_whose_answer_is_lost_is_said_to_be_uncertain(rig: Rig) -> None:
+    async with rig.app(patience=1.0) as near, rig.app(through=True, patience=1.0) as far:
+        await rig.dispatch(far, "work", number=0)
+        lost = rig.proxy.drop_next_reply(b"COMMIT")
+        with pytest.raises(DispatchUncertain, match="cannot double it"):
+            await far.broker.publish([Envelope(id="sure", task="work", queue="default", body=b"{}")])
+        assert lost.is_set()
+        assert await far.broker.publish([Envelope(id="sure", task="work", queue="default", body=b"{}")]) == ["sure"]
+        counts = await near.broker.queues.counts()
+        assert counts["default"] == {"ready": 2}
+        # A settlement, which is two trips: what it changes goes with the commit.
+        consumer = await far.broker.consumer(ConsumerSettings(queues=("default",), worker="deaf", lease=30))
+        deliveries = await consumer.receive(2, 5.0)
+        lost = rig.proxy.drop_next_reply(b"DELETE FROM camora_jobs")
+        settlements = [Settlement(delivery=one, action=Action.ACK) for one in deliveries]
+        with pytest.raises(BrokerUnavailable):
+            await consumer.settle(settlements)
+        assert lost.is_set()
+        assert not any((await near.broker.queues.counts()).values())
+        await consumer.close()
+
+
+async def test_a_dispatch_that_finds_no_server_says_so_in_time(rig: Rig) -> None:
+    async with rig.app(patience=2.0) as app:
+        await rig.dispatch(app, "work", number=1)
+        rig.server.pause()
+        began = time.monotonic()
+        try:
+            with pytest.raises((BrokerUnavailable, DispatchUncertain)):
+                await app.dispatch("work", number=2)
+        finally:
+            rig.server.resume()
+        assert time.monotonic() - began < 8
+        rig.server.kill()
+        with pytest.raises(BrokerUnavailable, match=str(rig.server.port)):
+            await app.dispatch("work", number=3)
+        await asyncio.to_thread(rig.server.start)
+        await rig.dispatch(app, "work", number=4)
+
+
+class Hostile(threading.Thread):
+    """Somebody who locks random jobs in random order, for moments, again and again, until it is stopped."""
+
+    def __init__(self, server: MariadbServer) -> None:
+        super().__init__()
+        self._server = server
+        self._stopped = threading.Event()
+        self.deadlocks = 0
+
+    def run(self) -> None:
+        while not self._stopped.is_set():
+            connection = pymysql.connect(
+                host=self._server.host, port=self._server.port, user="camora", password="secret", database="camora"
+            )
+            try:
+                with connection.cursor() as cursor:
+                    for _ in range(4):
+                        cursor.execute("SELECT seq FROM camora_jobs ORDER BY RAND() LIMIT 1")
+                        for (seq,) in cursor.fetchall():
+                            cursor.execute("UPDATE camora_jobs SET worker = CONCAT(worker, '') WHERE seq = %s", [seq])
+                        cursor.execute("SELECT SLEEP(0.005)")
+                connection.commit()
+            except pymysql.err.OperationalError as error:
+                if error.args[0] not in (1205, 1213):
+                    raise
+                self.deadlocks += 1
+            finally:
+                connection.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self.join()
+
+
+async def test_somebody_who_locks_jobs_in_any_order(rig: Rig) -> None:
+    rig.worker("--concurrency", "20").ready()
+    rig.worker("--concurrency", "20").ready()
+    async with rig.app() as app:
+        with Hostile(rig.server) as first, Hostile(rig.server) as second:
+            for _ in range(4):
+                await asyncio.gather(*(rig.load(app, 40) for _ in range(2)))
+                rig.faults += 1
+    [(_, deadlocks)] = rig.server.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+    [(_, waits)] = rig.server.sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'")
+    print(f"waits {waits}, deadlocks {deadlocks}, of the hostile {first.deadlocks + second.deadlocks}")
+    assert int(waits) > 0
+    await rig.balance(duplicates=0)
+    rig.alive()
+
+
+async def test_the_whole_table_is_locked_for_longer_than_a_lease(rig: Rig) -> None:
+    worker = rig.worker(*FIVE).ready()
+    async with rig.app() as app:
+        await rig.load(app, 20)
+        long = rig.noted(await app.dispatch("work_for", seconds=0.5))
+        await eventually(lambda: rig.ran(long), "its start")
+        with rig.somebody() as other:
+            other.execute("LOCK TABLES camora_jobs WRITE")
+            rig.faults += 1
+            late = asyncio.create_task(rig.load(app, 20))
+            await asyncio.sleep(2 * LEASE)  # that is the fault
+            other.execute("UNLOCK TABLES")
+        assert await next_finish(rig) < 10
+        await late
+    await rig.balance(duplicates=10)
+    rig.alive()
+    assert "Traceback" not in worker.text()
+
+
+async def test_a_transaction_that_somebody_has_forgotten_hinders_nobody(rig: Rig) -> None:
+    """It keeps the server from cleaning up: what has ended stays in the way of whoever looks."""
+    rig.worker("--concurrency", "50").ready()
+    async with rig.app() as app:
+
+        async def drained() -> float:
+            since = time.monotonic()
+            for job in await asyncio.gather(*[app.dispatch("work", number=number) for number in range(300)]):
+                rig.noted(job)
+            await eventually(lambda: rig.idle(app.broker), "the end of all")
+            return time.monotonic() - since
+
+        await drained()
+        quick = await drained()
+        with rig.somebody() as other:
+            other.execute("SELECT count(*) FROM camora_jobs")
+            times = [await drained() for _ in range(4)]
+            print(f"{quick:.2f} s before, then {', '.join(f'{one:.2f} s' for one in times)}")
+            assert max(times) < 10 * quick + 2
+    await rig.balance(duplicates=0)
+    rig.alive()
+
+
+async def test_a_server_without_connections_says_so(tmp_path: Path) -> None:
+    with rigged(tmp_path, settings=["max-connections=12"]) as rig:
+        rig.server.sql("CREATE USER others@'%' IDENTIFIED BY 'secret'")
+        rig.server.sql("GRANT ALL ON camora.* TO others@'%'")
+        async with Camora(rig.url(user="others:secret")) as app:
+            await app.broker.publish([Envelope(id="here", task="work", queue="default", body=b"{}")])
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(pymysql.err.OperationalError):
+                    while True:
+                        connection = pymysql.connect(
+                            host=rig.server.host, port=rig.server.port, user="others", password="secret"
+                        )
+                        stack.callback(connection.close)
+                with pytest.raises(BrokerUnavailable, match="no connection left.*max_connections"):
+                    await Camora(rig.url(user="others:secret")).broker.open()
+                # Whoever has one goes on with it.
+                await app.broker.publish([Envelope(id="there", task="work", queue="default", body=b"{}")])
+            assert (await app.broker.queues.counts())["default"] == {"ready": 2}
+
+
+async def test_what_is_wrong_with_an_address_is_said_at_once(rig: Rig) -> None:
+    rig.server.sql("CREATE DATABASE empty")
+    rig.server.sql("CREATE USER poor@'%' IDENTIFIED BY 'secret'")
+    rig.server.sql("GRANT SELECT ON empty.* TO poor@'%'")
+    cases = [
+        (rig.server.url_of(user="camora:wrong"), "the user name or the password is wrong"),
+        (rig.server.url_of("none"), "create it: CREATE DATABASE `none`"),
+        (rig.server.url_of(user="poor:secret"), "GRANT ALL ON `camora`"),
+        (rig.server.url_of("empty", user="poor:secret"), "lacks a right.*GRANT ALL ON `empty`"),
+    ]
+    for url, text in cases:
+        broker = Camora(url).broker
+        with pytest.raises(ConfigurationError, match=text) as raised:
+            await broker.open()
+        assert "secret" not in str(raised.value)
+        await broker.close()
+    with pytest.raises(BrokerUnavailable, match="cannot be reached.*is the server running"):
+        await Camora("mariadb://camora@127.0.0.1:1/camora").broker.open()
