@@ -53,6 +53,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("python,release", [("3.11", "5.2"), ("3.12", "6.0")], ids=["5.2", "6.0"])
+def django(session: nox.Session, release: str) -> None:
+    """Run the tests of the Django project: on 5.2 LTS with the backport of the Tasks interface, and on 6."""
+    install(session, "test")
+    session.install(f"django=={release}.*")
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", "tests/django", "docs/django.md", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and the direction of imports."""
     install(session, "lint")

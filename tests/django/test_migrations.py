@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_tables_with_jobs_in_them_are_adopted(kind: str, tmp_path: Path) -> None
     [job] = shop.manage("camora", "dispatch", "ship", "7").split()
     shop.manage("migrate", "-v", "0")
     assert shop.python("from camora_django.models import Job\nanswer = [job.id for job in Job.objects.all()]") == [job]
+
+
+def test_a_worker_that_starts_at_the_same_moment(kind: str, tmp_path: Path) -> None:
+    shop = new_shop(kind, tmp_path, migrated=False)
+    with ThreadPoolExecutor(2) as threads:
+        worker = threads.submit(shop.camora_command, "sql", "migrate", "--url", shop.url)
+        shop.manage("migrate", "-v", "0")
+        worker.result()
+    assert "the newest" in shop.camora_command("sql", "status", "--url", shop.url)
 
 
 def test_undoing_the_migration_leaves_the_jobs_where_they_are(shop: Shop) -> None:

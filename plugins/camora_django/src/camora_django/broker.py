@@ -64,9 +64,9 @@ class DjangoBroker(SqlBroker):
         if not envelopes:
             return []
         if asyncio._get_running_loop() is None:  # noqa: SLF001 -- `get_running_loop`, without an exception
-            return publish(self._store, connection, envelopes)
+            return publish(self._procedures, connection, envelopes)
         # Connections of Django's belong to threads.
-        return await sync_to_async(publish, thread_sensitive=True)(self._store, connection, envelopes)
+        return await sync_to_async(publish, thread_sensitive=True)(self._procedures, connection, envelopes)
 
 
 def _with_query(address: str, url: str) -> str:

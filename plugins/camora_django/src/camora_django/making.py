@@ -16,6 +16,7 @@ from django.apps import apps
 from django.conf import settings
 
 from camora_django.django_app import DjangoCamora
+from camora_django.errors import WrongSettings
 
 __all__ = ["the_app"]
 
@@ -26,12 +27,19 @@ _BROKER = "django://default"
 def the_app() -> Camora:
     """The app that `settings.CAMORA` describes, or names; sets Django up first where nobody has.
 
-    Raises `ConfigurationError` that names the setting.
+    Raises `WrongSettings` that names the setting.
     """
     if not (apps.ready or apps.loading):
         # A worker's process comes here by the app's name, and not by manage.py.
         django.setup()
     given = getattr(settings, "CAMORA", {})
+    try:
+        return _made(given)
+    except ConfigurationError as error:
+        raise WrongSettings(str(error)) from None
+
+
+def _made(given: Any) -> Camora:
     if isinstance(given, str):
         return _named(given)
     if isinstance(given, Mapping):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
 from camora.errors import CamoraError, ConfigurationError, DispatchUncertain, EncodeError
 from camora.message import Envelope
 from camora_sql.opening import fits
-from camora_sql.publishing import publish as publish_by
+from camora_sql.procedures import Procedures
 from camora_sql.schema import HEAD
 from camora_sql.statements.joining import hold
 from camora_sql.store import Store
@@ -33,7 +33,7 @@ class Within:
     priority: int | None = None
 
 
-def publish(store: Store, within: Within, envelopes: Sequence[Envelope]) -> list[str]:
+def publish(procedures: Procedures, within: Within, envelopes: Sequence[Envelope]) -> Sequence[str]:
     """Publish in the transaction that is open on this connection, or in one of its own; the id that stands for each.
 
     In the thread of that connection; blocks. Raises `ConfigurationError` where the tables are missing or of another
@@ -43,15 +43,16 @@ def publish(store: Store, within: Within, envelopes: Sequence[Envelope]) -> list
         envelopes = [msgspec.structs.replace(envelope, priority=within.priority) for envelope in envelopes]
     done = False
 
-    def work(runner: DjangoRunner) -> list[str]:
+    def work(runner: Any) -> Sequence[str]:
         nonlocal done
-        ids = publish_by(runner, store, envelopes)
+        # It runs what a session of camora-sql runs, and is one as far as publishing goes.
+        ids = procedures.publish(runner, envelopes)
         done = True
         return ids
 
     inside = within.connection.in_atomic_block
     try:
-        return change(store, within.connection, work)
+        return change(procedures.store, within.connection, work)
     except (OverflowError, UnicodeError, ValueError) as error:
         raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
     except CamoraError as error:

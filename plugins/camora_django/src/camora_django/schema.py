@@ -14,6 +14,8 @@ from camora_django.statements import DjangoDriver
 
 __all__ = ["UpgradeSchema"]
 
+_HOLD = "DELETE FROM django_migrations WHERE 1 = 0"
+
 
 class UpgradeSchema(Operation):
     """Brings Camora's tables to a revision of camora-sql's, from whatever is there.
@@ -45,6 +47,9 @@ class UpgradeSchema(Operation):
         dialect, driver = store.dialect, DjangoDriver(schema_editor.connection)
         before = None
         if not schema_editor.collect_sql:
+            if dialect.blocking:
+                # SQLite's one writer, so that no worker makes the tables after the look at them.
+                driver.change(_HOLD)
             dialect.lock(driver, "schema")
             before = dialect.revision(driver)
         if before is not None and (not known(before) or before >= self.revision):

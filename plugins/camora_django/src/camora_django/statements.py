@@ -75,6 +75,10 @@ class DjangoRunner(Runner):
         text, picks = self._statements(build, size)
         return self.driver.change(text, values if picks is None else [values[place] for place in picks])
 
+    def call(self, text: str, values: Sequence[Any]) -> Sequence[Row]:
+        """Run a statement in the database's own words; all its rows."""
+        return self.driver.rows(text, values)
+
     def announce(self, topic: Topic) -> None:
         """Left to the commit."""
         self.announced.add(topic)
