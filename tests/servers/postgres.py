@@ -224,13 +224,18 @@ class PostgresServer(ServerProcess):
                 process.kill()
         wait_until(lambda: not any(_lives(process) for process in family), "the end of its processes", 10)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Signals that stop time are for all its processes; others for the first one alone."""
         if number in (signal.SIGSTOP, signal.SIGCONT):
             for process in self._family():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
-        super().signal(number)
+        super().send(number)
+
+    def close(self) -> None:
+        """End it for good, with all its data: many tests have servers of their own."""
+        super().close()
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def _family(self) -> list[psutil.Process]:
         try:

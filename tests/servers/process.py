@@ -126,7 +126,12 @@ class ServerProcess(ABC):
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of it."""
-        assert self._process is not None and self.running(), "the server is not running"
+        assert self.running(), "the server is not running"
+        self.send(number)
+
+    def send(self, number: signal.Signals) -> None:
+        """The same, for one that may have ended meanwhile."""
+        assert self._process is not None
         self._process.send_signal(number)
 
     def close(self) -> None:
@@ -138,7 +143,7 @@ class ServerProcess(ABC):
         """Send a signal that ends it, and wait."""
         self.signal(number)
         if number != signal.SIGKILL:
-            self.signal(signal.SIGCONT)  # paused, it would not hear the other
+            self.send(signal.SIGCONT)  # paused, it would not hear the other
         assert self._process is not None
         try:
             self._process.wait(30)
