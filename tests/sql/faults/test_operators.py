@@ -237,3 +237,42 @@ async def test_connections_are_ended_while_others_wait_to_take_them(narrow: Rig)
         await rig.load(app, 20)
     await rig.balance(duplicates=0)
     rig.alive()
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("ALTER ROLE shop PASSWORD 'other'", "ALTER ROLE shop PASSWORD 'secret'"),
+        ("ALTER ROLE shop NOLOGIN", "ALTER ROLE shop LOGIN"),
+        (
+            "REVOKE UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM shop",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO shop",
+        ),
+        ("ALTER TABLE camora_jobs RENAME TO mislaid", "ALTER TABLE mislaid RENAME TO camora_jobs"),
+    ],
+    ids=["password", "login", "rights", "table"],
+)
+async def test_rights_and_tables_that_are_taken_and_given_back(rig: Rig, change: str, back: str) -> None:
+    """What worked yesterday is no mistake of the set-up: whoever mends it need not start anything again."""
+    rig.server.sql("CREATE ROLE shop LOGIN PASSWORD 'secret'")
+    (rig.server.data / "pg_hba.conf").write_text(
+        "host all camora 127.0.0.1/32 trust\nhost all shop 127.0.0.1/32 scram-sha-256\n"
+    )
+    rig.server.sql("SELECT pg_reload_conf()")
+    async with rig.app() as app:
+        await app.broker.queues.counts()
+        rig.server.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO shop")
+        rig.server.sql("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO shop")
+        worker = rig.worker(user="shop:secret").ready()
+        await rig.load(app, 20)
+        await next_finish(rig)
+        rig.server.sql(change)
+        rig.server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop'")
+        rig.faults += 1
+        late = asyncio.create_task(rig.load(app, 20))
+        await rig.noticed(worker)
+        rig.server.sql(back)
+        await late
+    await rig.balance(duplicates=20)
+    rig.alive()
+    assert "Traceback" not in worker.text(), worker.text()

@@ -27,7 +27,8 @@ class Session(Runner):
 
     Each connection is `prepare`d before it is used: the database may have been replaced since the last one.
 
-    Driver errors never leave it: they come out as `BrokerUnavailable`, or `ConfigurationError` while opening.
+    Driver errors never leave it: they come out as `BrokerUnavailable`, or `ConfigurationError` while its store has not
+    worked yet.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Session(Runner):
         self._dialect = store.dialect
         self._patience = store.settings.busy_timeout if patience is None else patience
         self._driver: Driver | None = None
+        self._preparing = False
         self._pending: set[Topic] = set()
         self.news: set[Topic] = set()
         """What was announced by transactions that stand; whoever passes it on takes it out."""
@@ -178,8 +180,9 @@ class Session(Runner):
                 self.close()
                 raise
             except dialect.driver_error as error:
-                opening = self._driver is None
-                broken = opening or dialect.breaks_connection(error)
+                connecting = self._driver is None
+                opening = (connecting or self._preparing) and not self._store.proven
+                broken = connecting or dialect.breaks_connection(error)
                 if broken:
                     self.close()
                 if not dialect.is_busy(error) or time.monotonic() >= deadline:
@@ -219,11 +222,15 @@ class Session(Runner):
     def _connect(self) -> None:
         self._driver = self._dialect.connect()
         if self._prepare is not None:
+            self._preparing = True
             try:
                 self._prepare(self)
             except BaseException:
                 self.close()
                 raise
+            finally:
+                self._preparing = False
+            self._store.proven = True
 
     def close(self) -> None:
         """Let go of the connection; the next use makes another one."""

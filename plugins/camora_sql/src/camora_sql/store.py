@@ -51,6 +51,8 @@ class Store:
         self.statements = Statements(self.dialect)
         self.clock = clock
         self.time = ServerClock(clock)
+        self.proven = False
+        """It has worked before: what is refused from here on is a fault that may pass, and no mistake of the set-up."""
         self.shared: PerLoop[Any] = PerLoop()
         """What the links of one event loop share."""
 
