@@ -44,6 +44,8 @@ class PostgresqlDialect(ServerDialect):
             parts = urlsplit(self._dsn)
             hosts = parts.netloc.rpartition("@")[2]
             user = unquote(parts.username or "")
+            if "," not in hosts:
+                _ = parts.port  # several hosts have several
         except ValueError as error:
             raise ConfigurationError(
                 f"{mask_url(url)!r} is no PostgreSQL URL: {error}; write postgresql://user:password@host:5432/database"

@@ -5,6 +5,8 @@ See https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import re
+
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
 from camora_sql.drivers.errors import ServerError
@@ -34,10 +36,10 @@ _CHANGED = "0A000"
 _REFUSED = {_READ_ONLY, _CHANGED, "53300", "57P03", "57P05"}
 """Of those, what the server says before it has done anything."""
 _SET_UP = {
-    "28P01": "the password is wrong",
+    "28P01": "the password is wrong, or none was given",
     "28000": "the server does not let this user in from here (pg_hba.conf)",
     "3D000": "there is no such database; create it: createdb {database}",
-    "3F000": "there is no such schema; create it: CREATE SCHEMA …",
+    "3F000": "there is no such schema; create it: CREATE SCHEMA {quoted}",
     "42501": "this user lacks a right: {text}. Let it create tables and functions once (GRANT CREATE ON SCHEMA …), or "
     "run as another user: camora sql migrate --url …",
     "42704": "{text}; the options in the URL are Camora's, or settings of the server",
@@ -75,13 +77,19 @@ def explain(error: Exception, label: str, database: str, *, opening: bool) -> Ca
     code, text = code_of(error), str(error)
     if code in _SET_UP:
         kind = ConfigurationError if opening else BrokerUnavailable
-        return kind(f"{label}: {_SET_UP[code].format(database=database, text=text)}")
+        return kind(f"{label}: {_SET_UP[code].format(database=database, text=text, quoted=_quoted(text))}")
     told = _PASSING.get(code) or _GONE.get(code) or _FULL.get(code)
     if told:
         return BrokerUnavailable(f"{label}: {told} ({text})")
     if isinstance(error, ServerError) and error.connecting:
         return BrokerUnavailable(f"{label} cannot be reached: {text}; is the server running, and the address right?")
     return BrokerUnavailable(f"{label}: {text}")
+
+
+def _quoted(text: str) -> str:
+    """What the server names in its message, in whatever language that is."""
+    found = re.search(r'["«„](.+?)["»“]', text)
+    return found[1].strip() if found else "…"
 
 
 def explain_joined(error: Exception, label: str, database: str) -> CamoraError:

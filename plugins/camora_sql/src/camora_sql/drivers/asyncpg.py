@@ -46,7 +46,9 @@ class AsyncpgDriver:
             return await running
         except asyncpg.PostgresError as error:
             self._broken = self._raw.is_closed()
-            raise told(str(error), code=error.sqlstate or "", broken=self._broken) from error
+            raise told(
+                str(error.args[0] if error.args else error), code=error.sqlstate or "", broken=self._broken
+            ) from error
         except asyncpg.InterfaceError as error:
             if isinstance(error, ValueError):
                 # A value that the driver could not send: the connection is as good as before.

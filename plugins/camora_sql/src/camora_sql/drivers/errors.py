@@ -12,11 +12,11 @@ class ServerError(Exception):
     """A statement failed, or the connection did.
 
     `code` is the server's own (SQLSTATE; empty where it is the client that gave up). `broken`: the connection is gone,
-    and what became of the statement is not known. `connecting`: there was no connection yet.
+    and what became of the statement is not known. `connecting`: there was no connection yet. The text is one line.
     """
 
     def __init__(self, text: str, *, code: str = "", broken: bool = False, connecting: bool = False) -> None:
-        super().__init__(text)
+        super().__init__(" ".join(text.split()))
         self.code = code
         self.broken = broken
         self.connecting = connecting

@@ -71,10 +71,10 @@ class PsycopgDriver:
                 return await running
         except psycopg.DataError as error:
             # Without a code it is the driver that could not send a value.
-            raise told(str(error), code=error.sqlstate or "22021", broken=False) from error
+            raise told(_said(error), code=error.sqlstate or "22021", broken=False) from error
         except psycopg.Error as error:
             self._broken = self._raw.closed
-            raise told(str(error), code=error.sqlstate or "", broken=self._broken) from error
+            raise told(_said(error), code=error.sqlstate or "", broken=self._broken) from error
         except TimeoutError as error:
             self.abort()
             raise ServerError(f"no answer within {self._timeout:g} s", broken=True) from error
@@ -108,14 +108,22 @@ async def _connected(dsn: str, timeout: float) -> Raw:
     except psycopg.ProgrammingError as error:  # of the URL
         raise ServerError(str(error), code=error.sqlstate or "22023", broken=True, connecting=True) from error
     except psycopg.Error as error:
-        raise ServerError(str(error), code=_code(error), broken=True, connecting=True) from error
+        # The lines behind the first advise, as we do.
+        text = (str(error).splitlines() or [""])[0]
+        raise ServerError(text, code=_code(error), broken=True, connecting=True) from error
     except OSError as error:  # TimeoutError is one
         text = str(error) or f"no answer within {timeout:g} s"
         raise ServerError(text, broken=True, connecting=True) from error
 
 
+def _said(error: psycopg.Error) -> str:
+    """The message alone; the driver adds the statement."""
+    return error.diag.message_primary or str(error)
+
+
 _WORDS = {
     "password authentication failed": "28P01",
+    "no password supplied": "28P01",
     "no pg_hba.conf entry": "28000",
     "too many clients": "53300",
     "remaining connection slots": "53300",
