@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from camora.clock import Clock
 from camora.errors import CamoraError
 from camora.interfaces import CheckResult
-from sqlalchemy import ColumnElement, Connection, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Insert, Select, Table
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.schema import Tables
@@ -101,6 +101,10 @@ class Dialect(ABC):
         where: ColumnElement[bool] | None = None,
     ) -> Insert:
         """Insert rows; one whose `key` is there changes these columns, if the row that is there fits `where`."""
+
+    def current(self, found: Select[Any]) -> Select[Any]:
+        """Read a row that this transaction has locked, as it is now, whatever the transaction saw before."""
+        return found
 
     @abstractmethod
     def connect(self) -> Driver:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from camora.errors import CamoraError, ConfigurationError
 from camora.interfaces import CheckResult
-from sqlalchemy import ColumnElement, Connection, Insert, Table, case, literal_column, text
+from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, case, literal_column, text
 from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
@@ -22,6 +22,7 @@ from camora_sql.dialects.mysql_url import Address, address_of
 from camora_sql.dialects.mysql_wakeup import Pace, PacedWakeups
 from camora_sql.dialects.server import ServerDialect
 from camora_sql.drivers.errors import ServerError
+from camora_sql.errors import require
 from camora_sql.schema import Tables
 from camora_sql.settings import SqlSettings
 from camora_sql.timing import ServerClock
@@ -47,6 +48,7 @@ class MysqlDialect(ServerDialect):
     def __init__(self, url: str, settings: SqlSettings) -> None:
         if settings.schema is not None:
             raise ConfigurationError("setting 'schema': a schema of MySQL is a database; name it in the URL instead")
+        require(url, ("asyncmy", "greenlet"), "mysql")
         self.name = "mariadb" if url.startswith("mariadb") else "mysql"
         self._address: Address = address_of(url)
         self._settings = settings
@@ -95,15 +97,17 @@ class MysqlDialect(ServerDialect):
             changed.append((name, case((fits, statement.inserted[name]), else_=table.c[name])))
         return statement.on_duplicate_key_update(changed)
 
+    def current(self, found: Select[Any]) -> Select[Any]:
+        """A transaction that repeats its reads would repeat them from the start; what it locks it reads anew."""
+        return found.with_for_update()
+
     # Connecting
 
     def connect(self) -> Driver:
         """A connection of its own settings. Raises `ConfigurationError` for a server that is too old."""
-        # Imported when a connection is made: only the driver that is used needs to be installed.
-        try:
-            from camora_sql.drivers import asyncmy
-        except ImportError as error:
-            raise ConfigurationError(f"{self.label}: {error}; pip install asyncmy") from error
+        # Imported when a connection is made: whoever only makes statements has no use for it.
+        from camora_sql.drivers import asyncmy
+
         settings = self._settings
         driver = asyncmy.connect(
             connect_timeout=settings.connect_timeout,

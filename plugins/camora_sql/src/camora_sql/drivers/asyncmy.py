@@ -200,8 +200,9 @@ class AsyncmyDriver:
         """Cut it."""
         self._broken = True
         with contextlib.suppress(Exception):  # a closed loop, a connection that is half closed
-            if self._raw._transport is not None:  # noqa: SLF001 -- closing waits for what is still to be sent
-                self._raw._transport.abort()  # noqa: SLF001
+            # Closing alone would wait for what is still to be sent.
+            if transport := getattr(self._raw, "_transport", None):
+                transport.abort()
             self._raw.close()
 
 

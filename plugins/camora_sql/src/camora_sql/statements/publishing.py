@@ -65,7 +65,7 @@ def take_key(dialect: Dialect, size: int) -> Shape:
 def holder_of_key(dialect: Dialect, size: int) -> Shape:
     """The job that holds a key."""
     t = dialect.tables
-    return select(t.keys.c.job).where(t.keys.c.key == bindparam("key")), ("key",)
+    return dialect.current(select(t.keys.c.job).where(t.keys.c.key == bindparam("key"))), ("key",)
 
 
 def free_key(dialect: Dialect, size: int) -> Shape:
