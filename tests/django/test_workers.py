@@ -99,12 +99,20 @@ def test_an_idle_worker_is_woken_by_a_commit(shop: Shop) -> None:
     assert took == "second"
 
 
+def test_a_function_that_is_registered_as_it_is_runs_in_a_process(tmp_path: Path) -> None:
+    shop = new_shop("sqlite", tmp_path)
+    with shop.worker():
+        assert shop.python(f"{_MAKE}answer = app.dispatch_sync('sizes', ['fork', 'cup']).result_sync(60)") == [4, 3]
+
+
+@pytest.mark.parametrize("where", ["connected", "connected_elsewhere"])
 @pytest.mark.parametrize("age", [0, None])
-def test_connections_are_as_fresh_as_in_a_request(tmp_path: Path, age: int | None) -> None:
+def test_connections_are_as_fresh_as_in_a_request(tmp_path: Path, age: int | None, where: str) -> None:
     shop = new_shop("postgresql", tmp_path)
     database = {**shop.database, "CONN_MAX_AGE": age, "CONN_HEALTH_CHECKS": True}
     shop = attrs.evolve(shop, database=database)
-    ask = f"{_MAKE}answer = connected.dispatch_sync().result_sync(60)"
+    ask = f"{_MAKE}answer = {where}.dispatch_sync().result_sync(60)"
+    # One slot: a process of the pool for each would be another one each time.
     with shop.worker("--concurrency", "1"):
         thread, _, first = shop.python(ask)
         again, found_open, second = shop.python(ask)

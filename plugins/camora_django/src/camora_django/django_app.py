@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,10 +10,10 @@ from asgiref.sync import AsyncToSync, sync_to_async
 from camora import Camora, Middleware
 from camora.job import Job
 from camora.signature import Signature
-from django.db import connections
 
 from camora_django.broker import DjangoBroker
-from camora_django.fresh_connections import FreshConnections, with_fresh_connections
+from camora_django.fresh_connections import FreshConnections, is_importable, with_fresh_connections
+from camora_django.publishing import Within
 
 __all__ = ["DjangoCamora"]
 
@@ -31,7 +31,13 @@ class DjangoCamora(Camora):
         super().__init__(*args, middleware=[FreshConnections(), *middleware], **options)
 
     def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
-        return super()._register(with_fresh_connections(function), options, fallback=fallback)
+        if not (is_importable(function) and self._runs_elsewhere(options)):
+            function = with_fresh_connections(function)
+        return super()._register(function, options, fallback=fallback)
+
+    def _runs_elsewhere(self, options: Mapping[str, Any]) -> bool:
+        pool = self._pools.get(options.get("pool") or "")
+        return "process" in (options.get("execution"), pool.kind if pool else None)
 
     def serve(self, queues: Iterable[str]) -> None:
         """Let workers take these queues, too, where nobody says which ones."""
@@ -41,8 +47,8 @@ class DjangoCamora(Camora):
     def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch over Django's connection, if that is to the broker's database; blocks."""
         broker = self.broker
-        if isinstance(broker, DjangoBroker) and signature.options_.connection is None:
-            signature = _on(signature, connections[broker.alias])
+        if isinstance(broker, DjangoBroker):
+            signature = _on(signature, Within(broker.alias))
         return super().dispatch_signature_sync(signature)
 
     async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
@@ -57,6 +63,13 @@ class DjangoCamora(Camora):
             return await _there(self.dispatch_sync)(what, *args, **kwargs)
         return await super().dispatch(what, *args, **kwargs)
 
+    def dispatch_many(self, signatures: Any) -> Any:
+        """As `Camora.dispatch_many`, into the transaction of whoever waits for this, if it is one of Django's."""
+        broker = self.broker
+        if isinstance(broker, DjangoBroker) and self._is_waited_for():
+            signatures = _all_on(signatures, Within(broker.alias))
+        return super().dispatch_many(signatures)
+
     def _is_waited_for(self) -> bool:
         # asgiref notes here whose thread waits: only there can a transaction be open that this is meant to be part of.
         return isinstance(self.broker, DjangoBroker) and getattr(AsyncToSync.executors, "current", None) is not None
@@ -67,6 +80,19 @@ def _there(function: Callable[..., Job[Any]]) -> Callable[..., Awaitable[Job[Any
     return sync_to_async(function, thread_sensitive=True)
 
 
-def _on(signature: Signature[Any], connection: Any) -> Signature[Any]:
+def _all_on(signatures: Any, connection: Any) -> Any:
+    if not isinstance(signatures, AsyncIterable):
+        return (_on(signature, connection) for signature in signatures)
+
+    async def each() -> AsyncIterator[Any]:
+        async for signature in signatures:
+            yield _on(signature, connection)
+
+    return each()
+
+
+def _on(signature: Any, connection: Any) -> Any:
+    if not isinstance(signature, Signature) or signature.options_.connection is not None:
+        return signature
     options = attrs.evolve(signature.options_, connection=connection)
     return Signature(signature.task, signature.args, signature.kwargs, immutable=signature.immutable, options=options)

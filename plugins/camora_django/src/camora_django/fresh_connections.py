@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
@@ -13,7 +14,7 @@ from camora import Context, Middleware
 from camora.interfaces.middleware import Executed
 from django.db import close_old_connections
 
-__all__ = ["FreshConnections", "with_fresh_connections"]
+__all__ = ["FreshConnections", "is_importable", "with_fresh_connections"]
 
 in_job: ContextVar[bool] = ContextVar("in_job", default=False)
 """True around a job's function, in whatever thread or process it is called."""
@@ -42,11 +43,17 @@ def with_fresh_connections(what: Any) -> Any:
     A connection is old when it is past its `CONN_MAX_AGE`, or broken; one inside a transaction is never closed.
     """
     if isinstance(what, type):
-        execute = vars(what).get("execute")
+        execute = getattr(what, "execute", None)
         if execute is not None:
             what.execute = _around(execute)  # type: ignore[attr-defined]
         return what
     return _around(what) if inspect.isroutine(what) and not inspect.isbuiltin(what) else what
+
+
+def is_importable(what: Any) -> bool:
+    """Whether another process finds this very function under its name: not one that is just being decorated there."""
+    module = sys.modules.get(getattr(what, "__module__", "") or "")
+    return getattr(module, getattr(what, "__name__", ""), None) is what
 
 
 def _around(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from camora_sql.schema import HEAD
 from camora_sql.statements.joining import hold
 from camora_sql.store import Store
 from camora_sql.wakeup import payload_of
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from camora_django.statements import DjangoRunner
@@ -27,10 +27,18 @@ R = TypeVar("R")
 
 @attrs.frozen
 class Within:
-    """Where to publish, and what of a message is to be another thing than it says."""
+    """Where to publish: an alias stands for its connection in the thread that publishes.
 
-    connection: BaseDatabaseWrapper
+    `priority` is that of the messages, whatever they say themselves.
+    """
+
+    where: BaseDatabaseWrapper | str
     priority: int | None = None
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """Here and now."""
+        return connections[self.where] if isinstance(self.where, str) else self.where
 
 
 def publish(procedures: Procedures, within: Within, envelopes: Sequence[Envelope]) -> Sequence[str]:
@@ -50,13 +58,14 @@ def publish(procedures: Procedures, within: Within, envelopes: Sequence[Envelope
         done = True
         return ids
 
-    inside = within.connection.in_atomic_block
+    connection = within.connection
+    inside = connection.in_atomic_block
     try:
-        return change(procedures.store, within.connection, work)
+        return change(procedures.store, connection, work)
     except (OverflowError, UnicodeError, ValueError) as error:
         raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
     except CamoraError as error:
-        if not (done and not inside and within.connection.errors_occurred):
+        if not (done and not inside and connection.errors_occurred):
             raise
         raise DispatchUncertain(
             f"{error}. The job may be enqueued; dispatching again with job_id={envelopes[0].id!r} cannot double it",

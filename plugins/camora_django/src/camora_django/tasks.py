@@ -10,7 +10,6 @@ from typing import Any
 
 from camora import Camora
 from django.core import checks
-from django.db import connections
 
 import camora_django
 from camora_django.broker import DjangoBroker
@@ -55,7 +54,7 @@ class CamoraBackend(BaseTaskBackend):
         where: dict[str, Any] = {}
         if isinstance(broker, DjangoBroker):
             # The scale of Django's priorities is a finer one than Camora's own.
-            where["connection"] = Within(connections[broker.alias], priority=task.priority)
+            where["connection"] = Within(broker.alias, priority=task.priority)
         eta = datetime.fromtimestamp(order.run_after / 1000, UTC) if order.run_after else None
         runner = ASYNC if iscoroutinefunction(task.func) else SYNC
         job = app.options(queue=task.queue_name, eta=eta, **where).dispatch_sync(runner, **order.payload())

@@ -54,8 +54,27 @@ def hold(order: int, folder: str) -> None:
     Order.objects.filter(pk=order).update(shipped=True)
 
 
+def sizes(words: list[str]) -> list[int]:
+    """Registered as it is, and so found by a process without anything of Camora around it."""
+    return [len(word) for word in words]
+
+
+app.register(sizes, name="sizes", execution="process")
+
+
+@app.task(name="connected_elsewhere", execution="process")
+def connected_elsewhere() -> tuple[int, bool, int]:
+    """As `connected`, in a process of the pool."""
+    return look()
+
+
 @app.task(name="connected")
 def connected() -> tuple[int, bool, int]:
+    """In a thread of the worker."""
+    return look()
+
+
+def look() -> tuple[int, bool, int]:
     """Which thread this is, whether it found its connection open, and the server's number for that."""
     before = connection.connection is not None
     with connection.cursor() as cursor:

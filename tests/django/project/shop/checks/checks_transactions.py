@@ -1,5 +1,8 @@
 """Dispatching, as a project's own tests see it: over Django's connection, and so into their database."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 from asgiref.sync import async_to_sync
 from camora.errors import ConfigurationError, PayloadError
 from camora_django import app
@@ -82,6 +85,21 @@ class Transactions(TransactionTestCase):
         first = async_to_sync(send)()
         self.assertIn(first, jobs())
         self.assertEqual(len(jobs()), 3)
+
+    def test_many_that_are_waited_for_are_in_the_transaction_too(self) -> None:
+        async def later() -> AsyncIterator[Any]:
+            for number in range(3):
+                yield ship.s(number)
+
+        async def send() -> None:
+            await app.dispatch_many(ship_async.s(number) for number in range(3))
+            await app.dispatch_many(later())
+
+        with self.assertRaises(ZeroDivisionError), transaction.atomic():
+            async_to_sync(send)()
+            self.assertEqual(len(jobs()), 6)
+            raise ZeroDivisionError
+        self.assertEqual(jobs(), [])
 
     def test_the_options_of_a_dispatch_are_those_of_any_other(self) -> None:
         with transaction.atomic():
