@@ -42,11 +42,16 @@ class PostgresServer(Server):
         self._ask(f'CREATE DATABASE "{database}"', url=other)
 
     def check_empty(self) -> None:
-        """Refuse a database that holds somebody's data."""
-        count = self._ask(
-            "SELECT count(*)::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
-        )
+        """Refuse a database that holds somebody's data, or cannot be reached."""
+        import psycopg
+
+        try:
+            count = self._ask(
+                "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+            )
+        except psycopg.OperationalError as error:
+            raise NoServer(f"the database in {URL} cannot be reached: {error}") from None
         if count != "0":
             raise NoServer(f"the database in {URL} holds {count} tables and indexes; give an empty one, it is dropped")
 

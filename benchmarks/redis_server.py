@@ -41,8 +41,14 @@ class RedisServer(Server):
         self._client().flushdb()
 
     def check_empty(self) -> None:
-        """Refuse a database that holds somebody's data."""
-        if size := self._client().dbsize():
+        """Refuse a database that holds somebody's data, or cannot be reached."""
+        import redis
+
+        try:
+            size = self._client().dbsize()
+        except redis.RedisError as error:
+            raise NoServer(f"the database in {URL} cannot be reached: {error}") from None
+        if size:
             raise NoServer(f"the Redis database in {URL} holds {size} keys; give an empty one, it is cleared")
 
     def _client(self) -> Any:

@@ -6,7 +6,7 @@ from benchmarks.entrants.camora_postgres import CamoraPostgres
 
 
 class CamoraPostgresForgetful(CamoraPostgres):
-    query = "?dedup_window=0"
+    settings = "dedup_window=0"
     lacks = dict.fromkeys(("import", "w2r", "w2rc", "w5"), "as camora_postgres")
 
 

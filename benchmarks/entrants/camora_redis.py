@@ -19,14 +19,18 @@ class CamoraRedis(Entrant):
     server = "redis"
     slow = 0.2
     results = False
-    query: ClassVar[str] = ""
+    settings: ClassVar[str] = ""
+    """Of the broker, as in the query of a URL."""
     lacks: ClassVar = {"import": "as camora_memory: its plugin is imported when it is used"}
 
     def _make(self) -> None:
         from camora import Camora
 
         keep = self.place.keep_results
-        self.app = Camora(self.place.url + self.query, results=None if self.results or keep else False)
+        url = self.place.url
+        if self.settings:
+            url += ("&" if "?" in url else "?") + self.settings
+        self.app = Camora(url, results=None if self.results or keep else False)
         self.tasks = {name: self.app.task(name=name, keep_result=keep)(job) for name, job in JOBS.items()}
 
     async def open(self) -> None:

@@ -10,6 +10,7 @@ from benchmarks.entrants.saq_redis import SaqRedis
 class SaqPostgres(SaqRedis):
     requires = ("saq", "psycopg_pool")
     server = "postgresql"
+    slow = 10
 
     def _queue(self) -> Any:
         from saq.queue.postgres import PostgresQueue
