@@ -48,13 +48,13 @@ class DjangoDriver:
 
 
 def _in_djangos_style(text: str, values: Sequence[Any]) -> tuple[str, Sequence[Any] | None]:
-    """With `%s` in place of numbers; question marks are left alone by Django."""
+    """With `%s` in place of numbers and question marks: Django's logs know of nothing else."""
     if not values:
         return text, None
     text = text.replace("%", "%%")
-    if not (order := [int(number) - 1 for number in _NUMBERED.findall(text)]):
-        return text, values
-    return _NUMBERED.sub("%s", text), [values[place] for place in order]
+    if order := [int(number) - 1 for number in _NUMBERED.findall(text)]:
+        return _NUMBERED.sub("%s", text), [values[place] for place in order]
+    return text.replace("?", "%s"), values
 
 
 class DjangoRunner(Runner):

@@ -10,6 +10,7 @@ from camora_django.models import Job
 from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test import TestCase, TransactionTestCase
+from django.test.utils import CaptureQueriesContext
 
 from shop.models import Order
 from shop.tasks import ship, ship_async
@@ -148,6 +149,13 @@ class InATestCase(TestCase):
 
     def test_what_was_dispatched_before_is_gone(self) -> None:
         self.assertEqual(jobs(), [])
+
+    def test_djangos_log_has_the_statements(self) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            job = ship.options(key="order-8").dispatch_sync(8)
+        said = " ".join(query["sql"] for query in queries.captured_queries)
+        self.assertIn(job.id, said)
+        self.assertIn("order-8", said)
 
     def test_a_call_is_a_call(self) -> None:
         from shop.tasks import fail
