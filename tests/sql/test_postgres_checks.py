@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,8 +128,6 @@ async def test_an_old_schema_is_advised_and_a_newer_one_refused(server: Postgres
         session = BlockingSession(store)
         session.run(lambda session: migrating.migrate(session, store, until="0001"))
         session.close()
-
-    import asyncio
 
     await asyncio.to_thread(make)
     old = await look(url, "schema")

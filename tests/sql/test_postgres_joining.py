@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -28,23 +26,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 
 from tests.servers.fixtures import shared_postgres
+from tests.sql.databases import new_database
 from tests.sql.processes import PATIENCE, message
-
-_numbers = itertools.count()
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
     """The name of a database of the test's own, with a table of orders."""
-    server = shared_postgres()
-    name = f"joining_{uuid4().hex[:8]}_{next(_numbers)}"
-    server.sql(f"CREATE DATABASE {name}")
-    server.sql(
-        "CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY, item text UNIQUE DEFERRABLE INITIALLY DEFERRED)",
-        database=name,
-    )
-    yield name
-    server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database() as name:
+        shared_postgres().sql(
+            "CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY, item text UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+            database=name,
+        )
+        yield name
 
 
 @pytest.fixture

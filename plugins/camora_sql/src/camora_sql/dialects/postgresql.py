@@ -169,7 +169,8 @@ class PostgresqlDialect(ServerDialect):
     def revision(self, driver: Driver) -> str | None:
         """From alembic's table, without alembic."""
         name = self.qualified(self.tables.version.name)
-        if driver.rows("SELECT to_regclass($1)::text", [name])[0][0] is None:
+        # With a table in it: a connection that has waited for a lock, and reads none, does not hear of new ones.
+        if not driver.rows("SELECT 1 FROM pg_class WHERE oid = to_regclass($1)", [name]):
             return None
         rows = driver.rows(f"SELECT version_num FROM {name}")  # noqa: S608 -- a plain name
         return str(rows[0][0]) if rows else None
