@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.fixtures import fresh_url
+from tests.servers.fixtures import fresh_postgres_url, fresh_url
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "redis"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL of a fresh, empty broker."""
-    if request.param == "redis":
-        return fresh_url("redis")
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/camora.db"
+    match request.param:
+        case "memory":
+            return "memory://"
+        case "sqlite":
+            return f"sqlite:///{tmp_path}/camora.db"
+        case "postgresql":
+            return fresh_postgres_url()
+        case _:
+            return fresh_url("redis")

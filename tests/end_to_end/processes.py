@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.servers.fixtures import fresh_postgres_url, fresh_url
+
 APPS = Path(__file__).parent / "apps"
 
 
@@ -104,6 +106,17 @@ class WorkerProcess:
         self._reader.join(10)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def shared(kind: str, folder: Path) -> str:
+    """The URL of a fresh store of this kind that several processes can share; servers join here."""
+    match kind:
+        case "sqlite":
+            return f"sqlite:///{folder}/camora.db"
+        case "postgresql":
+            return fresh_postgres_url()
+        case _:
+            return fresh_url(kind)
 
 
 def until(what: Callable[[], object], text: str, timeout: float = 30) -> None:

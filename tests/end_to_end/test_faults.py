@@ -14,17 +14,15 @@ import pytest
 from camora import Camora, Status
 from camora.errors import JobCancelled, JobFailed
 from camora.testing.ledger import audit
-from processes import WorkerProcess, freeze_between_writes, started, until, workers
-
-from tests.servers.fixtures import fresh_url
+from processes import WorkerProcess, freeze_between_writes, shared, started, until, workers
 
 Start = Callable[..., WorkerProcess]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A broker that several processes can share; servers join here."""
-    return f"sqlite:///{tmp_path}/camora.db" if request.param == "sqlite" else fresh_url(request.param)
+    return shared(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -208,7 +206,7 @@ async def test_a_supervisor_stops_its_workers_and_ends_well(start: Start, app: C
 
 async def test_workers_that_cannot_start_are_given_up(start: Start) -> None:
     supervisor = start("--processes", "2", SHOP_BROKEN="1")
-    assert supervisor.end() == 7
+    assert supervisor.end(60) == 7
 
 
 async def test_a_stubborn_job_is_left_to_itself(start: Start, app: Camora, tmp_path: Path) -> None:

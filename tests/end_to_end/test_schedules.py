@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import APPS, WorkerProcess, until
-
-from tests.servers.fixtures import fresh_url
+from processes import APPS, WorkerProcess, shared, until
 
 Start = Callable[..., WorkerProcess]
 
@@ -45,11 +43,10 @@ def commands(folder: Path, broker: str) -> Iterator[Start]:
             process.destroy()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     """Starts commands on a store that they share."""
-    url = f"sqlite:///{tmp_path}/camora.db" if request.param == "sqlite" else fresh_url(request.param)
-    with commands(tmp_path, url) as run:
+    with commands(tmp_path, shared(request.param, tmp_path)) as run:
         yield run
 
 

@@ -124,7 +124,8 @@ _DISTRIBUTIONS = {
 
 def _install_hint(name: str) -> str:
     wanted = _DISTRIBUTIONS.get(name.partition("+")[0])
-    return f" Try: pip install {wanted}" if wanted else ""
+    shown = f"'{wanted}'" if wanted and "[" in wanted else wanted
+    return f" Try: pip install {shown}" if wanted else ""
 
 
 def discover(environ: Mapping[str, str] | None = None) -> list[Source]:
