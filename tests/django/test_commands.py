@@ -52,10 +52,12 @@ def test_from_python(tmp_path: Path) -> None:
             "settings.CAMORA: broker.url: settings.DATABASES has no 'other'; it has default",
         ),
         ({"broker": {"url": "django://default", "pool_siz": 3}}, "settings.CAMORA: broker.pool_siz"),
+        ({"broker": {"prefix": "No Such"}}, "settings.CAMORA: broker.prefix"),
+        ({"broker": 3}, "settings.CAMORA: broker"),
         ("shop.own.nothing", "settings.CAMORA: app 'shop.own:nothing': module shop.own has no 'nothing'"),
         ("shop.models.Order", "settings.CAMORA = 'shop.models.Order': is a ModelBase, not a Camora"),
     ],
-    ids=["type", "key", "alias", "setting", "missing", "no app"],
+    ids=["type", "key", "alias", "setting", "prefix", "table", "missing", "no app"],
 )
 def test_settings_that_cannot_be(tmp_path: Path, camora: Any, expected: str) -> None:
     said = new_shop("sqlite", tmp_path, migrated=False, camora=camora).manage("check", fails=True)

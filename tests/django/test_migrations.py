@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
+import psycopg
 
 from tests.django.projects import Shop, new_shop
 
@@ -96,13 +96,29 @@ def test_the_migrations_lead_to_the_newest_revision(tmp_path: Path) -> None:
     assert last == newest
 
 
-@pytest.mark.parametrize("prefix", ["jobs_"])
-def test_tables_of_another_prefix(kind: str, tmp_path: Path, prefix: str) -> None:
-    shop = new_shop(kind, tmp_path, migrated=False, camora={"broker": {"prefix": prefix}})
+def test_tables_of_another_prefix(kind: str, tmp_path: Path) -> None:
+    shop = new_shop(kind, tmp_path, migrated=False, camora={"broker": {"prefix": "jobs_"}})
+    assert where_jobs_are(shop) == "jobs_jobs"
+
+
+def test_tables_in_a_schema(tmp_path: Path) -> None:
+    shop = new_shop("postgresql", tmp_path, migrated=False, camora={"broker": {"schema": "background"}})
+    with psycopg.connect(shop.url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA background")
+    assert where_jobs_are(shop) == 'background"."camora_jobs'
+
+
+def where_jobs_are(shop: Shop) -> str:
     shop.manage("migrate", "-v", "0")
     assert "No changes" in shop.manage("makemigrations", "--check", "--dry-run")
-    [job] = shop.manage("camora", "dispatch", "ship", "7").split()
-    assert shop.python("from camora_django.models import Job\nanswer = [Job._meta.db_table, Job.objects.get().id]") == [
-        f"{prefix}jobs",
-        job,
-    ]
+    made = shop.python(
+        "from django.db import transaction\n"
+        "from shop.tasks import ship\n"
+        "from camora_django.models import Job\n"
+        "with transaction.atomic():\n"
+        "    made = ship.dispatch_sync(7)\n"
+        "answer = [Job._meta.db_table, made.id == Job.objects.get().id]"
+    )
+    assert made[1] is True
+    assert "settled 1 jobs" in shop.manage("camora", "worker", "--burst")
+    return str(made[0])

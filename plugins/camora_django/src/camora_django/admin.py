@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from camora.errors import CamoraError
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 
 import camora_django
 from camora_django.broker import DjangoBroker
@@ -23,6 +26,17 @@ def _database() -> str:
     broker = camora_django.app.broker
     assert isinstance(broker, DjangoBroker), "or nothing is registered here"
     return broker.alias
+
+
+def _moment(field: str, label: str) -> Callable[[Any, Any], str]:
+    """A column for a moment, in the words and the time zone of the admin."""
+
+    def shown(self: Any, found: Any) -> str:
+        moment = getattr(found, f"{field}_at")
+        return date_format(localtime(moment), "DATETIME_FORMAT") if moment else "-"
+
+    displayed: Callable[[Any, Any], str] = admin.display(shown, description=label, ordering=field)
+    return displayed
 
 
 class QueueFilter(admin.SimpleListFilter):
@@ -84,10 +98,11 @@ class _WithFailure(_ToBeLookedAt):
 class JobAdmin(_ToBeLookedAt):
     """What is to run, and what runs."""
 
-    list_display = ("id", "task", "queue", "state", "priority", "due_at", "worker", "deliveries")
+    due_ = _moment("due", "due")
+    list_display = ("task", "queue", "state", "priority", "due_", "worker", "deliveries", "id")
     list_filter = ("state", QueueFilter)
     search_fields = ("=id", "task", "=key")
-    fields = ("id", "task", "queue", "state", "priority", "due_at", "worker", "deliveries", "key", "cancel")
+    fields = ("id", "task", "queue", "state", "priority", "due_", "worker", "deliveries", "key", "cancel")
     ordering = ("-seq",)
 
 
@@ -95,11 +110,14 @@ class ResultAdmin(_WithFailure):
     """What became of jobs."""
 
     left_alone = ("value",)
-    list_display = ("id", "task", "queue", "status", "attempts", "finished_at", "worker", "error_line")
+    created_ = _moment("created", "created")
+    started_ = _moment("started", "started")
+    finished_ = _moment("finished", "finished")
+    list_display = ("task", "queue", "status", "finished_", "error_line", "attempts", "worker", "id")
     list_filter = ("status", QueueFilter)
     search_fields = ("=id", "task")
     fields = (
-        "id", "task", "queue", "status", "attempts", "created_at", "started_at", "finished_at", "worker", "whole_error",
+        "id", "task", "queue", "status", "attempts", "created_", "started_", "finished_", "worker", "whole_error",
     )  # fmt: skip
     ordering = ("-id",)
 
@@ -108,10 +126,11 @@ class DeadLetterAdmin(_WithFailure):
     """What will not run again by itself."""
 
     actions = ("requeue",)
-    list_display = ("id", "task", "queue", "reason", "attempts", "died_at", "error_line")
+    died_ = _moment("died", "died")
+    list_display = ("task", "queue", "reason", "died_", "error_line", "attempts", "id")
     list_filter = ("reason", QueueFilter)
     search_fields = ("=id", "task")
-    fields = ("id", "task", "queue", "reason", "attempts", "deliveries", "died_at", "whole_error")
+    fields = ("id", "task", "queue", "reason", "attempts", "deliveries", "died_", "whole_error")
     ordering = ("-id",)
 
     @admin.action(description="Requeue selected dead letters", permissions=["requeue"])

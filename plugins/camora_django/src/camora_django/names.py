@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from camora.errors import CamoraError
 from camora_sql.settings import PREFIX, SqlSettings, split_url
 from django.conf import settings
 
@@ -17,7 +18,12 @@ def table_name(name: str) -> str:
 
 def _prefix_and_schema() -> tuple[str, str | None]:
     given = getattr(settings, "CAMORA", {})
-    broker = given.get("broker", {}) if isinstance(given, dict) else {}
-    found = {name: broker[name] for name in ("prefix", "schema") if name in broker}
-    _, in_url = split_url(str(broker.get("url", "")), SqlSettings(**found), keep_others=True)
-    return in_url.prefix or PREFIX, in_url.schema
+    broker = given.get("broker") if isinstance(given, dict) else None
+    if not isinstance(broker, dict):
+        return PREFIX, None
+    try:
+        found = SqlSettings(**{name: broker[name] for name in ("prefix", "schema") if name in broker})
+        _, found = split_url(str(broker.get("url", "")), found, keep_others=True)
+    except (CamoraError, TypeError, ValueError):
+        return PREFIX, None  # what is wrong is told when the app is made, with its place
+    return found.prefix, found.schema

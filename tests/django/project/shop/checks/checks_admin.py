@@ -58,6 +58,8 @@ class Pages(TestCase):
                 listed = self.client.get(_LIST.format(name))
                 self.assertContains(listed, "fail")
                 self.assertNotContains(listed, "addlink")
+                if name != "job":
+                    self.assertContains(listed, "Nov. 14, 2023")
                 page = self.client.get(_LIST.format(name) + where)
                 self.assertContains(page, expected)
                 self.assertNotContains(page, "_save")
