@@ -36,6 +36,9 @@ class Meter(ABC):
     def read(self) -> Reading:
         """Now. Blocks for a round trip or two."""
 
+    def rest(self) -> None:  # noqa: B027 -- not every server puts things off
+        """Have the server write to the disk now what it would write some time. Blocks."""
+
     @abstractmethod
     def close(self) -> None:
         """Disconnect."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ class PostgresMeter(Meter):
         ).fetchall()
         pid = self._postmaster
         return Reading((cpu_ns(pid) + ended_ns(pid)) / 1e3 if pid else None, int(executed))
+
+    def rest(self) -> None:
+        """A checkpoint; not where that is not allowed, as with a server that was given."""
+        import psycopg
+
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            self._connection.execute("CHECKPOINT")
 
     def close(self) -> None:
         """Disconnect."""

@@ -6,6 +6,7 @@ span. In-process entrants settle all jobs within the span; `total_us` is their d
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -23,14 +24,16 @@ async def measure(bench: Bench) -> dict[str, float]:
     return await drain(bench, bench.params["job"], count)
 
 
-async def drain(bench: Bench, job: str, count: int, *, store: int = 0) -> dict[str, float]:
+async def drain(bench: Bench, job: str, count: int, *, store: int = 0, rested: bool = False) -> dict[str, float]:
     """Enqueue so many, or `store` if that is more, then start a worker and have it run `count`.
 
     The server's figures are of the worker's start and the drain; what the server executed is read when the worker has
-    gone, and so with what its end took.
+    gone, and so with what its end took. With `rested` the server first writes to the disk what it has put off.
     """
     arguments: list[tuple[int, ...]] = [() if job == "noop" else (1,)] * max(count, store)
     await bench.entrant.dispatch_many(job, arguments)
+    if bench.meter and rested:
+        await asyncio.to_thread(bench.meter.rest)
     before = bench.meter.read() if bench.meter else None
     async with bench.worker(expect=count) as worker:
         span = await bench.span(worker, count)
