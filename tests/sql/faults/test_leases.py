@@ -26,7 +26,7 @@ def children(supervisor: WorkerProcess) -> list[psutil.Process]:
 @pytest.mark.parametrize("step", ["received", "running", "ran", "before settle", "after settle"])
 async def test_a_worker_killed_at_any_step_loses_nothing(rig: Rig, step: str) -> None:
     async with rig.app() as app:
-        await rig.load(app, 30)
+        await rig.load(app, 16)
     first = rig.worker(SHOP_CRASH=step)
     assert await asyncio.to_thread(first.end) == -signal.SIGKILL
     rig.workers.remove(first)
@@ -39,8 +39,7 @@ async def test_a_worker_killed_at_any_step_loses_nothing(rig: Rig, step: str) ->
     rig.alive()
 
 
-async def test_workers_killed_under_load(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_workers_killed_under_load(rig: Rig) -> None:
     supervisor = rig.worker("--processes", "2", "--concurrency", "10").ready(2)
     async with rig.app() as app:
         for _ in range(3):
@@ -71,8 +70,7 @@ async def test_jobs_of_a_dead_worker_start_at_idle_others_within_one_and_a_half_
         await eventually(lambda: rig.idle(app.broker), "the jobs' end")
 
 
-async def test_a_long_job_runs_once_though_others_are_idle(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_a_long_job_runs_once_though_others_are_idle(rig: Rig) -> None:
     rig.worker().ready()
     rig.worker().ready()
     async with rig.app() as app:

@@ -18,8 +18,7 @@ from camora.outcome import Action, Settlement
 from tests.sql.faults.rig import LEASE, TIMEOUT, Rig, begun, eventually
 
 
-async def test_connections_that_are_cut_again_and_again(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_connections_that_are_cut_again_and_again(rig: Rig) -> None:
     rig.worker(through=True).ready()
     async with rig.app(through=True) as app:
         for _ in range(8):
@@ -46,8 +45,7 @@ async def test_a_network_that_refuses_connections_for_a_while_and_is_slow_before
     rig.alive()
 
 
-async def test_a_worker_behind_a_silent_network_loses_its_jobs_to_others_and_comes_back(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_a_worker_behind_a_silent_network_loses_its_jobs_to_others_and_comes_back(rig: Rig) -> None:
     silent = rig.worker(through=True).ready()
     async with rig.app() as app:
         await app.dispatch("hold", name="a")

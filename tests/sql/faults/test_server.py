@@ -12,9 +12,9 @@ from camora.errors import BrokerUnavailable, DispatchUncertain
 from tests.sql.faults.rig import LEASE, TIMEOUT, Rig, eventually, more, next_finish
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_server_that_is_started_again_has_all_jobs(either_rig: Rig, how: str) -> None:
-    rig = either_rig
+@pytest.mark.parametrize(("how", "driver"), [("stop", ""), ("kill", "psycopg")], ids=["stop", "kill"])
+async def test_a_server_that_is_started_again_has_all_jobs(rig: Rig, how: str, driver: str) -> None:
+    rig.driver = driver
     workers = [rig.worker("--concurrency", "3").ready() for _ in range(2)]
     async with rig.app() as app:
         await rig.load(app, 20)
@@ -56,8 +56,7 @@ async def test_a_server_that_is_paused_for_shorter_and_longer_than_a_lease(rig: 
     rig.alive()
 
 
-async def test_a_dispatch_that_finds_no_server_says_so_in_time(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_a_dispatch_that_finds_no_server_says_so_in_time(rig: Rig) -> None:
     async with rig.app(patience=2.0) as app:
         await rig.dispatch(app, "work", number=1)
         rig.server.pause()

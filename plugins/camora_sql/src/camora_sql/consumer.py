@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 
 from camora.clock import MovableClock
@@ -13,6 +14,7 @@ from camora.message import Delivery
 from camora.outcome import Action, Settlement
 
 from camora_sql.dialects.base import Need
+from camora_sql.errors import Held
 from camora_sql.leases import SqlLeases
 from camora_sql.link import Link
 from camora_sql.procedures import Procedures
@@ -22,6 +24,12 @@ from camora_sql.wakeup import Topic
 
 __all__ = ["SqlConsumer"]
 
+logger = logging.getLogger("camora.sql")
+
+_SHORT = 0.2
+"""Seconds that a settlement waits for others who hold its job: those behind it want to be settled, too."""
+_MOST_HELD = 4
+"""Settlements that are tried by themselves although their jobs are held, before the rest waits with them."""
 _PRUNE_EVERY = 5.0
 """Seconds between two looks for what can be deleted, while there is little of it."""
 
@@ -37,6 +45,7 @@ class SqlConsumer(Consumer):
         self._loop = asyncio.get_running_loop()
         self._stopped = False
         self._woken = asyncio.Event()
+        self._told_held = False
         self._prune_at = self._loop.time() + _PRUNE_EVERY
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
@@ -123,16 +132,38 @@ class SqlConsumer(Consumer):
         back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
         return self._settle(back, Need.NONE)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        """Settle a batch, in one transaction."""
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
+        """Settle a batch, in one transaction; None for those whose jobs others hold, with a lock of their own."""
         if not settlements:
             return []
         check(settlements)
-        return await self._settle(settlements, _need(settlements))
+        try:
+            answers = await self._settle(settlements, _need(settlements))
+        except Held as error:
+            if not self._told_held:
+                self._told_held = True
+                logger.warning("jobs wait to be settled: %s", error)
+            return await self._settle_free(settlements)
+        self._told_held = False
+        return answers
+
+    async def _settle_free(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
+        """Each by itself, so that one that is held keeps up no other."""
+        answers: list[bool | None] = [None] * len(settlements)
+        held = 0
+        for place, one in enumerate(settlements):
+            try:
+                [answers[place]] = await self._settle([one], _need([one]))
+            except Held:
+                held += 1
+                if held == _MOST_HELD:
+                    # Whoever holds so many holds the table, perhaps: the rest is put off with them.
+                    break
+        return answers
 
     def _settle(self, settlements: Sequence[Settlement], need: Need) -> asyncio.Future[list[bool]]:
         procedures = self._procedures
-        return self._link.batch(procedures.settle, settlements, need, single=procedures.single)
+        return self._link.batch(procedures.settle, settlements, need, single=procedures.single, patience=_SHORT)
 
     def leases(self) -> Leases:
         """A keeper with a connection of its own, made in the thread that uses it."""

@@ -9,11 +9,15 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql.schema import HEAD
 
-__all__ = ["CommitUnclear", "Garbled", "newer", "require"]
+__all__ = ["CommitUnclear", "Garbled", "Held", "newer", "require"]
 
 
 class Garbled(Exception):
     """The driver could not read a value of a row."""
+
+
+class Held(BrokerUnavailable):
+    """Others held what was needed, for longer than it was waited for; the server is well."""
 
 
 class CommitUnclear(BrokerUnavailable):

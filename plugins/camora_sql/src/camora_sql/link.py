@@ -117,14 +117,16 @@ class Link:
         need: Need = Need.KEPT,
         *,
         single: bool = False,
+        patience: float | None = None,
     ) -> asyncio.Future[list[A]]:
         """As `write`, for a work that takes any number of items, and is given those of others with them.
 
-        `single`: it is one statement by itself, and may be repeated.
+        `single`: it is one statement by itself, and may be repeated; then it waits for other writers for `patience`
+        seconds, if that is given.
         """
         bridge = self._check()
         future: asyncio.Future[list[A]] = self._loop.create_future()
-        bridge.submit(Batch(of_many, items, future, need, single=single))
+        bridge.submit(Batch(of_many, items, future, need, single=single, patience=patience))
         return future
 
     def _submit(self, work: Callable[[Session], R], need: Need | None) -> asyncio.Future[R]:

@@ -116,8 +116,10 @@ class Session(Runner):
         """
         return self._patiently(lambda: self._transaction(work, need), patience)
 
-    def once(self, work: Callable[[Session], R], need: Need = Need.KEPT) -> R:
+    def once(self, work: Callable[[Session], R], need: Need = Need.KEPT, *, patience: float | None = None) -> R:
         """Run one statement that is a transaction by itself, and that may be repeated: it is, while that helps.
+
+        Waits for other writers for as long as the session does, or for `patience` seconds.
 
         Raises `CommitUnclear` when it may have happened, `BrokerUnavailable` when it did not.
         """
@@ -136,7 +138,7 @@ class Session(Runner):
             return answer
 
         try:
-            return self._patiently(step)
+            return self._patiently(step, patience)
         except BrokerUnavailable as error:
             if unclear:
                 raise CommitUnclear(str(error)) from error

@@ -42,7 +42,7 @@ class Step(Generic[R]):
 class Batch(Step[list[Any]]):
     """Items for a work that takes any number of them, and so those of others, too; one answer each, in order."""
 
-    __slots__ = ("items", "of_many", "single")
+    __slots__ = ("items", "of_many", "patience", "single")
 
     def __init__(
         self,
@@ -52,12 +52,15 @@ class Batch(Step[list[Any]]):
         need: Need,
         *,
         single: bool,
+        patience: float | None = None,
     ) -> None:
         super().__init__(self._alone, future, need)
         self.of_many = of_many
         self.items = items
         self.single = single
         """It is one statement, which needs no transaction around it, and which may be repeated."""
+        self.patience = patience
+        """Seconds to wait for other writers, if not as long as the session does; the same for all of one work."""
 
     def _alone(self, session: Session) -> list[Any]:
         return list(self.of_many(session, self.items))
@@ -103,7 +106,8 @@ def _once(session: Session, batches: Sequence[Batch]) -> None:
         _merged(session, batches)
 
     need = max(batch.need or Need.NONE for batch in batches)
-    _guarded(lambda: session.once(all_of_them, need), batches, lambda one: _once(session, one))
+    patience = batches[0].patience
+    _guarded(lambda: session.once(all_of_them, need, patience=patience), batches, lambda one: _once(session, one))
 
 
 def _transact(session: Session, steps: Sequence[Step[Any]]) -> None:

@@ -27,6 +27,10 @@ from camora_sql.wakeup import Wakeups
 __all__ = ["PostgresqlDialect"]
 
 
+_TRY = 0.25
+"""Seconds that one try waits for a lock that others hold."""
+
+
 class PostgresqlDialect(ServerDialect):
     """One database of a server. What is in the URL's query, and is no setting of ours, is for the driver."""
 
@@ -89,7 +93,8 @@ class PostgresqlDialect(ServerDialect):
     def connect(self) -> Driver:
         """A connection of its own settings."""
         settings = self._settings
-        busy, network = round(settings.busy_timeout * 1000) or 1, round(settings.network_timeout * 1000)
+        # In short tries: how often there is another one is up to whoever waits.
+        busy, network = round(min(settings.busy_timeout, _TRY) * 1000) or 1, round(settings.network_timeout * 1000)
         setup = "; ".join(
             [
                 "SET default_transaction_isolation = 'read committed'",

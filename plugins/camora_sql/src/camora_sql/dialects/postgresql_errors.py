@@ -10,14 +10,16 @@ import re
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
 from camora_sql.drivers.errors import ServerError
+from camora_sql.errors import Held
 
 __all__ = ["code_of", "explain", "explain_joined", "is_gone", "is_passing", "is_unclear"]
 
 _READ_ONLY = "25006"
+_HELD = "55P03"
 _PASSING = {
     "40001": "others changed the same rows all the time",
     "40P01": "deadlocks with others, again and again; look for a program that locks Camora's tables",
-    "55P03": "others held what was needed all the time; look for a program that keeps a transaction open",
+    _HELD: "others held what was needed all the time; look for a program that keeps a transaction open",
     "57014": "the statement was cancelled",
     "0A000": "the tables are being changed",
 }
@@ -78,6 +80,8 @@ def explain(error: Exception, label: str, database: str, *, opening: bool) -> Ca
     if code in _SET_UP:
         kind = ConfigurationError if opening else BrokerUnavailable
         return kind(f"{label}: {_SET_UP[code].format(database=database, text=text, quoted=_quoted(text))}")
+    if code == _HELD:
+        return Held(f"{label}: {_PASSING[code]} ({text})")
     told = _PASSING.get(code) or _GONE.get(code) or _FULL.get(code)
     if told:
         return BrokerUnavailable(f"{label}: {told} ({text})")
