@@ -13,6 +13,8 @@ from camora.message import Envelope
 from camora.outcome import Action, Settlement
 from camora_sql.broker import SqlBroker
 from camora_sql.cursors import Cursors
+from camora_sql.drivers.asyncpg import AsyncpgDriver
+from camora_sql.drivers.errors import ServerError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,5 +139,29 @@ async def test_the_order_is_that_of_urgency_however_it_is_claimed(queues: tuple[
     taken = [one.id for _ in range(12) for one in await consumer.receive(5, 0.0)]
     assert taken == [f"{number:02}" for number in sorted(range(60), key=lambda number: (-places[number][0], number))]
     assert not await consumer.receive(5, 0.0)
+    await consumer.close()
+    await broker.close()
+
+
+async def test_what_was_lent_with_an_answer_that_got_lost_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = SqlBroker(fresh_postgres_url())
+    await broker.open()
+    await broker.publish([message(f"job-{number}") for number in range(3)])
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="w", lease=3600))
+    real, losses = AsyncpgDriver.rows, []
+
+    def rows(self: AsyncpgDriver, text: str, values: Any = ()) -> Any:
+        answer = real(self, text, values)
+        if "claim" in text and not losses:
+            losses.append(len(answer))
+            self.abort()
+            raise ServerError("the connection was reset", broken=True)
+        return answer
+
+    monkeypatch.setattr(AsyncpgDriver, "rows", rows)
+    taken = await consumer.receive(10, 5.0)
+    assert losses == [3]
+    assert [(one.id, one.deliveries) for one in taken] == [(f"job-{number}", 1) for number in range(3)]
+    assert all(await consumer.settle([Settlement(delivery=one, action=Action.ACK) for one in taken]))
     await consumer.close()
     await broker.close()

@@ -197,6 +197,7 @@ class _FunctionClaimer(Claimer):
         self._claim_from = procedures.claim_from
         self._cursors = Cursors(self._queues, procedures.store.now)
         self._look_at = 0.0
+        self._unanswered = False
 
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
@@ -214,23 +215,38 @@ class _FunctionClaimer(Claimer):
 
     def _take_from(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
         """From where the last claim ended."""
-        rows = session.once(
-            lambda session: session.call(self._claim_from, [limit, *self._terms(), *self._cursors.columns()]), Need.NONE
-        )
+
+        def claim(session: Session) -> Sequence[Sequence[Any]]:
+            return self._call(session, self._claim_from, [limit, *self._terms(session), *self._cursors.columns()])
+
+        rows = session.once(claim, Need.NONE)
         self._cursors.advance(rows)
         return rows
 
     def _take_any(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
         """From the beginning."""
         begin = time.monotonic()
-        rows = session.once(
-            lambda session: session.call(self._claim, [list(self._queues), limit, *self._terms()]), Need.NONE
-        )
+
+        def claim(session: Session) -> Sequence[Sequence[Any]]:
+            return self._call(session, self._claim, [list(self._queues), limit, *self._terms(session)])
+
+        rows = session.once(claim, Need.NONE)
         self._cursors.looked_at_everything(time.monotonic() - begin)
         self._cursors.advance(rows)
         return rows
 
-    def _terms(self) -> list[Any]:
+    def _call(self, session: Session, text: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        self._unanswered = True
+        rows = session.call(text, values)
+        self._unanswered = False
+        return rows
+
+    def _terms(self, session: Session) -> list[Any]:
+        if self._unanswered:
+            # The last claim may have lent something out whose answer nobody got: not to wait for its leases to lapse.
+            session.change(statements.take_back, (self._token,))
+            self._unanswered = False
+            self._cursors.forget()
         self._token += 1
         return [self._store.lease_now() + self.lease_ms, self._token, self._worker]
 

@@ -20,7 +20,15 @@ from camora_sql.statements.inspecting import (
     some_ready,
     some_scheduled,
 )
-from camora_sql.statements.lending import cancelled, claim, extend_held, lapse, outlook, promote
+from camora_sql.statements.lending import (
+    cancelled,
+    claim,
+    extend_held,
+    lapse,
+    outlook,
+    promote,
+    take_back,
+)
 from camora_sql.statements.letters import (
     delete_letters,
     end_leases,
@@ -121,6 +129,7 @@ __all__ = [
     "some_ready",
     "some_scheduled",
     "still_held",
+    "take_back",
     "take_key",
     "write_fact",
 ]

@@ -10,7 +10,7 @@ from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State
 from camora_sql.statements.parts import Shape, among, first, is_open, many, names, one_of, state_is
 
-__all__ = ["UNLENT", "cancelled", "claim", "extend_held", "lapse", "outlook", "promote"]
+__all__ = ["UNLENT", "cancelled", "claim", "extend_held", "lapse", "outlook", "promote", "take_back"]
 
 
 def outlook(dialect: Dialect, size: int) -> Shape:
@@ -80,6 +80,18 @@ def claim(dialect: Dialect, size: int) -> Shape:
     }
     answer = (*columns, t.jobs.c.id, t.jobs.c.queue, t.jobs.c.body, t.jobs.c.deliveries, t.jobs.c.key, t.jobs.c.key_ttl)
     return update(t.jobs).values(lent).where(t.jobs.c.seq.in_(found)).returning(*answer), order
+
+
+def take_back(dialect: Dialect, size: int) -> Shape:
+    """Make ready again what a claim has lent whose answer was lost: it does not count as a delivery."""
+    t = dialect.tables
+    back = {
+        "state": literal_column(str(State.READY)),
+        "deliveries": t.jobs.c.deliveries - literal_column("1"),
+        **UNLENT,
+    }
+    lent = (state_is(t, State.LEASED), t.jobs.c.receipt == bindparam("token"))
+    return update(t.jobs).values(back).where(*lent), ("token",)
 
 
 def extend_held(dialect: Dialect, size: int) -> Shape:
