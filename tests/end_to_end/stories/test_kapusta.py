@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from camora import Camora, RetryPolicy, Status, WorkerSettings
 from camora.errors import JobExpired, JobTimeout
+from processes import shared
 
 SOON = WorkerSettings(lease=2, shutdown_timeout=5, concurrency=20, poll_interval=0.5)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/app.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return shared(request.param, tmp_path)
 
 
 def where() -> int:
