@@ -15,6 +15,7 @@ from camora.message import Envelope
 from camora.testing.ledger import audit
 from processes import until, workers
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.servers.fixtures import fresh_postgres_url, fresh_url
 
@@ -149,6 +150,32 @@ async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
         assert {letter.id: letter.reason for letter in letters} == {refused: "refused", "garbage": "undecodable"}
         assert await (await app.job(refused)).status() is Status.FAILED
         await broker.close()
+
+
+async def test_from_a_postgresql_to_a_redis(tmp_path: Path) -> None:
+    url = fresh_postgres_url()
+    bare = url.partition("?")[0]
+    app = Camora(fresh_url("redis"), outbox=url)
+
+    @app.task(name="confirm")
+    async def confirm(order: int) -> int:
+        return order
+
+    await migrated(app)
+    sync = create_engine(bare.replace("postgresql://", "postgresql+psycopg://"))
+    asynchronous = create_async_engine(bare.replace("postgresql://", "postgresql+asyncpg://"))
+    async with app, app.worker():
+        with sync.begin() as connection:
+            first = await confirm.options(connection=connection).dispatch(1)
+        async with AsyncSession(asynchronous) as session, session.begin():
+            second = await confirm.options(connection=session).dispatch(2)
+        async with AsyncSession(asynchronous) as session:
+            never = await confirm.options(connection=session).dispatch(3)
+            await session.rollback()
+        assert [await job.result(timeout=20) for job in (first, second)] == [1, 2]
+        assert await never.status() is Status.UNKNOWN
+    await asynchronous.dispose()
+    sync.dispose()
 
 
 def test_an_outbox_that_cannot_join_a_transaction_is_refused() -> None:
