@@ -49,27 +49,29 @@ def publish(procedures: Procedures, within: Within, envelopes: Sequence[Envelope
     """
     if within.priority is not None:
         envelopes = [msgspec.structs.replace(envelope, priority=within.priority) for envelope in envelopes]
-    done = False
-
-    def work(runner: Any) -> Sequence[str]:
-        nonlocal done
-        # It runs what a session of camora-sql runs, and is one as far as publishing goes.
-        ids = procedures.publish(runner, envelopes)
-        done = True
-        return ids
-
     connection = within.connection
     inside = connection.in_atomic_block
+    raw: Any = None
+
+    def work(runner: Any) -> Sequence[str]:
+        nonlocal raw
+        # It runs what a session of camora-sql runs, and is one as far as publishing goes.
+        ids = procedures.publish(runner, envelopes)
+        raw = connection.connection
+        return ids
+
     try:
         return change(procedures.store, connection, work)
     except (OverflowError, UnicodeError, ValueError) as error:
         raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
     except CamoraError as error:
-        if not (done and not inside and connection.errors_occurred):
+        if inside or raw is None or (connection.connection is raw and connection.is_usable()):
             raise
+        # All was done but the commit, and its answer was lost with the connection.
+        job_id = envelopes[0].id
         raise DispatchUncertain(
-            f"{error}. The job may be enqueued; dispatching again with job_id={envelopes[0].id!r} cannot double it",
-            job_id=envelopes[0].id,
+            f"{error}. The job may be enqueued; dispatching again with job_id={job_id!r} cannot double it",
+            job_id=job_id,
         ) from error
 
 
@@ -120,4 +122,4 @@ def _check_revision(store: Store, runner: DjangoRunner, alias: str) -> None:
 def _explained(store: Store, alias: str, error: Error) -> CamoraError:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     told = store.dialect.explain_joined(cause)
-    return type(told)(f"nothing was enqueued over Django's connection {alias!r}: {told}")
+    return type(told)(f"Django's connection {alias!r}, {told}")
