@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +181,18 @@ def _reachable(binary: MariadbBinary, home: Path) -> MariadbBinary:
 
 
 class MariadbServer(ServerProcess):
-    """A server of its own folder and port. `settings` are options of its command line, without dashes."""
+    """A server of its own folder and port. `settings` are options of its command line, without dashes.
 
-    def __init__(self, binary: MariadbBinary, *, settings: Sequence[str] = ()) -> None:
+    `files` are copied into its folder, which is `{data}` in the settings: it may not look anywhere else.
+    """
+
+    def __init__(
+        self, binary: MariadbBinary, *, settings: Sequence[str] = (), files: Mapping[str, Path] | None = None
+    ) -> None:
         super().__init__()
         self.binary, self._data_of = _template(binary)
         self.settings = settings
+        self.files = dict(files or {})
         self.user = _as_nobody()
         self.data = self.folder / "data"
 
@@ -204,6 +210,9 @@ class MariadbServer(ServerProcess):
         if os.geteuid() == 0:
             self.folder.chmod(0o711)
         subprocess.run(["cp", "-a", "--reflink=auto", str(self._data_of), str(self.data)], check=True, timeout=60)
+        for name, path in self.files.items():
+            shutil.copyfile(path, self.data / name)
+            (self.data / name).chmod(0o644)
 
     def command(self) -> Sequence[str]:
         """The program and what it is to do."""
@@ -217,7 +226,7 @@ class MariadbServer(ServerProcess):
             f"--pid-file={self.data / 'pid'}",
             "--max-connections=300",
             "--max-allowed-packet=16M",
-            *(f"--{setting}" for setting in self.settings),
+            *(f"--{setting.format(data=self.data)}" for setting in self.settings),
         ]
 
     def environment(self) -> dict[str, str]:

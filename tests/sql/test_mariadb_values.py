@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from camora.errors import EncodeError
 from camora.interfaces.broker import ConsumerSettings
-from camora.outcome import Action, ErrorInfo, JobRecord, Settlement, Status
+from camora.outcome import Action, DeadLetter, ErrorInfo, JobRecord, Settlement, Status
 from camora_sql import statements
 from camora_sql.blocking import BlockingSession
 from camora_sql.broker import SqlBroker
@@ -148,3 +148,36 @@ def test_a_key_is_taken_when_it_is_free_or_ones_own(session: tuple[BlockingSessi
     assert step(statements.take_key, "k", "b", 20) == [("b", None)]
     assert step(statements.free_key, "k", "a") == [("b", None)]
     assert step(statements.free_key, "k", "b") == []
+
+
+async def test_an_id_is_recognised_and_a_requeued_job_is_not_lost_by_it(broker: SqlBroker) -> None:
+    """What is over is not stored again; but what is unfinished again stays, whatever else bears its id."""
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="me"))
+    await broker.publish([message("done"), message("dead")])
+    done, dead = await consumer.receive(2, 5)
+    letter = DeadLetter(
+        id="dead",
+        queue="work",
+        task="a.task",
+        body=b"{}",
+        reason="failed",
+        error=None,
+        attempts=1,
+        deliveries=1,
+        died=1,
+    )
+    # Its record is past its time at once, and there until somebody deletes it.
+    record = JobRecord(id="dead", status=Status.FAILED, ttl=0.0)
+    settlements = [
+        Settlement(delivery=done, action=Action.ACK),
+        Settlement(delivery=dead, action=Action.REJECT, letter=letter, record=record),
+    ]
+    assert all(await consumer.settle(settlements))
+    everything = [message("done"), message("dead"), message("new")]
+    assert await broker.publish(everything) == ["done", "dead", "new"]
+    assert (await broker.queues.counts())["work"] == {"ready": 1, "dead": 1}
+    assert await broker.dead_letters.requeue("dead")
+    assert await broker.publish(everything) == ["done", "dead", "new"]
+    assert (await broker.queues.counts())["work"] == {"ready": 2}
+    assert {one.id for one in await consumer.receive(5, 1)} == {"dead", "new"}
+    await consumer.close()

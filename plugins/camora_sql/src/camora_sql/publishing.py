@@ -13,14 +13,14 @@ from camora_sql.schema import State
 from camora_sql.store import Store
 from camora_sql.wakeup import Topic
 
-__all__ = ["end_keys", "publish"]
+__all__ = ["end_keys", "job_row", "publish", "those_over"]
 
 
 def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> list[str]:
     """Store a batch; the id that stands for each."""
     now = store.now()
     ids = [envelope.id for envelope in envelopes]
-    known = _known(session, ids)
+    known = those_over(session, ids)
     answers = ids
     rows: list[tuple[Any, ...]] = []
     for place, envelope in enumerate(envelopes):
@@ -36,21 +36,7 @@ def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> lis
                 continue
             # The same id again in this batch must not be looked up in vain.
             known.add(job_id)
-        due = envelope.due
-        rows.append(
-            (
-                job_id,
-                envelope.queue,
-                State.SCHEDULED if due > now else State.READY,
-                envelope.priority,
-                due or now,
-                envelope.expires,
-                envelope.key,
-                envelope.key_ttl,
-                envelope.task,
-                envelope.body,
-            )
-        )
+        rows.append(job_row(envelope, now))
     if rows:
         # An id that is in the table already, or twice in the batch, is passed over by the statement itself.
         session.insert(statements.insert_jobs, rows)
@@ -60,14 +46,31 @@ def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> lis
     return answers
 
 
-def _known(session: Runner, ids: Sequence[str]) -> set[str]:
+def job_row(envelope: Envelope, now: int) -> tuple[Any, ...]:
+    """The values of a new message, in the order of `JOB_COLUMNS`."""
+    due = envelope.due
+    return (
+        envelope.id,
+        envelope.queue,
+        State.SCHEDULED if due > now else State.READY,
+        envelope.priority,
+        due or now,
+        envelope.expires,
+        envelope.key,
+        envelope.key_ttl,
+        envelope.task,
+        envelope.body,
+    )
+
+
+def those_over(session: Runner, ids: Sequence[str]) -> set[str]:
     """Those that finished, or died. Unfinished ones are found by the insertion."""
     return {row[0] for row in session.rows_in(statements.is_over, ids, times=3)}
 
 
 def _undo_ended(session: Runner, ids: Sequence[str]) -> None:
     """Some may have ended since it was asked: where others write at the same time, that is seen afterwards only."""
-    ended = _known(session, ids)
+    ended = those_over(session, ids)
     if ended:
         session.change_in(statements.delete_by_id, list(ended))
 

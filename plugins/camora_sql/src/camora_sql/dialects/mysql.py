@@ -16,7 +16,7 @@ from sqlalchemy.engine import Dialect as Compiler
 from sqlalchemy.sql import visitors
 
 from camora_sql.dialects.base import Driver, Need
-from camora_sql.dialects.mysql_errors import LOCKED, NO_TABLE, explain, explain_joined, is_gone, is_passing
+from camora_sql.dialects.mysql_errors import LOCKED, NO_TABLE, explain, explain_joined, is_gone, is_passing, is_unclear
 from camora_sql.dialects.mysql_schema import change_schema, is_note
 from camora_sql.dialects.mysql_url import Address, address_of
 from camora_sql.dialects.mysql_wakeup import Pace, PacedWakeups
@@ -108,6 +108,7 @@ class MysqlDialect(ServerDialect):
         # Imported when a connection is made: whoever only makes statements has no use for it.
         from camora_sql.drivers import asyncmy
 
+        self._address.check()
         settings = self._settings
         driver = asyncmy.connect(
             connect_timeout=settings.connect_timeout,
@@ -214,7 +215,7 @@ class MysqlDialect(ServerDialect):
 
     def unclear(self, error: Exception) -> bool:
         """The answer to the commit was lost with the connection."""
-        return isinstance(error, ServerError) and error.broken
+        return is_unclear(error)
 
     def explain(self, error: Exception, *, opening: bool) -> CamoraError:
         """By the server's number."""

@@ -9,7 +9,7 @@ from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
 from camora_sql.drivers.errors import ServerError
 
-__all__ = ["LOCKED", "NO_TABLE", "code_of", "explain", "explain_joined", "is_gone", "is_passing"]
+__all__ = ["LOCKED", "NO_TABLE", "code_of", "explain", "explain_joined", "is_gone", "is_passing", "is_unclear"]
 
 LOCKED = "1205"
 NO_TABLE = "1146"
@@ -37,6 +37,8 @@ _GONE = {
     "4031": "the server ends connections that idle",
 }
 """This connection is of no more use."""
+_REFUSED = {"1153", "4031"}
+"""Of what ends a connection, what the server says before it has done anything."""
 _SET_UP = {
     "1045": "the user name or the password is wrong ({text})",
     "1698": "this user logs in by the server's own socket only; make one with a password: CREATE USER …",
@@ -57,7 +59,12 @@ _SET_UP = {
     "1273": "it is too old for Camora's tables ({text})",
     "1665": "its binlog_format is STATEMENT, which cannot note what Camora does; set it to MIXED or ROW",
 }
-_FULL = {
+_SLOW = (
+    "it took longer than network_timeout over a statement; raise that (?network_timeout=60), or see what holds it up"
+)
+_OTHER = {
+    "1969": _SLOW,
+    "3024": _SLOW,
     "1021": "the disk of the server is full; free some space, and it goes on by itself",
     "1114": "the disk of the server is full, or its tablespace; free some space, and it goes on by itself ({text})",
     "3": "the server cannot write; free some space on its disk ({text})",
@@ -85,13 +92,18 @@ def is_gone(error: Exception) -> bool:
     return isinstance(error, ServerError) and (error.broken or error.code in _GONE)
 
 
+def is_unclear(error: Exception) -> bool:
+    """Whether a commit may have been done: its answer was lost with the connection."""
+    return isinstance(error, ServerError) and error.broken and error.code not in _REFUSED
+
+
 def explain(error: Exception, label: str, database: str, *, opening: bool) -> CamoraError:
     """The error as users shall see it."""
     code, text = code_of(error), _text_of(error)
     if code in _SET_UP:
         kind = ConfigurationError if opening else BrokerUnavailable
         return kind(f"{label}: {_SET_UP[code].format(database=database, text=text)}")
-    told = _PASSING.get(code) or _GONE.get(code) or _FULL.get(code)
+    told = _PASSING.get(code) or _GONE.get(code) or _OTHER.get(code)
     if told:
         return BrokerUnavailable(f"{label}: {told.format(text=text)} ({code}: {text})")
     if isinstance(error, ServerError) and error.connecting:

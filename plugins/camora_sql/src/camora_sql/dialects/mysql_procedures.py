@@ -18,10 +18,12 @@ from camora_sql import statements
 from camora_sql.claiming import STEP, Claimer
 from camora_sql.dialects.base import Need
 from camora_sql.procedures import Procedures
-from camora_sql.publishing import publish
+from camora_sql.publishing import job_row, publish, those_over
 from camora_sql.session import Session
 from camora_sql.settling import bury, finish, put_back
 from camora_sql.statements import locking
+from camora_sql.store import Store
+from camora_sql.wakeup import Topic
 
 __all__ = ["LockingProcedures"]
 
@@ -47,8 +49,9 @@ class LockingProcedures(Procedures):
 
     def publish(self, session: Session, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch; the id that stands for each."""
+        keyless = all(envelope.key is None for envelope in envelopes)
         with _put_off(session):
-            return publish(session, self.store, envelopes)
+            return (_publish_keyless if keyless else publish)(session, self.store, envelopes)
 
     def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """Apply a batch; False for each delivery that had ended before."""
@@ -86,6 +89,18 @@ class LockingProcedures(Procedures):
         return _LockingClaimer(self.store, settings)
 
 
+def _publish_keyless(session: Session, store: Store, envelopes: Sequence[Envelope]) -> list[str]:
+    """Store first, look afterwards: one round trip less than to look before it, too."""
+    now = store.now()
+    ids = [envelope.id for envelope in envelopes]
+    session.change(locking.note_newest)
+    session.insert(statements.insert_jobs, [job_row(envelope, now) for envelope in envelopes])
+    # Not what was there before: a job that has failed is unfinished again when its letter was requeued.
+    session.change_in(locking.delete_newer, sorted(those_over(session, ids)))
+    session.announce(Topic.JOBS)
+    return ids
+
+
 def _held(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[int, int], Sequence[Any]]:
     """Lock what these are about; by place and token, what is still held, and what a dead letter has to remember."""
     # In one order, so that two who lock the same do not wait for each other.
@@ -104,19 +119,22 @@ class _LockingClaimer(Claimer):
 
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
-        pause = float("inf")
-        if not self._busy or time.monotonic() >= self._look_at:
-            ready, pause = self._keep_up(session)
-            if not ready:
-                self._busy = False
-                return [], pause
+        if self._busy and time.monotonic() < self._look_at and (found := self._try(session, limit)):
+            return found, float("inf")
+        ready, pause = self._keep_up(session)
+        if not ready:
+            self._busy = False
+            return [], pause
+        found = self._try(session, limit)
+        # Others were faster, or are just now.
+        return found, pause if found else _AGAIN
+
+    def _try(self, session: Session, limit: int) -> list[Delivery]:
         rows = session.write(lambda session: self._claim(session, limit), Need.NONE)
         self._busy = bool(rows)
         if rows:
             cast("Any", self._store.dialect).pace.hurry()
-            return self._deliveries(rows), pause
-        # Others were faster, or are just now; or the look is some time ago.
-        return [], _AGAIN
+        return self._deliveries(rows)
 
     def _claim(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
         values: list[Any] = []

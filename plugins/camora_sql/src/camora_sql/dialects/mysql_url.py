@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -28,6 +29,14 @@ class Address:
     """Equal for two URLs of one database."""
     options: Mapping[str, Any]
     """For the driver."""
+
+    def check(self) -> None:
+        """Raises `ConfigurationError` for a file that is not there. Looks at the disk."""
+        tls = self.options.get("ssl")
+        files: dict[str, str] = tls if isinstance(tls, dict) else {}
+        for name, option in _FILES.items():
+            if option in files and not Path(files[option]).is_file():
+                raise ConfigurationError(f"{self.label}: {name}: {files[option]} is no file; name one that is there")
 
 
 def address_of(url: str) -> Address:

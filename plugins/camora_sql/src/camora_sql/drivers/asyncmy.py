@@ -22,7 +22,7 @@ __all__ = ["AsyncmyDriver", "connect"]
 
 _TEXTS = frozenset({1300, 1366, 3854})  # what is no text in the column's character set
 _SIZES = frozenset({1264, 1406, 1690})  # a number or a text that the column does not hold
-_LOST = frozenset({1053, 1927, 2006, 2013, 2014, 2055, 3169, 4031})
+_LOST = frozenset({1053, 1153, 1158, 1159, 1160, 1161, 1927, 3169, 4031})
 _LEAST_PACKET = 2**16
 
 Value = int | float | str | bytes | None

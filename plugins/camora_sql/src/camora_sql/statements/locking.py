@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, bindparam, literal_column, select, union_all, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, literal_column, select, union_all, update
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State, Tables
 from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
 
-__all__ = ["keep", "lend", "lock_held", "look_held", "pick", "try_held"]
+__all__ = ["delete_newer", "keep", "lend", "lock_held", "look_held", "note_newest", "pick", "try_held"]
+
+_NEWEST: ColumnElement[Any] = literal_column("@camora_newest")
 
 
 def pick(dialect: Dialect, size: int) -> Shape:
@@ -86,3 +88,15 @@ def keep(dialect: Dialect, size: int) -> Shape:
     t = dialect.tables
     until: dict[str, Any] = {"lease_until": bindparam("new_until")}
     return update(t.jobs).values(until).where(one_of(t.jobs.c.seq, "seq", size)), ("new_until", *names("seq", size))
+
+
+def note_newest(dialect: Dialect, size: int) -> Shape:
+    """Have the connection remember which message is the newest: those that it stores from here on are newer."""
+    t = dialect.tables
+    return select(_NEWEST.op(":=")(func.coalesce(func.max(t.jobs.c.seq), literal_column("0")))), ()
+
+
+def delete_newer(dialect: Dialect, size: int) -> Shape:
+    """Delete those of these messages that were stored since."""
+    t = dialect.tables
+    return delete(t.jobs).where(t.jobs.c.seq > _NEWEST, one_of(t.jobs.c.id, "id", size)), names("id", size)

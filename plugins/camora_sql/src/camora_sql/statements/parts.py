@@ -74,6 +74,6 @@ def first(found: Select[Any], limit: str = "limit") -> Select[Any]:
 def among(dialect: Dialect, found: Select[Any], *key: ColumnElement[Any]) -> ColumnElement[bool]:
     """The rows whose keys a look finds; for a statement that changes them."""
     if dialect.joins_found:
-        some = found.subquery("some")
-        return and_(*(column == some.c[str(column.key)] for column in key))
+        picked = found.subquery("picked")
+        return and_(*(column == picked.c[str(column.key)] for column in key))
     return (key[0] if len(key) == 1 else tuple_(*key)).in_(found)
