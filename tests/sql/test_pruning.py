@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from camora.clock import SYSTEM_CLOCK
+from camora.errors import SettingsError
+from camora.interfaces.broker import ConsumerSettings
 from camora.outcome import JobRecord, Status
 from camora_sql.broker import SqlBroker
 from camora_sql.results import SqlResultBackend
 
+from tests.servers.fixtures import fresh_postgres_url
 from tests.sql.processes import message
 
 HOUR = 3_600_000
@@ -68,3 +71,35 @@ async def test_a_job_whose_record_was_pruned_does_not_run_twice_within_its_windo
     assert await broker.queues.find("just now") is None
     assert await broker.queues.find("long ago") is not None
     await broker.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_workers_keep_no_more_records_than_are_wanted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camora_sql.consumer._PRUNE_EVERY", 0.0)
+    url = fresh_postgres_url() if kind == "postgresql" else f"sqlite:///{tmp_path}/camora.db?synchronous=normal"
+    broker = SqlBroker(f"{url}&max_records=3")
+    results = broker.own_results()
+    await broker.open()
+    await results.open()
+    now = SYSTEM_CLOCK.now_ms()
+    await results.store([finished(f"job-{number:03}", now - HOUR // 2 + number) for number in range(10)])
+    running = JobRecord(id="running", status=Status.RUNNING, started=now - 9 * HOUR, ttl=60.0)
+    await results.store([finished("newest", now), running])
+    consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker="w"))
+    for _ in range(3):
+        await consumer.receive(1, 0.0)
+    with_records = await results.fetch([*(f"job-{number:03}" for number in range(10)), "newest", "running"])
+    assert len([record for record in with_records if record and record.status.finished]) == 3
+    assert with_records[-1] is not None
+    # One that has just finished is known all the same.
+    await broker.publish([message("newest"), message("job-000")])
+    assert not await consumer.receive(2, 0.0)
+    for opened in (consumer, results, broker):
+        await opened.close()
+
+
+def test_a_number_of_records_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="max_records"):
+        SqlBroker(f"sqlite:///{tmp_path}/camora.db?max_records=-1")

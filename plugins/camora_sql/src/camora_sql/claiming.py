@@ -13,7 +13,9 @@ from camora.message import Delivery
 from camora_sql import statements
 from camora_sql.dialects.base import Need
 from camora_sql.errors import Garbled
+from camora_sql.records import forget
 from camora_sql.session import Session
+from camora_sql.statements import records
 from camora_sql.store import Store
 
 __all__ = ["STEP", "Claimer", "Receipt", "StatementClaimer"]
@@ -70,7 +72,17 @@ class Claimer(ABC):
         now = self._store.now()
         prunes = (statements.prune_results, statements.prune_done, statements.prune_keys)
         counts = session.write(lambda session: [session.change(build, (now, STEP)) for build in prunes], Need.NONE)
-        return max(counts) >= STEP
+        return max(*counts, self._prune_surplus(session, now)) >= STEP
+
+    def _prune_surplus(self, session: Session, now: int) -> int:
+        """Delete some records that are more than are to be kept, the oldest first; how many there were."""
+        settings = self._store.settings
+        if settings.max_records is None:
+            return 0
+        surplus = session.read(lambda session: session.rows(records.some_surplus, (STEP, settings.max_records)))
+        if surplus:
+            session.write(lambda session: forget(session, surplus, now, settings.dedup_window), Need.NONE)
+        return len(surplus)
 
 
 class StatementClaimer(Claimer):

@@ -10,8 +10,9 @@ from camora.outcome import ErrorInfo, JobRecord, Progress, Status
 
 from camora_sql import statements
 from camora_sql.session import Session
+from camora_sql.statements.records import unrecord
 
-__all__ = ["clean", "error_from", "error_to", "is_finished", "plain", "put_records", "record_from", "row_of"]
+__all__ = ["clean", "error_from", "error_to", "forget", "is_finished", "plain", "put_records", "record_from", "row_of"]
 
 _LONGEST_MS = 2**60
 # By their text: the hash of a member of an enumeration is computed in Python.
@@ -31,6 +32,18 @@ def put_records(session: Session, records: Sequence[JobRecord], now: int) -> boo
     else:
         session.insert(statements.put_records, [row_of(record, now) for record in records], (now,))
     return any(is_finished(record) for record in records)
+
+
+def forget(
+    session: Session, rows: Sequence[Sequence[Any]], now: int, window: float, *, before: int = _LONGEST_MS
+) -> int:
+    """Delete these records (id, when it finished) if they finished before a moment, in a transaction; how many did.
+
+    The ids of jobs that finished within the last `window` seconds go on being recognised.
+    """
+    ms = round(window * 1000)
+    session.insert(statements.remember, [(one, end + ms) for one, end in rows if end + ms > now])
+    return session.change_in(unrecord, [row[0] for row in rows], (before,))
 
 
 def is_finished(record: JobRecord) -> bool:

@@ -18,7 +18,7 @@ from camora_sql import statements
 from camora_sql.dialects.base import Need
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
-from camora_sql.records import put_records, record_from
+from camora_sql.records import forget, put_records, record_from
 from camora_sql.schedules import SqlScheduleStore
 from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
@@ -167,17 +167,14 @@ class SqlResultBackend(ResultBackend):
         """
         build = finished.some_succeeded if only_successful else finished.some_finished
         wanted = (Status.SUCCEEDED.value,) if only_successful else ()
-        window = round(self._store.settings.dedup_window * 1000)
+        window = self._store.settings.dedup_window
         rows = await self._link.read(lambda session: session.rows(build, (before, *wanted, limit)))
         if not rows:
             return 0
 
-        def delete(session: Session) -> int:
-            now = self._store.now()
-            session.insert(statements.remember, [(one, end + window) for one, end in rows if end + window > now])
-            return session.change_in(finished.unrecord, [row[0] for row in rows], (before,))
-
-        return await self._link.write(delete, Need.NONE)
+        return await self._link.write(
+            lambda session: forget(session, rows, self._store.now(), window, before=before), Need.NONE
+        )
 
     @property
     def database(self) -> Store:

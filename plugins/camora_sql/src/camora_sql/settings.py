@@ -29,6 +29,11 @@ def _not_negative(_: Any, attribute: Any, value: float) -> None:
         raise ValueError(f"{attribute.name} = {value!r}: must be 0 or more")
 
 
+def _not_below_0(_: Any, attribute: Any, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name} = {value!r}: must be 0 or more")
+
+
 def _positive(_: Any, attribute: Any, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{attribute.name} = {value!r}: must be more than 0")
@@ -58,6 +63,7 @@ class SqlSettings:
 
     `busy_timeout` is how long a step waits for other processes that are writing. `dedup_window` is how long the id of
     a finished job is remembered at least, so that publishing it again stores nothing.
+    `max_records` is how many finished jobs have a record at most: workers delete the oldest beyond, in small steps.
 
     `prefix` begins the names of all tables; `schema` is where they are, of a server that has schemas.
 
@@ -69,6 +75,9 @@ class SqlSettings:
     synchronous: str = attrs.field(default="full", validator=_known)
     busy_timeout: Duration = attrs.field(default=5.0, converter=duration, validator=_not_negative)
     dedup_window: Duration = attrs.field(default=3600.0, converter=duration, validator=_not_negative)
+    max_records: int | None = attrs.field(
+        default=None, converter=attrs.converters.optional(int), validator=attrs.validators.optional(_not_below_0)
+    )
     prefix: str = attrs.field(default=PREFIX, validator=_plain_name)
     schema: str | None = attrs.field(default=None, validator=attrs.validators.optional(_plain_name))
     pool_size: int = attrs.field(default=4, converter=int, validator=_at_least_two)

@@ -21,6 +21,7 @@ __all__ = [
     "read_records",
     "some_finished",
     "some_succeeded",
+    "some_surplus",
     "unrecord",
 ]
 
@@ -69,6 +70,14 @@ def _finished(t: Tables) -> Select[Any]:
     # Of no index: one for every settlement to keep would cost more than a walk over the table now and then.
     old = (t.results.c.final == literal_column("1"), t.results.c.finished < bindparam("before"))
     return select(t.results.c.id, t.results.c.finished).where(*old)
+
+
+def some_surplus(dialect: Dialect, size: int) -> Shape:
+    """The same, of those beyond so many that are kept for longest."""
+    t = dialect.tables
+    found = select(t.results.c.id, t.results.c.finished).where(t.results.c.final == literal_column("1"))
+    found = found.order_by(t.results.c.expires.desc(), t.results.c.id.desc())
+    return found.limit(bindparam("limit")).offset(bindparam("most")), ("limit", "most")
 
 
 def unrecord(dialect: Dialect, size: int) -> Shape:
