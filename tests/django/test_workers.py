@@ -99,6 +99,15 @@ def test_an_idle_worker_is_woken_by_a_commit(shop: Shop) -> None:
     assert took == "second"
 
 
+def test_a_task_that_is_called_by_a_job_is_a_part_of_it(shop: Shop) -> None:
+    shop.python(
+        f"{_MAKE}Order.objects.bulk_create(Order(item=str(number)) for number in range(5))\nship_all.dispatch_sync()"
+    )
+    assert "settled 1 jobs" in shop.manage("camora", "worker", "--burst")
+    assert shop.python(_UNSHIPPED) == 0
+    assert shop.python("from camora_django.models import DeadLetter\nanswer = DeadLetter.objects.count()") == 0
+
+
 def test_a_function_that_is_registered_as_it_is_runs_in_a_process(tmp_path: Path) -> None:
     shop = new_shop("sqlite", tmp_path)
     with shop.worker():

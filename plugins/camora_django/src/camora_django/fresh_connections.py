@@ -63,11 +63,13 @@ def _around(function: Callable[..., Any]) -> Callable[..., Any]:
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             if not in_job.get():
                 return await function(*args, **kwargs)
+            token = in_job.set(False)  # what it calls in turn is a part of it
             # The connections of coroutines are those of the one thread that asgiref runs Django's code in.
             await sync_to_async(close_old_connections)()
             try:
                 return await function(*args, **kwargs)
             finally:
+                in_job.reset(token)
                 await sync_to_async(close_old_connections)()
 
         return call_async
@@ -76,10 +78,12 @@ def _around(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not in_job.get():
             return function(*args, **kwargs)
+        token = in_job.set(False)
         close_old_connections()
         try:
             return function(*args, **kwargs)
         finally:
+            in_job.reset(token)
             close_old_connections()
 
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,8 @@ def _attempt(order: Order, context: Context) -> Iterator[tuple[TaskResult, list[
     task_started.send(sender=sender, task_result=result)
     try:
         yield result, [TaskContext(task_result=result)] if task.takes_context else []
-    except (Retry, Discard):
-        raise  # Camora's own words, for another time or for nothing
+    except (Retry, Discard, asyncio.CancelledError):
+        raise  # it is for another time, or for nothing, and no failure
     except BaseException as error:
         _fail(result, error)
         task_finished.send(sender=sender, task_result=result)

@@ -39,6 +39,12 @@ class Ship(BaseTask):
         return ship_elsewhere(self.order)
 
 
+@app.task(name="ship_all")
+def ship_all() -> int:
+    """Calls another task's function in the middle of reading rows, one after the other."""
+    return len([ship_elsewhere(order.pk) for order in Order.objects.iterator(chunk_size=1)])
+
+
 @app.task(name="fail")
 def fail(order: int) -> None:
     raise ValueError(f"no order {order}")
