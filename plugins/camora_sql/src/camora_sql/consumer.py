@@ -30,8 +30,8 @@ _SHORT = 0.2
 """Seconds that a settlement waits for others who hold its job: those behind it want to be settled, too."""
 _MOST_HELD = 4
 """Settlements that are tried by themselves although their jobs are held, before the rest waits with them."""
-_PRUNE_EVERY = 5.0
-"""Seconds between two looks for what can be deleted, while there is little of it."""
+_PRUNE_EVERY, _PRUNE_SELDOM = 5.0, 60.0
+"""Seconds between two looks for what can be deleted, while there is little of it: of a worker that is busy, or idle."""
 
 
 class SqlConsumer(Consumer):
@@ -46,26 +46,33 @@ class SqlConsumer(Consumer):
         self._stopped = False
         self._woken = asyncio.Event()
         self._told_held = False
+        self._prune_pause = 0.0
         self._prune_at = self._loop.time() + _PRUNE_EVERY
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Take up to `limit` messages, in one transaction."""
         if self._stopped or limit <= 0:
             return ()
+        wakeups = self._link.wakeups
+        mark = wakeups.mark()
         deliveries, pause = await self._take(limit)
         if deliveries or wait <= 0:
             return deliveries
         until = self._loop.time() + wait
         # Subscribed first, looked second: what comes in between wakes.
         unsubscribe = self._subscribe()
+        # But where everything is heard that comes, the look before it does as well.
+        looked = mark is not None and wakeups.mark() == mark
         try:
             while not self._is_over():
                 self._woken.clear()
-                deliveries, pause = await self._take(limit)
+                if not looked:
+                    deliveries, pause = await self._take(limit)
+                looked = False
                 left = until - self._loop.time()
                 if deliveries or left <= 0:
                     return deliveries
-                await self._sleep(min(left, max(pause, 0.001), self._link.wakeups.floor))
+                await self._sleep(min(left, max(pause, 0.001), wakeups.floor))
         finally:
             unsubscribe()
         return ()
@@ -116,7 +123,12 @@ class SqlConsumer(Consumer):
             taking.add_done_callback(self._give_back)
             raise
         if prune:
-            self._prune_at = self._loop.time() + (0.0 if more else _PRUNE_EVERY)
+            # The less often the longer nothing has run: what there is to delete comes of that.
+            self._prune_pause = 0.0 if more else min(max(self._prune_pause * 2, _PRUNE_EVERY), _PRUNE_SELDOM)
+            self._prune_at = self._loop.time() + self._prune_pause
+        if deliveries:
+            self._prune_at = min(self._prune_at, self._loop.time() + _PRUNE_EVERY)
+            self._prune_pause = 0.0
         if self._stopped and deliveries:
             await self._release(deliveries)
             return (), pause
@@ -128,7 +140,7 @@ class SqlConsumer(Consumer):
             releasing = self._release(taking.result()[0])
             releasing.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool]]:
+    def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool | None]]:
         back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
         return self._settle(back, Need.NONE)
 
@@ -161,7 +173,7 @@ class SqlConsumer(Consumer):
                     break
         return answers
 
-    def _settle(self, settlements: Sequence[Settlement], need: Need) -> asyncio.Future[list[bool]]:
+    def _settle(self, settlements: Sequence[Settlement], need: Need) -> asyncio.Future[list[bool | None]]:
         procedures = self._procedures
         return self._link.batch(procedures.settle, settlements, need, single=procedures.single, patience=_SHORT)
 

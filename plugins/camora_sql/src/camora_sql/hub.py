@@ -18,6 +18,8 @@ from camora_sql.wakeup import Topic, Wakeups
 __all__ = ["Hub"]
 
 
+_BREATH = 0.001
+"""Seconds between two announcements."""
 _NO_MORE = 1.0
 """Seconds after a connection could not be made in which those that there are must do."""
 
@@ -115,6 +117,8 @@ class Hub:
                     pass
                 finally:
                     self._put_back(session)
+                # The first at once; of those that follow closely one tells for many.
+                await asyncio.sleep(_BREATH)
         finally:
             self._teller = None
 

@@ -46,12 +46,17 @@ class ListeningWakeups(Wakeups):
         self._moment = moment
         self._time = time
         self._listener: Listener | None = None
+        self._announced = 0
         self._loop = asyncio.get_running_loop()
         self._keeper: asyncio.Task[None] | None = None
 
     def _start(self) -> None:
         if self._keeper is None or self._keeper.done():
             self._keeper = self._loop.create_task(self._keep())
+
+    def mark(self) -> object | None:
+        """A number, while it listens."""
+        return self._announced if self._listener is not None else None
 
     def _stop(self) -> None:
         """Stays connected: who waits once will wait again."""
@@ -71,6 +76,7 @@ class ListeningWakeups(Wakeups):
         listener = self._listener = await self._connect(self._heard)
         try:
             # What was told while nobody listened.
+            self._announced += 1
             self.wake()
             while True:
                 await self._ask(listener)
@@ -85,6 +91,7 @@ class ListeningWakeups(Wakeups):
         self._time.learn(float(server), sent, self._time.local_ms())
 
     def _heard(self, payload: str) -> None:
+        self._announced += 1
         for name in payload.split(","):
             self.wake(_TOPICS.get(name))
 

@@ -123,4 +123,4 @@ def is_forgotten(settlement: Settlement, window: float) -> bool:
     """Whether neither a record nor a letter will remember that this job ran, for as long as that is promised."""
     record = settlement.record
     kept = record is not None and record.ttl >= window and is_finished(record)
-    return not kept and settlement.action is _ACK
+    return not kept and settlement.action is _ACK and window > 0

@@ -57,6 +57,10 @@ class Wakeups(ABC):
 
         return end
 
+    def mark(self) -> object | None:
+        """Something that changes with each announcement; None where those that nobody waited for were not heard."""
+        return None
+
     def wake(self, topic: Topic | None = None) -> None:
         """Pass on an announcement, or wake everybody; in the loop only."""
         for wanted, wake in list(self._subscribers.values()):

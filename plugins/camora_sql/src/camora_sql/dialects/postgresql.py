@@ -105,6 +105,8 @@ class PostgresqlDialect(ServerDialect):
                 # The statements are written for the indexes, whatever the statistics say after a sudden backlog.
                 "SET enable_seqscan = off",
                 "SET jit = off",
+                # They mean the same whatever is in the arrays: making a plan costs more than most of them do.
+                "SET plan_cache_mode = force_generic_plan",
             ]
         )
         driver: Driver = self._driver().connect(
