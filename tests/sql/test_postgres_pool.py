@@ -169,3 +169,17 @@ async def test_closing_waits_for_what_was_asked_for_and_leaves_no_connection(
             await asyncio.sleep(0.01)
     [(found,)] = server.sql("SELECT count(*) FROM camora_jobs")
     assert found == 50
+
+
+async def test_what_was_never_sent_is_not_called_uncertain(server: PostgresServer) -> None:
+    """The server has said goodbye to a connection before it was used again."""
+    broker = Camora(url_of(server)).broker
+    await broker.open()
+    hub = broker._link._bridge._hub  # type: ignore[attr-defined]
+    server.stop()
+    async with asyncio.timeout(10):
+        while not all(session._driver._raw.is_closed() for session in hub._idle):
+            await asyncio.sleep(0.01)
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        await broker.publish([message("one")])
+    await broker.close()

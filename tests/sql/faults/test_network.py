@@ -189,8 +189,7 @@ async def test_a_settlement_whose_answer_is_lost_is_known_to_have_happened(rig: 
         await consumer.close()
 
 
-async def test_a_cancelled_dispatch_does_no_harm_to_others(either_rig: Rig) -> None:
-    rig = either_rig
+async def test_a_cancelled_dispatch_does_no_harm_to_others(rig: Rig) -> None:
     async with rig.app(through=True) as app:
         await rig.dispatch(app, "work", number=0)
         rig.proxy.delay(0.02)

@@ -9,7 +9,7 @@ import re
 
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 
-from camora_sql.drivers.errors import ServerError
+from camora_sql.drivers.errors import NEVER_SENT, ServerError
 from camora_sql.errors import Held
 
 __all__ = ["code_of", "explain", "explain_joined", "is_gone", "is_passing", "is_unclear"]
@@ -35,8 +35,8 @@ _GONE = {
 }
 """This connection is of no more use."""
 _CHANGED = "0A000"
-_REFUSED = {_READ_ONLY, _CHANGED, "53300", "57P03", "57P05"}
-"""Of those, what the server says before it has done anything."""
+_REFUSED = {_READ_ONLY, _CHANGED, NEVER_SENT, "53300", "57P03", "57P05"}
+"""Said before anything was done."""
 _SET_UP = {
     "28P01": "the password is wrong, or none was given",
     "28000": "the server does not let this user in from here (pg_hba.conf)",

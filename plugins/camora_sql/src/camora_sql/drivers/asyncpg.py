@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.util.concurrency import await_
 
-from camora_sql.drivers.errors import ServerError, told
+from camora_sql.drivers.errors import NEVER_SENT, ServerError, told
 
 __all__ = ["AsyncpgDriver", "AsyncpgListener", "connect", "listen"]
 
@@ -39,9 +39,9 @@ class AsyncpgDriver:
         return int(count) if count.isdigit() else 0
 
     async def _run(self, running: Any) -> Any:
-        if self._broken:
+        if self._broken or self._raw.is_closed():
             running.close()
-            raise ServerError("the connection is gone", broken=True)
+            raise ServerError("the connection is gone", code=NEVER_SENT, broken=True)
         try:
             return await running
         except asyncpg.PostgresError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ServerError", "told"]
+__all__ = ["NEVER_SENT", "ServerError", "told"]
+
+NEVER_SENT = "08003"
+"""The code for a statement that found its connection gone."""
 
 _TEXTS = frozenset({"22021", "22P05"})  # a NUL, or a character that the database's encoding lacks
 _NUMBERS = frozenset({"22003"})
