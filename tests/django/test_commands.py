@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,15 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     said = shop.manage("camora", "wrker", fails=True)
     assert "did you mean 'worker'?" in said
     assert "Traceback" not in said
+
+
+def test_outside_of_a_project_the_broker_says_what_it_lacks(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "camora", "plugins", "check", "django"],
+        cwd=tmp_path, env={**os.environ, "DJANGO_SETTINGS_MODULE": ""}, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert "set DJANGO_SETTINGS_MODULE, or use manage.py camora" in done.stderr
 
 
 def test_from_python(tmp_path: Path) -> None:

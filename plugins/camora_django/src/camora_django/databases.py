@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from camora.errors import ConfigurationError
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -33,6 +34,11 @@ def connection_settings(alias: str) -> tuple[str, Mapping[str, Any]]:
     """What kind of database it is, and what Django knows of it now: tests change its name. No I/O."""
     try:
         connection = connections[alias]
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(
+            f"{_SCHEME}://{alias} is a database of a Django project, and there is none here: "
+            f"set DJANGO_SETTINGS_MODULE, or use manage.py camora ({error})"
+        ) from None
     except ConnectionDoesNotExist:
         known = ", ".join(connections.settings)
         raise ConfigurationError(f"settings.DATABASES has no {alias!r}; it has {known}") from None
