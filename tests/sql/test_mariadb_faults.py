@@ -311,6 +311,23 @@ async def test_the_whole_table_is_locked_for_longer_than_a_lease(rig: Rig) -> No
     assert "Traceback" not in worker.text()
 
 
+async def test_one_job_that_somebody_holds_keeps_up_no_other(rig: Rig) -> None:
+    """Its row is locked, for as long as it likes, by somebody who has forgotten his transaction."""
+    rig.worker("--concurrency", "10").ready()
+    async with rig.app() as app:
+        held = rig.noted(await app.dispatch("work_for", seconds=0.3))
+        await eventually(lambda: rig.ran(held), "its start")
+        with rig.somebody() as other:
+            other.execute("SELECT * FROM camora_jobs WHERE id = %s FOR UPDATE", [held.id])
+            jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
+            for job in jobs:
+                await job.result(20)
+            assert not (await held.info()).status.finished
+        await held.result(20)
+    await rig.balance(duplicates=1)
+    rig.alive()
+
+
 async def test_a_transaction_that_somebody_has_forgotten_hinders_nobody(rig: Rig) -> None:
     """It keeps the server from cleaning up: what has ended stays in the way of whoever looks."""
     rig.worker("--concurrency", "50").ready()

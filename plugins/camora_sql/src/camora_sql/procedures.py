@@ -33,8 +33,8 @@ class Procedures(ABC):
         """Store a batch; the id that stands for each."""
 
     @abstractmethod
-    def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        """Apply a batch; False for each delivery that had ended before."""
+    def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
+        """Apply a batch; False for each delivery that had ended before, None for what is to be tried again later."""
 
     @abstractmethod
     def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:

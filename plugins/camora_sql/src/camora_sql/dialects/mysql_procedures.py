@@ -35,6 +35,12 @@ _CLOCK = 5.0
 """Seconds between two questions for the server's time."""
 
 
+_PATIENCE = (0.002, 0.01, 0.05)
+"""Seconds between attempts to lock what somebody else has locked: Camora's own transactions are over by then."""
+_Place = tuple[int, int]
+"""Place of a row, and token of a claim."""
+
+
 @contextlib.contextmanager
 def _put_off(session: Session) -> Iterator[None]:
     """Changes are put off until something is read, or committed; nothing is told of what they changed."""
@@ -53,36 +59,61 @@ class LockingProcedures(Procedures):
         with _put_off(session):
             return (_publish_keyless if keyless else publish)(session, self.store, envelopes)
 
-    def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        """Apply a batch; False for each delivery that had ended before."""
+    def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
+        """Apply a batch; False for each delivery that had ended before, None for those that somebody holds up."""
         now = self.store.now()
-        held = _held(session, [one.delivery for one in settlements])
+        wanted = {one.delivery.receipt[:2] for one in settlements}
+        held, locked = self._lock(session, wanted)
         # Taken out, so that the same delivery is settled once.
-        answers = [held.pop(one.delivery.receipt[:2], None) for one in settlements]
-        applied = [one for one, row in zip(settlements, answers, strict=True) if row is not None]
+        rows = [held.pop(one.delivery.receipt[:2], None) for one in settlements]
+        applied = [one for one, row in zip(settlements, rows, strict=True) if row is not None]
         with _put_off(session):
-            acked = [one.delivery.receipt[0] for one in applied if one.action is Action.ACK]
-            session.change_in(statements.delete_jobs, acked)
-            for one, row in zip(settlements, answers, strict=True):
-                if row is None or one.action is Action.ACK:
+            for one, row in zip(settlements, rows, strict=True):
+                if row is None:
                     continue
-                if one.action is Action.REJECT and one.letter is not None:
+                if one.action is Action.ACK:
+                    # One by one: for many at once the server may go through the table, and wait for any row of it.
+                    session.change(statements.delete_jobs, one.delivery.receipt[:1])
+                elif one.action is Action.REJECT and one.letter is not None:
                     bury(session, one.letter, one.delivery.receipt, row)
                 else:
                     put_back(session, one, now)
             finish(session, self.store, applied, now)
-        return [row is not None for row in answers]
+        return [
+            True if row is not None else None if one.delivery.receipt[:2] in locked else False
+            for one, row in zip(settlements, rows, strict=True)
+        ]
 
-    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
-        """Make leases last this long from now; the place and token of those that were still held."""
-        wanted: set[tuple[int, int]] = {delivery.receipt[:2] for delivery in deliveries}
+    def _lock(self, session: Session, wanted: set[_Place]) -> tuple[dict[_Place, Sequence[Any]], set[_Place]]:
+        """What is still held, locked, with what a dead letter has to remember; and what others have locked for long."""
+        held: dict[_Place, Sequence[Any]] = {}
+        locked = wanted
+        for pause in _PATIENCE:
+            seqs = sorted(seq for seq, _ in locked)
+            rows = {(row[0], row[1]): row[2:] for row in session.rows_in(locking.try_held, seqs)}
+            held.update((place, row) for place, row in rows.items() if place in wanted)
+            locked = locked - rows.keys()
+            if locked:
+                # Gone, or lent to somebody else, is one thing; in somebody's transaction is another.
+                locked = self._look(session, locked)
+            if not locked:
+                break
+            self.store.dialect.pause(pause)
+        return held, locked
+
+    def _look(self, session: Session, wanted: set[_Place]) -> set[_Place]:
         seqs = sorted(seq for seq, _ in wanted)
-        free = {(seq, token) for seq, token in session.rows_in(locking.try_held, seqs)} & wanted
+        return {(seq, token) for seq, token in session.rows_in(locking.look_held, seqs)} & wanted
+
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[_Place]:
+        """Make leases last this long from now; the place and token of those that were still held."""
+        wanted: set[_Place] = {delivery.receipt[:2] for delivery in deliveries}
+        seqs = sorted(seq for seq, _ in wanted)
+        free = {(row[0], row[1]) for row in session.rows_in(locking.try_held, seqs)} & wanted
         with _put_off(session):
             session.change_in(locking.keep, sorted(seq for seq, _ in free), (self.store.lease_now() + lease_ms,))
-        rest = sorted(seq for seq, _ in wanted - free)
         # One that is being settled at this moment needs no lease any more, and nobody waits for another.
-        return free | {(seq, token) for seq, token in session.rows_in(locking.look_held, rest)} & wanted
+        return free | self._look(session, wanted - free)
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:
         """What takes messages for one consumer."""
@@ -99,13 +130,6 @@ def _publish_keyless(session: Session, store: Store, envelopes: Sequence[Envelop
     session.change_in(locking.delete_newer, sorted(those_over(session, ids)))
     session.announce(Topic.JOBS)
     return ids
-
-
-def _held(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[int, int], Sequence[Any]]:
-    """Lock what these are about; by place and token, what is still held, and what a dead letter has to remember."""
-    # In one order, so that two who lock the same do not wait for each other.
-    seqs = sorted({delivery.receipt[0] for delivery in deliveries})
-    return {(row[0], row[1]): row[2:] for row in session.rows_in(locking.lock_held, seqs)}
 
 
 class _LockingClaimer(Claimer):

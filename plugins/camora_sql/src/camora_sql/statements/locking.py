@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, literal_column, select, union_all, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, literal_column, select, union_all, update
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State, Tables
 from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
 
-__all__ = ["delete_newer", "keep", "lend", "lock_held", "look_held", "note_newest", "pick", "try_held"]
+__all__ = ["delete_newer", "keep", "lend", "look_held", "note_newest", "pick", "try_held"]
 
+_SERVERS = ("mysql", "mariadb")
+_BY_PLACE = "FORCE INDEX (PRIMARY)"
+"""Else a small table might be gone through, and rows of others be waited for."""
 _NEWEST: ColumnElement[Any] = literal_column("@camora_newest")
 
 
@@ -44,7 +47,7 @@ def pick(dialect: Dialect, size: int) -> Shape:
 def _urgent(t: Tables, wanted: Select[Any], name: Any, limit: str) -> Select[Any]:
     ready = wanted.where(state_is(t, State.READY), t.jobs.c.queue == name, is_open(t, name))
     # Whatever the statistics say after a sudden backlog.
-    for server in ("mysql", "mariadb"):
+    for server in _SERVERS:
         ready = ready.with_hint(t.jobs, f"FORCE INDEX ({t.prefix}jobs_ready)", server)
     ready = ready.order_by(t.jobs.c.urgency, t.jobs.c.due, t.jobs.c.seq)
     return first(ready, limit).with_for_update(skip_locked=True)
@@ -61,20 +64,23 @@ def lend(dialect: Dialect, size: int) -> Shape:
         "worker": bindparam("holder"),
     }
     order = ("lease_until", "token", "holder", *names("seq", size))
-    return update(t.jobs).values(lent).where(one_of(t.jobs.c.seq, "seq", size)), order
+    return _by_place(update(t.jobs).values(lent).where(one_of(t.jobs.c.seq, "seq", size))), order
 
 
-def lock_held(dialect: Dialect, size: int) -> Shape:
-    """Lock messages, whoever holds them; their tokens, and what a dead letter has to remember."""
-    t = dialect.tables
-    answer = (t.jobs.c.seq, t.jobs.c.receipt, t.jobs.c.priority, t.jobs.c.expires, t.jobs.c.task)
-    return select(*answer).where(one_of(t.jobs.c.seq, "seq", size)).with_for_update(), names("seq", size)
+def _by_place(statement: Update) -> Update:
+    for server in _SERVERS:
+        statement = statement.with_hint(_BY_PLACE, dialect_name=server)
+    return statement
 
 
 def try_held(dialect: Dialect, size: int) -> Shape:
-    """Lock those of these messages that nobody has locked; their tokens."""
-    found, order = look_held(dialect, size)
-    return found.with_for_update(skip_locked=True), order  # type: ignore[attr-defined]
+    """Lock those of these messages that nobody has locked; their tokens, and what a dead letter has to remember."""
+    t = dialect.tables
+    answer = (t.jobs.c.seq, t.jobs.c.receipt, t.jobs.c.priority, t.jobs.c.expires, t.jobs.c.task)
+    found = select(*answer).where(one_of(t.jobs.c.seq, "seq", size)).with_for_update(skip_locked=True)
+    for server in _SERVERS:
+        found = found.with_hint(t.jobs, _BY_PLACE, server)
+    return found, names("seq", size)
 
 
 def look_held(dialect: Dialect, size: int) -> Shape:
@@ -87,7 +93,10 @@ def keep(dialect: Dialect, size: int) -> Shape:
     """Make leases of what was locked last longer."""
     t = dialect.tables
     until: dict[str, Any] = {"lease_until": bindparam("new_until")}
-    return update(t.jobs).values(until).where(one_of(t.jobs.c.seq, "seq", size)), ("new_until", *names("seq", size))
+    return _by_place(update(t.jobs).values(until).where(one_of(t.jobs.c.seq, "seq", size))), (
+        "new_until",
+        *names("seq", size),
+    )
 
 
 def note_newest(dialect: Dialect, size: int) -> Shape:
