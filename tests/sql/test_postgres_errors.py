@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
+from camora_sql.broker import SqlBroker
 
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer, need
@@ -88,7 +89,7 @@ def test_commands_answer_in_one_line(server: PostgresServer, driver: str, wrong:
 async def test_the_right_password_is_let_in_and_never_shown(server: PostgresServer, driver: str) -> None:
     server.sql("GRANT ALL ON SCHEMA public TO guarded")
     url = url_of(driver, server, f"guarded:{SECRET}@{{at}}/postgres?prefix=guarded_{driver}_")
-    broker = Camora(url).broker
+    broker = SqlBroker(url)
     await broker.open()
     await broker.publish([message("one")])
     assert SECRET not in repr(broker)

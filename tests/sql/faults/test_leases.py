@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from camora.interfaces.broker import ConsumerSettings, LeaseVerdict
-from camora.message import Envelope
+from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement
 from processes import WorkerProcess
 
@@ -130,7 +130,7 @@ async def test_a_frozen_owner_settles_nothing_that_another_one_has(rig: Rig) -> 
         await app.broker.publish([Envelope(id=name, task="t", queue="q", body=b"{}") for name in "abcd"])
         stale = await old.receive(4, 5.0)
         assert len(stale) == 4
-        taken = {}
+        taken: dict[str, Delivery] = {}
         async with asyncio.timeout(20):
             while len(taken) < 4:
                 taken.update({one.id: one for one in await new.receive(4, 5.0)})
