@@ -112,12 +112,14 @@ def isolation(session: nox.Session, resolution: str) -> None:
     for package in PACKAGES:
         session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
     check = ROOT / "tests" / "architecture" / "isolated.py"
-    for plugin in (None, "camora_pydantic", "camora_redis", "camora_sql"):
+    needs = {"camora_django": ["camora_sql"]}
+    for plugin in (None, "camora_django", "camora_pydantic", "camora_redis", "camora_sql"):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"
         chosen = [str(next(wheels.glob("camora-*.whl"))), *requirements("core")]
         if plugin:
-            chosen += [str(next(wheels.glob(f"{plugin}-*.whl"))), *requirements(f"plugins/{plugin}")]
+            for name in (plugin, *needs.get(plugin, [])):
+                chosen += [str(next(wheels.glob(f"{name}-*.whl"))), *requirements(f"plugins/{name}")]
         session.run("uv", "pip", "install", "--python", str(python), "--resolution", resolution, *chosen, external=True)
         session.run(str(python), str(check), *([plugin] if plugin else []), external=True)

@@ -264,6 +264,8 @@ class _Reading:
         return choice if section.enabled else False
 
     def _outbox(self) -> Choice | None:
+        if "outbox" not in self._source.data:
+            return None
         self._section(OutboxSection, "outbox", also=self._backend_keys("outbox"))
         return self._with_url("outbox")
 

@@ -109,7 +109,8 @@ class Consumer(ABC):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """Settle a batch; one answer each, in order: False when the delivery was no longer this worker's.
 
-        None is for brokers of many servers: its server is away, and it is to be tried again; the others were settled.
+        None is for one that is to be tried again while the others were settled: its server is away, of a broker of many
+        servers, or somebody else has its row locked.
         A refused settlement changes nothing at all: no record, no successor. Each one is atomic where the broker
         declares `atomic_settle`; else successors are published first and the acknowledgement comes last. May be
         repeated after an error: what was applied answers True again or False, and is never applied twice. Raises

@@ -40,8 +40,8 @@ _MANY_QUEUES = 100
 class SqlBroker(Broker):
     """Messages in tables of a database that any number of processes share.
 
-    `url` is such as `sqlite:///camora.db` (relative to the current folder, now) or `sqlite:////var/lib/camora.db`;
-    its query may hold `SqlSettings`, as in `?synchronous=normal&busy_timeout=10`. The schema is made by itself.
+    `url` is such as `sqlite:///camora.db` (relative to the current folder, now), `sqlite:////var/lib/camora.db`,
+    `postgresql://user:password@host/database`, `postgresql+psycopg://…`, `mariadb://…` or `mysql://…`; its query may hold `SqlSettings`, as in `?synchronous=normal&busy_timeout=10`. The schema is made by itself.
     Raises `ConfigurationError` for a URL or settings that cannot be.
     """
 

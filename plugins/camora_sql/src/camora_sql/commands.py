@@ -20,7 +20,7 @@ _Url = Annotated[
     str,
     cyclopts.Parameter(
         name="--url",
-        help="The database: sqlite:///camora.db, postgresql://user@host/database",
+        help="The database: sqlite:///camora.db, postgresql://user@host/database, mariadb://user@host/database",
         env_var="CAMORA_BROKER__URL",
     ),
 ]
