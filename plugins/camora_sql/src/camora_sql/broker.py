@@ -41,7 +41,8 @@ class SqlBroker(Broker):
     """Messages in tables of a database that any number of processes share.
 
     `url` is such as `sqlite:///camora.db` (relative to the current folder, now), `sqlite:////var/lib/camora.db`,
-    `postgresql://user:password@host/database`, `postgresql+psycopg://…`, `mariadb://…` or `mysql://…`; its query may hold `SqlSettings`, as in `?synchronous=normal&busy_timeout=10`. The schema is made by itself.
+    `postgresql://user:password@host/database`, `postgresql+psycopg://…`, `mariadb://…` or `mysql://…`; its query may
+    hold `SqlSettings`, as in `?synchronous=normal&busy_timeout=10`. The schema is made by itself.
     Raises `ConfigurationError` for a URL or settings that cannot be.
     """
 
