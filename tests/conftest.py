@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.fixtures import fresh_postgres_url, fresh_url
+from tests.servers.fixtures import fresh_url
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL of a fresh, empty broker."""
     match request.param:
@@ -17,7 +17,5 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             return "memory://"
         case "sqlite":
             return f"sqlite:///{tmp_path}/camora.db"
-        case "postgresql":
-            return fresh_postgres_url()
         case _:
             return fresh_url("redis")

@@ -84,10 +84,9 @@ def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[Django
     runner = DjangoRunner(store, connection)
     try:
         with transaction.atomic(using=connection.alias):
-            _check_revision(store, runner, connection.alias)
             if store.dialect.blocking:
-                # SQLite's one writer: what is read from here on is not older than what will be written.
-                runner.change(hold)
+                _begin_to_write(store, runner, connection.alias)
+            _check_revision(store, runner, connection.alias)
             answer = work(runner)
             _announce(store, runner, connection.alias)
             return answer
@@ -95,6 +94,15 @@ def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[Django
         raise  # Django's own word for a transaction that is broken already
     except Error as error:
         raise _explained(store, connection.alias, error) from error
+
+
+def _begin_to_write(store: Store, runner: DjangoRunner, alias: str) -> None:
+    """Become SQLite's one writer before anything is read: who has read already cannot write once others have."""
+    try:
+        runner.change(hold)
+    except Error:
+        _check_revision(store, runner, alias)  # the tables are missing, perhaps
+        raise
 
 
 def _announce(store: Store, runner: DjangoRunner, alias: str) -> None:
