@@ -219,7 +219,9 @@ async def test_a_commit_whose_answer_is_lost_is_said_to_be_uncertain(rig: Rig) -
         # The server has done all of it or nothing, and whoever repeats it finds out.
         left = [one for queue in (await near.broker.queues.counts()).values() for one in queue.items()]
         assert left in ([], [("leased", 2)])
-        assert await consumer.settle(settlements) == [bool(left)] * 2
+        # It may even have been about to, when it was asked what is left.
+        answers = list(await consumer.settle(settlements))
+        assert answers in ([[False] * 2, [True] * 2] if left else [[False] * 2])
         assert not any((await near.broker.queues.counts()).values())
         await consumer.close()
 
