@@ -43,6 +43,30 @@ async def work(url: str) -> None:
         assert await (await elsewhere.dispatch(4.0)).result(30) == 2.0
 
 
+def work_in_django(file: str) -> None:
+    """The app of a project without any settings of Camora's."""
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    settings.configure(
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": file}},
+        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "camora_django"],
+    )
+    django.setup()
+    call_command("migrate", verbosity=0)
+    from camora_django import app
+
+    app.register(math.sqrt, name="sqrt", execution="sync")
+    job = app.dispatch_sync("sqrt", 9.0)
+
+    async def finish() -> float:
+        async with app, app.worker():
+            return await (await app.job(job.id)).result(30)
+
+    assert asyncio.run(finish()) == 3.0
+
+
 async def refuse(url: str) -> None:
     """There is no server here: the whole way to one must be there, and say so."""
     app = Camora(url)
@@ -67,6 +91,9 @@ def main() -> None:
             asyncio.run(work(f"sqlite:///{folder}/camora.db"))
     elif plugin == "camora_redis":
         asyncio.run(refuse("redis://127.0.0.1:1/0"))
+    elif plugin == "camora_django":
+        with tempfile.TemporaryDirectory() as folder:
+            work_in_django(f"{folder}/shop.sqlite3")
     elif plugin == "camora_pydantic":
         asyncio.run(work_with_models())
     elif plugin is None:

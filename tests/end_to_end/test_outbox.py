@@ -142,14 +142,20 @@ async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
         await app.outbox.broker.publish_within(connection, [garbage])
     async with app, app.worker():
         assert await good.result(timeout=20) == 2
-        broker = app.outbox.broker.twin()
-        await broker.open()
         async with asyncio.timeout(20):
-            while len(letters := list(await broker.dead_letters.list())) < 2:
+            while len(letters := [letter async for letter in app.dead_letters()]) < 2:
                 await asyncio.sleep(0.01)
         assert {letter.id: letter.reason for letter in letters} == {refused: "refused", "garbage": "undecodable"}
-        assert await (await app.job(refused)).status() is Status.FAILED
-        await broker.close()
+        again = await app.job(refused)
+        assert await again.status() is Status.FAILED
+        assert (await app.dead_letter("garbage")) is not None
+        # Whatever it was that refused it is mended: it sets out again, and arrives.
+        monkeypatch.setattr(app.broker, "publish", publish)
+        assert await app.requeue(refused)
+        assert await again.result(timeout=20) == 1
+        assert not await app.requeue(refused)
+        assert await app.purge_dead_letters(ids=["garbage"]) == 1
+        assert [letter async for letter in app.dead_letters()] == []
 
 
 async def test_from_a_postgresql_to_a_redis(tmp_path: Path) -> None:
@@ -178,9 +184,33 @@ async def test_from_a_postgresql_to_a_redis(tmp_path: Path) -> None:
     sync.dispose()
 
 
-def test_an_outbox_that_cannot_join_a_transaction_is_refused() -> None:
+async def test_what_fails_for_no_known_reason_is_tried_again(
+    app: Camora, shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrated(app)
+    publish, failures = app.broker.publish, 0
+
+    async def broken(envelopes: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures <= 2:  # with all of the batch, and alone
+            raise ZeroDivisionError("a mistake of the broker's")
+        return await publish(envelopes)
+
+    monkeypatch.setattr(app.broker, "publish", broken)
+    async with app, app.worker():
+        with shop.begin() as connection:
+            job = await confirm(app).options(connection=connection).dispatch(4)
+        assert await job.result(timeout=20) == 4
+    assert failures == 3
+
+
+def test_an_outbox_that_cannot_join_a_transaction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"outbox=.*joins no transactions.*sqlite:///shop\.db"):
         Camora("memory://", outbox="memory://")
+    (tmp_path / "camora.toml").write_text('[broker]\nurl = "memory://"\n[outbox]\nurl = "memory://"\n')
+    with pytest.raises(ConfigurationError, match=r"camora\.toml:4:1: outbox\.url: .*joins no transactions"):
+        Camora.from_toml(tmp_path / "camora.toml")
 
 
 def test_the_outbox_of_a_file(tmp_path: Path) -> None:

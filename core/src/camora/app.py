@@ -453,9 +453,9 @@ class Camora:
         """Put a dead letter back into its queue as a first attempt; False when there is no such letter."""
         return await self._letters.requeue(job_id)
 
-    async def purge_dead_letters(self, queue: str | None = None) -> int:
-        """Delete dead letters for good; returns how many."""
-        return await self._letters.purge(queue)
+    async def purge_dead_letters(self, queue: str | None = None, *, ids: Sequence[str] | None = None) -> int:
+        """Delete dead letters for good, of one queue or of all, or those of these jobs; returns how many."""
+        return await self._letters.purge(queue, ids)
 
     # Working
 

@@ -236,14 +236,13 @@ async def _in_outbox(connection: Connection, job_id: str) -> JobInfo | None:
     if found is None:
         return None
     status = Status.FAILED if found.state == JobState.DEAD else Status.QUEUED
-    due = created = 0
-    queue = ""
+    queue, due = "", 0
     with contextlib.suppress(DecodeError):
         envelope = unpacked(found.body)
         queue, due = envelope.queue, envelope.due
     if due and status is Status.QUEUED:
         status = Status.SCHEDULED
-    return JobInfo(id=job_id, status=status, task=found.task, queue=queue, created=_moment(created), due=_moment(due))
+    return JobInfo(id=job_id, status=status, task=found.task, queue=queue, due=_moment(due))
 
 
 async def _record_of(connection: Connection, job_id: str) -> JobRecord | None:

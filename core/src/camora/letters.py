@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from camora.connections import Connections
 from camora.errors import DecodeError
+from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
 from camora.outcome import DeadLetter
 
@@ -15,7 +16,7 @@ _PAGE = 100
 
 
 class Letters:
-    """Lists, requeues and purges, over any broker."""
+    """Lists, requeues and purges, over any broker; those of the outbox stand behind the broker's."""
 
     def __init__(self, connections: Connections, codec: Codec) -> None:
         self._connections = connections
@@ -24,23 +25,28 @@ class Letters:
     async def list(self, queue: str | None) -> AsyncIterator[DeadLetter]:
         """All letters, oldest first, a page at a time."""
         connection = await self._connections.get()
-        after = ""
-        while page := await connection.broker.dead_letters.list(queue=queue, limit=_PAGE, after=after):
-            for letter in page:
+        async for letter in _all(connection.broker, queue):
+            yield letter
+        if (outbox := await connection.outbox()) is not None:
+            async for letter in _all(outbox, queue):
                 yield letter
-            after = page[-1].id
 
     async def get(self, job_id: str) -> DeadLetter | None:
         """One letter."""
         connection = await self._connections.get()
-        return await connection.broker.dead_letters.get(job_id)
+        found = await connection.broker.dead_letters.get(job_id)
+        if found is None and (outbox := await connection.outbox()) is not None:
+            found = await outbox.dead_letters.get(job_id)
+        return found
 
     async def requeue(self, job_id: str) -> bool:
         """Back into its queue under the same id, as a first attempt; False when there is no such letter."""
         connection = await self._connections.get()
         letter = await connection.broker.dead_letters.get(job_id)
         if letter is None:
-            return False
+            # One that could not leave the outbox sets out again as it was.
+            outbox = await connection.outbox()
+            return outbox is not None and await outbox.dead_letters.requeue(job_id)
         try:
             body = self._codec.evolve(letter.body, {"attempt": 1, "misses": 0, "due": 0, "expires": None})
         except DecodeError:
@@ -53,7 +59,18 @@ class Letters:
                 await connection.results.forget([job_id])
         return await connection.broker.dead_letters.requeue(job_id, body=body)
 
-    async def purge(self, queue: str | None) -> int:
+    async def purge(self, queue: str | None, ids: Sequence[str] | None) -> int:
         """Delete for good; returns how many."""
         connection = await self._connections.get()
-        return await connection.broker.dead_letters.purge(queue=queue)
+        count = await connection.broker.dead_letters.purge(queue=queue, ids=ids)
+        if (outbox := await connection.outbox()) is not None:
+            count += await outbox.dead_letters.purge(queue=queue, ids=ids)
+        return count
+
+
+async def _all(broker: Broker, queue: str | None) -> AsyncIterator[DeadLetter]:
+    after = ""
+    while page := await broker.dead_letters.list(queue=queue, limit=_PAGE, after=after):
+        for letter in page:
+            yield letter
+        after = page[-1].id

@@ -19,8 +19,8 @@ __all__ = ["Outbox", "unpacked"]
 
 _FORMAT = 1
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, dict[str, Any]]).decode
-_FIELDS = tuple(field for field in Envelope.__struct_fields__)
+_decode = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
+_decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 
 
 class Outbox:
@@ -44,22 +44,18 @@ class Outbox:
     async def publish_within(self, connection: Any, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """As `Broker.publish_within`; keys are looked at when the messages reach their broker."""
         packed = [
-            Envelope(id=envelope.id, task=envelope.task, queue=self.queue, body=_pack(envelope))
+            Envelope(id=envelope.id, task=envelope.task, queue=self.queue, body=_encode((_FORMAT, envelope)))
             for envelope in envelopes
         ]
         return await self.broker.publish_within(connection, packed)
 
 
-def _pack(envelope: Envelope) -> bytes:
-    return _encode((_FORMAT, {name: getattr(envelope, name) for name in _FIELDS}))
-
-
 def unpacked(body: bytes) -> Envelope:
     """The message as it is to be published. Raises `DecodeError`."""
     try:
-        version, fields = _decode(body)
+        version, envelope = _decode(body)
         if version != _FORMAT:
             raise DecodeError(f"this outbox message has format {version}; this Camora knows {_FORMAT}: upgrade it")
-        return msgspec.convert({name: fields[name] for name in _FIELDS if name in fields}, Envelope)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        return _decode_envelope(envelope)
+    except msgspec.MsgspecError as error:
         raise DecodeError(f"this is no message of an outbox: {error}") from error

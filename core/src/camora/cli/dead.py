@@ -16,7 +16,6 @@ from camora.cli.common import (
     Where,
     YesOption,
     confirm,
-    connection_of,
     note,
     print_json,
     progress,
@@ -236,8 +235,7 @@ def purge(
             return OK
 
     async def work(app: Camora) -> int:
-        letters = (await connection_of(app)).broker.dead_letters
-        return await letters.purge(queue=queue, ids=job_ids or None)
+        return await app.purge_dead_letters(queue, ids=job_ids or None)
 
     with waiting("deleting …"):
         count = run(work, found)

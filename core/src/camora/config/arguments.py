@@ -15,6 +15,7 @@ from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
 from camora.interfaces.middleware import Middleware
 from camora.interfaces.observer import Observer
+from camora.outbox import Outbox
 from camora.reference import import_object
 
 __all__ = ["app_arguments", "problems_of_choices"]
@@ -72,11 +73,17 @@ class _Making:
         return {
             "broker": broker,
             "results": self._choice(read.results) if isinstance(read.results, Choice) else read.results,
-            "outbox": self._choice(read.outbox),
+            "outbox": self._outbox(),
             "codec": self._signed(self._choice(read.codec)),
             "result_codec": None if read.result_codec is None else self._signed(self._choice(read.result_codec)),
             "retry_policy": self._choice(read.retry),
         }
+
+    def _outbox(self) -> Broker | None:
+        made: Broker | None = self._choice(self._read.outbox)
+        if made is not None:
+            self._try(("outbox", "url"), lambda: Outbox(made, ""))  # what it asks of a broker
+        return made
 
     def _check_kinds(self, broker: Broker) -> None:
         for name, queue in self._read.queues.items():

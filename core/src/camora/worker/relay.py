@@ -22,8 +22,10 @@ from camora.outcome import Action, DeadLetter, Settlement
 
 __all__ = ["Relay"]
 
-_BATCH = 200
-_WAIT = 5.0
+_BATCH, _WAIT = 200, 5.0
+"""Messages that are taken at a time, and seconds that they are waited for."""
+_MOST_TRIES = 8
+"""Tries of a message that fails in a way which no broker announces."""
 
 
 class Relay:
@@ -153,8 +155,12 @@ class Relay:
             except DispatchError as error:
                 settlements.append(self._refused(delivery, error, "refused"))
             except Exception as error:
+                # Somebody's mistake, which may pass or be mended; for good only when it has stayed so.
                 self._logger.exception("the outbox cannot relay %s of %s", envelope.id, envelope.task)
-                settlements.append(self._refused(delivery, error, "refused"))
+                lasting = delivery.deliveries >= _MOST_TRIES
+                settlements.append(
+                    self._refused(delivery, error, "refused") if lasting else _back(delivery, charged=True)
+                )
         return settlements
 
     def _refused(self, delivery: Delivery, error: Exception, reason: str) -> Settlement:
@@ -174,5 +180,6 @@ class Relay:
         return Settlement(delivery=delivery, action=Action.REJECT, letter=letter)
 
 
-def _back(delivery: Delivery) -> Settlement:
-    return Settlement(delivery=delivery, action=Action.RELEASE, delay=random.uniform(0.2, 1.0), charged=False)  # noqa: S311
+def _back(delivery: Delivery, *, charged: bool = False) -> Settlement:
+    pause = random.uniform(0.2, 1.0) * 2 ** (delivery.deliveries if charged else 0)  # noqa: S311 -- jitter
+    return Settlement(delivery=delivery, action=Action.RELEASE, delay=pause, charged=charged)

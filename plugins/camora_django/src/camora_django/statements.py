@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from camora_sql.dialects.base import Row
+from camora_sql.dialects.base import Need, Row
 from camora_sql.runner import Runner
 from camora_sql.statements import Builder
 from camora_sql.store import Store
@@ -78,6 +78,10 @@ class DjangoRunner(Runner):
     def call(self, text: str, values: Sequence[Any]) -> Sequence[Row]:
         """Run a statement in the database's own words; all its rows."""
         return self.driver.rows(text, values)
+
+    def flushes(self, need: Need) -> bool:
+        """As Django's connection does: the transaction is not ours."""
+        return True
 
     def announce(self, topic: Topic) -> None:
         """Left to the commit."""

@@ -42,13 +42,13 @@ _RECORD = (
 )
 # Spelt out, because not every driver asks the server what a function takes.
 _TYPES = {
-    "publish_1": f"bigint {_MESSAGE}",
-    "claim_1": "text[] int bigint bigint text",
-    "claim_from_1": "int bigint bigint text text[] int[] bigint[] bigint[] text[] int[] int[]",
-    "extend_1": "bigint[] bigint[] bigint",
+    "publish_1": f"boolean bigint {_MESSAGE}",
+    "claim_1": "boolean text[] int bigint bigint text",
+    "claim_from_1": "boolean int bigint bigint text text[] int[] bigint[] bigint[] text[] int[] int[]",
+    "extend_1": "boolean bigint[] bigint[] bigint",
     "settle_1": " ".join(
         [
-            "bigint bigint[] bigint[] int[] int[] text[] bigint",
+            "boolean bigint bigint[] bigint[] int[] int[] text[] bigint",
             "int[] text[] int[] bigint[] bigint[] text[] float8[] text[] bytea[]",
             "int[] bigint[] int[]",
             "int[] text[] text[] text[] text[] int[] int[] bigint[] bytea[]",
@@ -81,7 +81,7 @@ class FunctionProcedures(Procedures):
     def publish(self, session: Session, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch; the id that stands for each."""
         columns = _message_columns(envelopes)
-        clashes = session.call(self._publish, [self.store.now(), *columns])
+        clashes = session.call(self._publish, [session.flushes(Need.KEPT), self.store.now(), *columns])
         session.announce(Topic.JOBS)
         ids = columns[0]
         for place, holder in clashes:
@@ -92,7 +92,8 @@ class FunctionProcedures(Procedures):
         """Make leases last this long from now; the place and token of those that were still held."""
         seqs = [delivery.receipt[0] for delivery in deliveries]
         tokens = [delivery.receipt[1] for delivery in deliveries]
-        rows = session.call(self._extend, [seqs, tokens, self.store.lease_now() + lease_ms])
+        until = self.store.lease_now() + lease_ms
+        rows = session.call(self._extend, [session.flushes(Need.NONE), seqs, tokens, until])
         return {(seq, token) for seq, token in rows}
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:
@@ -141,7 +142,20 @@ class FunctionProcedures(Procedures):
             following += [(place, envelope) for envelope in one.successors]
         seqs = [one.delivery.receipt[0] for one in settlements]
         tokens = [one.delivery.receipt[1] for one in settlements]
-        values = [now, seqs, tokens, acks, *forgotten, now + round(window * 1000), *again, *back, *dead, *records]
+        flush = session.flushes(Need.SETTLED)
+        values = [
+            flush,
+            now,
+            seqs,
+            tokens,
+            acks,
+            *forgotten,
+            now + round(window * 1000),
+            *again,
+            *back,
+            *dead,
+            *records,
+        ]
         values += [[place for place, _ in following], *_message_columns([envelope for _, envelope in following])]
         [(settled,)] = session.call(self._settle, values)
         if again[0] or back[0] or following:
@@ -152,7 +166,11 @@ class FunctionProcedures(Procedures):
 
 
 def _rounds(settlements: Sequence[Settlement]) -> list[list[int]]:
-    """Places that can go together: each delivery, and each record, but once."""
+    """Places that can go together: each delivery, and each record, but once.
+
+    Almost always all of them. Where they are several rounds, each is a transaction by itself, and one that is repeated
+    after an error answers False for what was applied.
+    """
     rounds: list[list[int]] = [[]]
     seen: set[Any] = set()
     records: set[str] = set()
@@ -237,7 +255,7 @@ class _FunctionClaimer(Claimer):
 
     def _call(self, session: Session, text: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         self._unanswered = True
-        rows = session.call(text, values)
+        rows = session.call(text, [session.flushes(Need.NONE), *values])
         self._unanswered = False
         return rows
 

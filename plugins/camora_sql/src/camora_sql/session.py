@@ -65,6 +65,10 @@ class Session(Runner):
         """Run a statement in the database's own words; all its rows."""
         return self._live.rows(text, values)
 
+    def flushes(self, need: Need) -> bool:
+        """Whether a transaction of this need waits for the disk."""
+        return self._dialect.flushes(need)
+
     def savepoint(self, work: Callable[[], bool]) -> bool:
         """Run part of a transaction; undo that part if it answers False."""
         driver = self._live

@@ -115,6 +115,10 @@ class Dialect(ABC):
         """Sleep, in the way of its driver."""
 
     @abstractmethod
+    def flushes(self, need: Need) -> bool:
+        """Whether a transaction of this need waits for the disk, by the settings."""
+
+    @abstractmethod
     def begin(self, driver: Driver, *, need: Need) -> None:
         """Begin a transaction that will write, and that is to be as durable as it needs to be."""
 

@@ -156,6 +156,10 @@ class MysqlDialect(ServerDialect):
             f"SET SESSION {', '.join(session)}"
         )
 
+    def flushes(self, need: Need) -> bool:
+        """By a setting of the whole server."""
+        return True
+
     def begin(self, driver: Driver, *, need: Need) -> None:
         """START TRANSACTION. What a power failure may take is a setting of the whole server."""
         _ours(driver).begin()

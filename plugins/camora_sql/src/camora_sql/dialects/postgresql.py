@@ -134,12 +134,16 @@ class PostgresqlDialect(ServerDialect):
         )
         return listener
 
+    def flushes(self, need: Need) -> bool:
+        """By `synchronous`."""
+        return need >= self._flushed_from
+
     def begin(self, driver: Driver, *, need: Need) -> None:
         """BEGIN, and whether to wait for the disk at the end, in one trip."""
-        driver.change("BEGIN" if need >= self._flushed_from else "BEGIN; SET LOCAL synchronous_commit = off")
+        driver.change("BEGIN" if self.flushes(need) else "BEGIN; SET LOCAL synchronous_commit = off")
 
     def ready(self, driver: Driver, *, need: Need) -> None:
-        """Functions that need not wait for the disk say so themselves."""
+        """Functions are told whether to wait for the disk."""
 
     def commit(self, driver: Driver) -> None:
         """COMMIT."""

@@ -168,6 +168,10 @@ class SqliteDialect(Dialect):
         """The thread sleeps."""
         time.sleep(seconds)
 
+    def flushes(self, need: Need) -> bool:
+        """By `synchronous`."""
+        return need >= self._flushed_from
+
     def begin(self, driver: Driver, *, need: Need) -> None:
         """Take the right to write at once: a transaction that begins by reading could not always go on to write."""
         self.ready(driver, need=need)
@@ -181,7 +185,7 @@ class SqliteDialect(Dialect):
             raise moved(self.path)
         # A NORMAL commit is written but not flushed; a later FULL one flushes it with itself. So what survives a power
         # failure is all that was committed up to some moment, and never a later half of it.
-        flushed = need >= self._flushed_from
+        flushed = self.flushes(need)
         if flushed is not ours.flushed:
             ours.change("PRAGMA synchronous = FULL" if flushed else "PRAGMA synchronous = NORMAL")
             ours.flushed = flushed

@@ -1,12 +1,13 @@
 -- Lend out the most urgent messages of these queues. What other workers are claiming at this moment is passed over.
-CREATE FUNCTION {claim_1}(p_queues text[], p_limit int, p_until bigint, p_receipt bigint, p_worker text)
+CREATE FUNCTION {claim_1}(p_flush boolean, p_queues text[], p_limit int, p_until bigint, p_receipt bigint, p_worker text)
 RETURNS TABLE (
     seq bigint, priority int, due bigint, id text, queue text, body bytea, deliveries int, key text, key_ttl float8
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    -- A claim that a crash of the server undoes is no loss.
-    PERFORM set_config('synchronous_commit', 'off', true);
+    IF NOT p_flush THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
     RETURN QUERY
     WITH found AS MATERIALIZED (
         SELECT most.place

@@ -2,7 +2,7 @@
 -- up, which a long transaction of anybody keeps it from; whoever begins behind it does not walk over it each time.
 -- Levels are what is known, each a priority in a queue, with the last place in it; gaps are all priorities between them.
 CREATE FUNCTION {claim_from_1}(
-    p_limit int, p_until bigint, p_receipt bigint, p_worker text,
+    p_flush boolean, p_limit int, p_until bigint, p_receipt bigint, p_worker text,
     l_queues text[], l_priorities int[], l_dues bigint[], l_seqs bigint[],
     g_queues text[], g_above int[], g_below int[]
 ) RETURNS TABLE (
@@ -10,7 +10,9 @@ CREATE FUNCTION {claim_from_1}(
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
+    IF NOT p_flush THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
     RETURN QUERY
     WITH found AS MATERIALIZED (
         SELECT most.place

@@ -1,10 +1,12 @@
 -- Make leases last longer; answers the places of those messages that are unfinished and still out with this token.
 -- One that is being settled at this moment is passed over: it needs no lease any more, and nobody waits for another.
-CREATE FUNCTION {extend_1}(p_seqs bigint[], p_receipts bigint[], p_until bigint)
+CREATE FUNCTION {extend_1}(p_flush boolean, p_seqs bigint[], p_receipts bigint[], p_until bigint)
 RETURNS TABLE (seq bigint, receipt bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('synchronous_commit', 'off', true);
+    IF NOT p_flush THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
     WITH held AS MATERIALIZED (
         SELECT j.ctid AS place
         FROM unnest(p_seqs, p_receipts) AS u(seq, receipt)

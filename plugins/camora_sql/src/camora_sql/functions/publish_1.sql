@@ -1,7 +1,8 @@
 -- Store messages, once for each id and each key; answers the places, from 1, of those that another job stands for.
 -- Each statement in here sees what was committed until then: so an id that ends at this very moment is not stored again.
+-- Its commit waits for the disk if p_flush says so; that holds for all of these functions.
 CREATE FUNCTION {publish_1}(
-    p_now bigint, p_ids text[], p_queues text[], p_priorities int[], p_dues bigint[], p_expires bigint[],
+    p_flush boolean, p_now bigint, p_ids text[], p_queues text[], p_priorities int[], p_dues bigint[], p_expires bigint[],
     p_keys text[], p_key_ttls float8[], p_tasks text[], p_bodies bytea[]
 ) RETURNS TABLE (place int, holder text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -12,6 +13,9 @@ DECLARE
     found_holder text;
     one record;
 BEGIN
+    IF NOT p_flush THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
     IF cardinality(array_remove(p_keys, NULL)) > 0 THEN
         FOR one IN
             SELECT u.id, u.key, u.place::int AS place

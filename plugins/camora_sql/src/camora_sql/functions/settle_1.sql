@@ -1,7 +1,7 @@
 -- End deliveries: all of a batch that are still out with the token they were lent with, each with all that it brings.
 -- What is settled is named by its place in p_seqs, from 1; answers the places of those that were settled.
 CREATE FUNCTION {settle_1}(
-    p_now bigint, p_seqs bigint[], p_receipts bigint[],
+    p_flush boolean, p_now bigint, p_seqs bigint[], p_receipts bigint[],
     -- done for good, and those of them whose id nothing else remembers
     p_acks int[], p_forgotten int[], f_ids text[], p_remember_until bigint,
     -- the next attempts
@@ -27,6 +27,9 @@ DECLARE
     ended_keys text[];
     ended_ttls float8[];
 BEGIN
+    IF NOT p_flush THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
     IF cardinality(p_acks) > 0 THEN
         WITH gone AS (
             DELETE FROM {jobs} j
@@ -121,7 +124,7 @@ BEGIN
         WHERE e.ttl > 0 AND k.key = e.key AND k.job = e.id AND k.until IS NULL;
     END IF;
     IF cardinality(p_next) > 0 THEN
-        PERFORM {publish_1}(p_now, array_agg(n.id ORDER BY n.rank), array_agg(n.queue ORDER BY n.rank),
+        PERFORM {publish_1}(p_flush, p_now, array_agg(n.id ORDER BY n.rank), array_agg(n.queue ORDER BY n.rank),
             array_agg(n.priority ORDER BY n.rank), array_agg(n.due ORDER BY n.rank), array_agg(n.expires ORDER BY n.rank),
             array_agg(n.key ORDER BY n.rank), array_agg(n.key_ttl ORDER BY n.rank), array_agg(n.task ORDER BY n.rank),
             array_agg(n.body ORDER BY n.rank))
