@@ -34,7 +34,7 @@ async def test_a_parameter_with_it_is_filled_whatever_its_type(client: Client) -
 
     assert await app.run_now(work.s(1)) == ["Client", "dsn://", "1"]
     async with app, app.worker():
-        assert await (await work.dispatch(2)).result(10) == ["Client", "dsn://", "2"]
+        assert await (await work.dispatch(2)).result(60) == ["Client", "dsn://", "2"]
 
 
 async def test_it_cannot_be_sent() -> None:
@@ -79,4 +79,4 @@ async def test_the_execute_of_a_class_gets_it(client: Client) -> None:
             return f"{type(client).__name__} {self.x}"
 
     async with app, app.worker():
-        assert await (await app.dispatch(Work(x=3))).result(10) == "Client 3"
+        assert await (await app.dispatch(Work(x=3))).result(60) == "Client 3"

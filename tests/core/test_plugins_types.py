@@ -93,7 +93,7 @@ async def test_values_travel_nested_in_anything(annotation: Any, value: Any) -> 
     app = make_app(SOURCE)
     task = app.register(echo)
     async with app, app.worker():
-        found = await (await task.dispatch(value)).result(10)
+        found = await (await task.dispatch(value)).result(60)
         assert found == value
         assert type(found) is type(value)
 
@@ -202,8 +202,8 @@ async def test_a_task_class_of_another_library_is_converted_as_a_whole() -> None
     app = make_app(source)
     app.register(Sum)
     async with app, app.worker():
-        assert await (await app.dispatch(Sum(a=1, b=2))).result(10) == 3
-        assert await (await app.dispatch(Sum, a=1, b=3)).result(10) == 4
-        assert await (await app.dispatch("Sum", c=5)).result(10) == 5
+        assert await (await app.dispatch(Sum(a=1, b=2))).result(60) == 3
+        assert await (await app.dispatch(Sum, a=1, b=3)).result(60) == 4
+        assert await (await app.dispatch("Sum", c=5)).result(60) == 5
         with pytest.raises(PayloadError, match="Sum: .*expected int, got 'x'"):
             await app.dispatch(Sum(a="x"))  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ async def main():
     from camora.builtin.pools import make_pool
     from camora.interfaces.pool import Call
     async with app, app.worker():
-        assert await (await more.dispatch(Thing(1))).result(timeout=20) == Thing(2)
+        assert await (await more.dispatch(Thing(1))).result(timeout=60) == Thing(2)
     pool = make_pool("process")
     await pool.open()
     try:
@@ -68,7 +68,7 @@ from library import app, double
 
 async def main():
     async with app, app.worker():
-        print("doubled:", await (await double.dispatch(4)).result(timeout=20))
+        print("doubled:", await (await double.dispatch(4)).result(timeout=60))
 
 asyncio.run(main())
 """

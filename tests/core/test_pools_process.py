@@ -167,7 +167,7 @@ async def test_an_idle_process_that_dies_is_replaced(pool: Pool, functions: Modu
 
 
 async def test_a_death_is_noticed_though_a_fork_holds_the_pipes(pool: Pool, functions: ModuleType) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with pytest.raises(ProcessDied) as caught:
             await pool.call(a_call(functions.forks_and_dies))
     assert caught.value.exit_code == 4

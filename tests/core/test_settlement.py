@@ -125,6 +125,21 @@ async def test_a_broker_that_is_away_is_asked_again_until_it_is_back() -> None:
     assert ended == {"a": True}
 
 
+async def test_what_ends_while_a_server_is_away_does_not_wait_for_it() -> None:
+    """A broker of many servers answers for those that are there, once it is asked for them."""
+
+    def away(settlements: Sequence[Settlement]) -> list[bool]:
+        submit(made, "there")
+        raise BrokerUnavailable("its server is away")
+
+    consumer = Scripted(away, lambda settlements: [None, True])
+    made, ended = settler(consumer)
+    submit(made, "gone")
+    await made.drain()
+    assert consumer.calls == [["gone"], ["gone", "there"], ["gone"]]
+    assert ended == {"there": True, "gone": True}
+
+
 async def test_one_that_cannot_be_settled_does_not_take_the_others_along() -> None:
     def refuse_b(settlements: Sequence[Settlement]) -> list[bool]:
         if any(item.delivery.id == "b" and item.action is Action.ACK for item in settlements):

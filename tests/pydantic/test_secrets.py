@@ -68,7 +68,7 @@ async def test_a_task_gets_its_secrets_and_its_signature_does_not_show_them() ->
     app = Camora()
     app.register(SignIn)
     async with app, app.worker():
-        assert await (await app.dispatch(sign_in())).result(10) == KNOWN * 2
+        assert await (await app.dispatch(sign_in())).result(60) == KNOWN * 2
     task = app.tasks.get("SignIn")
     assert task is not None
     assert KNOWN not in repr(task.s(passWord=KNOWN, firstLogin={"password": KNOWN}))
@@ -80,7 +80,7 @@ async def test_a_secret_in_an_error_is_masked(caplog: pytest.LogCaptureFixture) 
     async with app, app.worker():
         job = await app.dispatch(Pin(pin=SecretStr(KNOWN)))
         with pytest.raises(Exception, match=r"wrong pin \*\*\*") as error:
-            await job.result(10)
+            await job.result(60)
     assert KNOWN not in f"{error.value}{caplog.text}"
 
 

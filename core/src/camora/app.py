@@ -18,7 +18,8 @@ from camora.chain import Link, arrange, compose_dispatch
 from camora.clock import SYSTEM_CLOCK, Clock, seconds
 from camora.connections import Connections, Portal
 from camora.declarations import Declarations
-from camora.dispatcher import Dispatcher, Dispatching, NamedTask
+from camora.dispatcher import Dispatcher, NamedTask
+from camora.dispatching import Dispatching
 from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
 from camora.events import EventBus
@@ -308,6 +309,7 @@ class Camora:
             self.tasks.add_fallback(fallback, task)
         else:
             self.tasks.add(task)
+        self._declarations.use(fallback or config.queue)
         return function if isinstance(function, type) else task
 
     def _use_options(self, owned: Mapping[str, Any], task: AnyTask) -> None:

@@ -60,7 +60,7 @@ class Connection:
         return await asyncio.shield(opening)
 
     async def _open(self, kind: str) -> Any:
-        found = self._outbox if kind == _OUTBOX else companion_of(self.broker, self.results, kind)
+        found = self._own_outbox() if kind == _OUTBOX else companion_of(self.broker, self.results, kind)
         if found is not None:
             try:
                 await found.open()
@@ -69,6 +69,10 @@ class Connection:
                 await found.close()
                 raise
         return found
+
+    def _own_outbox(self) -> Broker | None:
+        # Another one for each try: what has been closed stays so.
+        return None if self._outbox is None else self._outbox.twin()
 
     async def close(self) -> None:
         """Close everything, companions first."""
@@ -96,7 +100,10 @@ class Connection:
 def companion_of(broker: Broker, results: ResultBackend | None, kind: str) -> Any:
     """What the broker keeps under this name (`own_limits` …), else what the result backend does, unopened; or None."""
     found = getattr(broker, kind)()
-    return found if found is not None or results is None else getattr(results, kind)()
+    if results is None or (found is not None and not getattr(found, "last_resort", False)):
+        return found
+    other = getattr(results, kind)()
+    return found if other is None else other
 
 
 class Connections:
@@ -153,9 +160,14 @@ class Connections:
             if results is not None:
                 undo.push_async_callback(results.close)
                 await results.open()
+            atomic = results is not None and broker.settles_into(results)
+            if results is not None and results.private and not atomic:
+                raise ConfigurationError(
+                    f"{results!r} takes results from a broker at the same URL alone, and this app's broker is "
+                    f"{broker!r}. Leave results= out, or give a store of results that processes share"
+                )
             undo.pop_all()
-        outbox = None if self._outbox is None else self._outbox.twin()
-        return Connection(broker, results, results is not None and broker.settles_into(results), outbox)
+        return Connection(broker, results, atomic, self._outbox)
 
     async def close(self) -> None:
         """Close this loop's connection. The next use opens a new one."""

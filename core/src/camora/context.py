@@ -115,7 +115,7 @@ class Context:
     @property
     def queue(self) -> str:
         """The queue it came from."""
-        return self.message.queue
+        return self.delivery.queue
 
     @property
     def headers(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Declarations:
         self._lock = threading.RLock()
         self._queues: dict[str, _Declared] = {}
         self._named: dict[str, None] = {}
+        self._used: dict[str, None] = {}
         self._options: dict[str, str] = {}
         self._brokers: list[Broker] = []
 
@@ -59,6 +60,14 @@ class Declarations:
         """Note that there is a queue of this name: as it is declared elsewhere, or else a plain one."""
         self._named[check_name("queue", name)] = None
 
+    def use(self, name: str) -> None:
+        """Note that a task's jobs go to this queue, for brokers that cannot ask their server which queues there are."""
+        with self._lock:
+            known = name in self._used or name in self._queues
+            self._used[name] = None
+            for each in () if known else self._brokers:
+                each.declare(self._known)
+
     def name_of_declared(self, given: str | Queue, where: str) -> str:
         """As `name_of`, where nothing can be declared, because another process is told the name alone."""
         if isinstance(given, Queue) and given != Queue(given.name) and given.name not in self._queues:
@@ -74,7 +83,7 @@ class Declarations:
             self._queues[name] = declared
             try:
                 for each in {id(one): one for one in (*self._brokers, broker) if one is not None}.values():
-                    each.declare(self.queues)
+                    each.declare(self._known)
             except BaseException:
                 del self._queues[name]
                 raise
@@ -84,6 +93,13 @@ class Declarations:
         """Every queue that was declared, and plain ones for those that were only named."""
         found = {name: Queue(name) for name in self._named}
         found.update({name: declared.queue for name, declared in self._queues.items()})
+        return tuple(found.values())
+
+    @property
+    def _known(self) -> tuple[Queue, ...]:
+        """Those, and plain ones to which tasks' jobs go."""
+        found = {name: Queue(name) for name in self._used}
+        found.update({queue.name: queue for queue in self.queues})
         return tuple(found.values())
 
     def place(self, name: str, where: str) -> None:
@@ -113,7 +129,7 @@ class Declarations:
                 return
             for name, where in self._options.items():
                 check_options(broker, (name,), where)
-            broker.declare(self.queues)
+            broker.declare(self._known)
             self._brokers.append(broker)
 
     def forget(self, broker: Broker) -> None:

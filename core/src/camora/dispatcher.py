@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from camora.chain import Link, compose_dispatch
@@ -15,7 +15,6 @@ from camora.declarations import Declarations, check_options
 from camora.errors import (
     BrokerUnavailable,
     ConfigurationError,
-    DispatchError,
     DispatchUncertain,
     MessageTooLarge,
     PayloadError,
@@ -34,9 +33,8 @@ from camora.queue import Queue
 from camora.signature import Signature
 from camora.task import AnyTask
 
-__all__ = ["Dispatcher", "Dispatching", "NamedTask"]
+__all__ = ["Dispatcher", "NamedTask"]
 
-BATCH = 500
 _DEFAULTS = TaskOptions()
 
 
@@ -82,7 +80,6 @@ class Dispatcher:
         self._broker = broker
         self._declarations = declarations
         self._task_of = task_of
-        self._capabilities = broker.capabilities
         self._largest = min(largest, broker.capabilities.largest or largest)
         self._timeout = timeout
         self.chain: Callable[[Message], Awaitable[Message]] | None = None
@@ -145,7 +142,11 @@ class Dispatcher:
         return found
 
     def _check(self, message: Message, now: int) -> None:
-        able = self._capabilities
+        able = self._broker.capabilities
+        if message.priority and not able.priority:
+            # It may grow with what is declared, of which a broker hears when it is first used.
+            self._broker.declare(self._declarations.queues)
+            able = self._broker.capabilities
         for asked, name in ((message.due, "delay"), (message.priority, "priority"), (message.key, "dedup")):
             if asked and not getattr(able, name):
                 raise UnsupportedCapability(
@@ -294,7 +295,9 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         doubt: DispatchUncertain | None = None
+        before = ""
         for tries in itertools.count():
+            began = loop.time()
             try:
                 async with asyncio.timeout_at(deadline):
                     return await step()
@@ -306,16 +309,20 @@ class Dispatcher:
             except BrokerUnavailable as error:
                 last = error
             except TimeoutError as error:
-                if uncertain is not None:
-                    raise DispatchUncertain(
-                        f"the broker did not answer within {self._timeout:g} s: the job may be enqueued. Dispatching "
-                        f"again with job_id={uncertain!r} cannot double it",
-                        job_id=uncertain,
-                    ) from error
-                raise BrokerUnavailable(f"the broker did not answer within {self._timeout:g} s") from error
+                # What the try before was refused for is the likely reason, whatever became of the one that was cut off.
+                told = f"the broker did not answer within {self._timeout:g} s{before}"
+                if uncertain is None:
+                    raise BrokerUnavailable(told) from error
+                again = f"with job_id={uncertain!r} cannot double it" if repeatable else "may run it twice"
+                raise DispatchUncertain(
+                    f"{told}: the job may be enqueued. Dispatching again {again}", job_id=uncertain
+                ) from error
             pause = random.uniform(0, min(1.0, 0.05 * 2**tries))  # noqa: S311 -- jitter
-            if loop.time() + pause >= deadline:
+            # One that is cut off leaves open what became of it: none is begun that has no time to end.
+            needed = min(2 * (loop.time() - began), self._timeout / 10)
+            if loop.time() + pause + needed >= deadline:
                 raise doubt or last
+            before = f" (the try before: {last})"
             await asyncio.sleep(pause)
         raise AssertionError  # the loop above has no end of its own
 
@@ -345,47 +352,3 @@ def _key(
     if not isinstance(made, str):
         raise PayloadError(f"{task.name}: its key is {made!r}; a key is a text", task=task.name)
     return made
-
-
-class Dispatching:
-    """Many dispatches under way: `await` it for a list of jobs, or `async for` over it, in constant memory.
-
-    Batches go out one after the other; when one fails, its error is raised, and those before it are enqueued.
-    """
-
-    def __init__(self, dispatcher: Dispatcher, signatures: Iterable[Any] | AsyncIterable[Any]) -> None:
-        self._dispatcher = dispatcher
-        self._signatures = signatures
-
-    def __await__(self) -> Generator[Any, None, list[Job[Any]]]:
-        return self._all().__await__()
-
-    async def _all(self) -> list[Job[Any]]:
-        return [job async for job in self]
-
-    async def __aiter__(self) -> AsyncIterator[Job[Any]]:
-        async for batch in _batches(self._signatures):
-            for job in await self._dispatcher.batch(batch):
-                yield job
-
-
-async def _batches(signatures: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Signature[Any]]]:
-    batch: list[Signature[Any]] = []
-    if isinstance(signatures, AsyncIterable):
-        async for signature in signatures:
-            batch.append(_signature(signature))
-            if len(batch) >= BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-        return
-    iterator = iter(signatures)
-    while batch := [_signature(signature) for signature in itertools.islice(iterator, BATCH)]:
-        yield batch
-
-
-def _signature(value: Any) -> Signature[Any]:
-    if not isinstance(value, Signature):
-        raise DispatchError(f"dispatch_many takes signatures, such as add.s(1, 2); got {value!r}")
-    return value

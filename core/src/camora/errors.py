@@ -173,8 +173,9 @@ class UnsupportedCapability(DispatchError, ConfigurationError):
 class DispatchUncertain(DispatchError):
     """The broker's answer was lost: the job may be enqueued.
 
-    Dispatching again with `options(job_id=error.job_id)` cannot double it. With `final`, a dispatch does not do so by
-    itself: the broker has tried for as long as it was told to.
+    Dispatching again with `options(job_id=error.job_id)` cannot double it where the broker knows ids (its capability
+    `dedup`); elsewhere the job may run twice. With `final`, a dispatch does not do so by itself: the broker has tried
+    for as long as it was told to.
     """
 
     def __init__(self, message: str, *, job_id: str, final: bool = False) -> None:

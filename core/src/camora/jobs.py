@@ -32,7 +32,7 @@ from camora.outbox import unpacked
 from camora.outcome import CancelResult, JobRecord, Status
 from camora.registry import TaskRegistry
 
-__all__ = ["Jobs"]
+__all__ = ["Jobs", "unknown_job"]
 
 _LOOK_AGAIN = 60.0
 """Seconds after which somebody who waits without a limit looks whether the job is still known."""
@@ -76,18 +76,21 @@ class Jobs:
         results = await self._results(job_id)
         record = await (self._wait(results, job_id) if timeout is None else results.wait(job_id, timeout))
         if record is None:
-            if (await self.info(job_id)).status is Status.UNKNOWN:
-                raise ResultExpired(
-                    f"nothing is known of job {job_id}: it never was, or it ended longer ago than its result is kept",
-                    job_id=job_id,
-                )
-            raise ResultTimeout(
-                f"job {job_id} is not finished after {timeout:g} s; it goes on. Wait longer, or look at job.info()"
-                if timeout is not None
-                else f"waiting for job {job_id} was ended by closing the app",
-                job_id=job_id,
-            )
+            raise await self._nothing_came(job_id, timeout)
         return self._value(record)
+
+    async def _nothing_came(self, job_id: str, timeout: float | None) -> Exception:
+        connection = await self._connections.get()
+        unknown = (await self.info(job_id)).status is Status.UNKNOWN
+        if unknown and connection.broker.capabilities.inspect:
+            return ResultExpired(unknown_job(connection, job_id), job_id=job_id)
+        if timeout is None:
+            return ResultTimeout(f"waiting for job {job_id} was ended by closing the app", job_id=job_id)
+        if unknown:
+            text = f"no result within {timeout:g} s: {unknown_job(connection, job_id)}"
+        else:
+            text = f"job {job_id} is not finished after {timeout:g} s; it goes on. Wait longer, or look at job.info()"
+        return ResultTimeout(text, job_id=job_id)
 
     async def forget_finished(self, older_than: float, *, only_successful: bool) -> int:
         """Delete records in steps; see `Camora.forget_finished`."""
@@ -104,8 +107,13 @@ class Jobs:
             since = loop.time()
             record = await results.wait(job_id, _LOOK_AGAIN)
             closed = loop.time() - since < 0.9 * _LOOK_AGAIN
-            if record is not None or closed or (await self.info(job_id)).status is Status.UNKNOWN:
+            if record is not None or closed or await self._lost(job_id):
                 return record
+
+    async def _lost(self, job_id: str) -> bool:
+        """Whether nobody knows the job; a broker that does not show its jobs may have it for all we know."""
+        connection = await self._connections.get()
+        return bool(connection.broker.capabilities.inspect) and (await self.info(job_id)).status is Status.UNKNOWN
 
     def _value(self, record: JobRecord) -> Any:
         task, job_id = record.task, record.id
@@ -178,7 +186,9 @@ class Jobs:
     async def cancel(self, job_id: str) -> CancelResult:
         """Remove or interrupt; see `Job.cancel`."""
         connection = self._connections.ready() or await self._connections.get()
-        queued = await connection.broker.queues.find(job_id)
+        queued = None
+        with contextlib.suppress(UnsupportedCapability):  # what cannot be looked for cannot be cancelled: see there
+            queued = await connection.broker.queues.find(job_id)
         answer = await _cancel(connection, job_id)
         if answer is CancelResult.REMOVED and connection.results is not None:
             record = JobRecord(
@@ -195,6 +205,17 @@ class Jobs:
             if known is not None and known.status.finished:
                 return CancelResult.FINISHED
         return answer
+
+
+def unknown_job(connection: Connection, job_id: str) -> str:
+    """What it means, in words, that nothing is known of a job."""
+    reasons = ["it never was"]
+    if not connection.broker.capabilities.inspect:
+        reasons.append("it waits or runs, which this broker does not show")
+    if connection.results is not None and connection.results.private:
+        reasons.append("it was dispatched by another process, which alone is told what becomes of it")
+    reasons.append("it ended longer ago than its result is kept")
+    return f"nothing is known of job {job_id}: {', '.join(reasons[:-1])}, or {reasons[-1]}"
 
 
 def _failure(record: JobRecord) -> Exception:

@@ -187,3 +187,5 @@ class Settlement(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     letter: DeadLetter | None = None
     delay: float = 0.0
     charged: bool = True
+    before: bool = False
+    """Settled before the run (`ack="before"`): once it is answered, the death of this process must not give it back."""

@@ -259,7 +259,8 @@ class Settler:
             self._waiting += batch
             self._start()
 
-    async def _apply(self, batch: Batch) -> Sequence[bool | None]:
+    async def _apply(self, batch: Batch, *, alone: bool = False) -> Sequence[bool | None]:
+        """Settle a batch, which grows by what has ended meanwhile with each try, unless it is to stay `alone`."""
         tries = 0
         while True:
             try:
@@ -269,6 +270,10 @@ class Settler:
                     self._logger.warning("cannot settle %d jobs, trying again: %s", len(batch), error)
                 tries += 1
                 await asyncio.sleep(random.uniform(0.05, 1.0) * growing(min(tries, 4)) / 2)  # noqa: S311 -- jitter
+                if not alone:
+                    # Of a broker of many servers, theirs may be there.
+                    batch += self._waiting
+                    self._waiting = []
             except Exception as error:
                 if len(batch) == 1:
                     tries += 1
@@ -278,7 +283,7 @@ class Settler:
                     self._logger.exception("%s cannot be settled; it becomes a dead letter", batch[0][0].label)
                     return [await self._reject_unsettled(*batch[0], error)]
                 # One settlement that cannot be applied must not take the others along.
-                return [(await self._apply([one]))[0] for one in batch]
+                return [(await self._apply([one], alone=True))[0] for one in batch]
 
     async def _reject_unsettled(self, run: Run, settlement: Settlement, error: Exception) -> bool | None:
         """Try at least to keep the message, with the reason."""

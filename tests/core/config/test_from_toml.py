@@ -110,7 +110,7 @@ async def test_a_job_is_dispatched_and_run_with_all_that_the_file_says(shop: Pat
     assert (queue.name, queue.concurrency, queue.rate_limit) == ("sums", 2, Rate(1000, 1.0))
     async with app, app.worker():
         jobs: list[Any] = [await add.dispatch(1, 2), await slow.dispatch()]
-        assert [await job.result(timeout=20) for job in jobs] == [3, "done"]
+        assert [await job.result(timeout=60) for job in jobs] == [3, "done"]
         assert (await jobs[0].info()).attempts == 3
     links = [link.middleware for link in app.chain() if link.name == "Count"]
     assert links[0].executed.count("shop.add") == 3  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ async def test_messages_without_the_files_key_are_refused(shop: Path) -> None:
         await stranger.options(queue="sums").dispatch("shop.add", 1, 2)
     async with app, app.worker():
         honest = await add.dispatch(3, 4)
-        assert await honest.result(timeout=20) == 7
+        assert await honest.result(timeout=60) == 7
         letters = [letter async for letter in app.dead_letters(queue="sums")]
     assert ran == [3]
     assert [letter.reason for letter in letters] == ["unsigned"]

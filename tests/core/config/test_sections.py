@@ -227,7 +227,7 @@ def test_schedules_are_an_array_of_tables_with_different_keys(problems: Problems
         ('[retry]\nuse = "durabel"', "retry.use: "),
         ("[results]\nttl = 0", "2:1: results.ttl: must be more than 0, found 0"),
         ('[results]\nurl = "memory://"\nspeed = 1', "3:1: results.speed: unknown setting: known are enabled, ttl, url"),
-        ('[broker]\nurl = "amqp://here"', "2:1: broker.url: no plugin offers the URL scheme 'amqp' for brokers."),
+        ('[broker]\nurl = "nats://here"', "2:1: broker.url: no plugin offers the URL scheme 'nats' for brokers."),
         ("[broker]\nurl = 5", "2:1: broker.url: expected a text, found 5"),
         ("[results]\nenabled = 1", "2:1: results.enabled: expected true or false, found 1"),
         ("[worker]\nconcurrency = 1.5", "2:1: worker.concurrency: expected a whole number, found 1.5"),

@@ -41,7 +41,7 @@ class BusBroker(MemoryBroker):
     """Notes what it is told, what is published, and what is tried again."""
 
     queue_kinds = (Queue, BusQueue)
-    task_options = frozenset({"copies", "route"})
+    task_options = frozenset({"copies", "stop"})
 
     def __init__(self, store: MemoryStore | None = None, *, name: str = "") -> None:
         super().__init__(store, name=name)
@@ -96,5 +96,5 @@ def camora_queue_kinds() -> Sequence[Provider[Queue]]:
 def camora_task_options() -> Sequence[TaskOption]:
     return [
         TaskOption("copies", int, check=at_least_one, dispatch=True, help="how many stores must have it"),
-        TaskOption("route", str, help="where it goes"),
+        TaskOption("stop", str, help="where it goes"),
     ]

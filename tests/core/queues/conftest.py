@@ -19,7 +19,8 @@ def source(module: Any, name: str = "bus", distribution: str = "camora-bus") -> 
 
 
 def catalog_with(*modules: ModuleType) -> Catalog:
-    return plugins.load([*plugins.discover({}), *(source(module) for module in modules)], disable=["camora-redis"])
+    sources = [*plugins.discover({}), *(source(module) for module in modules)]
+    return plugins.load(sources, disable=["camora-amqp", "camora-redis"])
 
 
 @pytest.fixture

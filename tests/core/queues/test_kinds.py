@@ -227,7 +227,7 @@ async def test_what_is_refused_while_the_app_runs_is_not_declared(plain: Camora)
             await task.options(queue=BusQueue("now")).dispatch()
         assert plain.tasks.get("late") is None
         assert plain.queues == ()
-        assert await (await task.dispatch()).result(timeout=10) == "heard"
+        assert await (await task.dispatch()).result(timeout=60) == "heard"
 
 
 async def test_a_dispatch_to_an_unserved_kind_does_not_spoil_the_others(plain: Camora) -> None:
@@ -235,7 +235,7 @@ async def test_a_dispatch_to_an_unserved_kind_does_not_spoil_the_others(plain: C
     with pytest.raises(UnsupportedCapability, match="queue 'bus' is a BusQueue"):
         await task.options(queue=BusQueue("bus")).dispatch()  # nothing is open yet
     async with plain, plain.worker():
-        assert await (await task.dispatch()).result(timeout=10) == "heard"
+        assert await (await task.dispatch()).result(timeout=60) == "heard"
 
 
 async def test_a_test_worker_serves_every_kind(plain: Camora) -> None:

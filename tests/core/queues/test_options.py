@@ -45,27 +45,27 @@ def app(request: pytest.FixtureRequest, catalog: Catalog) -> Camora:
 
 
 async def test_the_broker_gets_what_was_given_and_nothing_else(app: Any) -> None:
-    @app.task(route="north", copies=2)
-    async def routed() -> None: ...
+    @app.task(stop="north", copies=2)
+    async def stopped() -> None: ...
 
     @app.task
     async def simple() -> None: ...
 
     async with app:
-        await routed.dispatch()
-        await routed.options(copies=3, delay=60).dispatch()
-        await routed.options(copies=4).options(priority=1).dispatch()
-        await routed.s().options(copies=5).dispatch()
-        await app.options(copies=6).dispatch(routed)
-        await app.options(copies=7).dispatch(routed.options(priority=2).s())
-        await app.options(copies=7).dispatch(routed.options(copies=8).s())
+        await stopped.dispatch()
+        await stopped.options(copies=3, delay=60).dispatch()
+        await stopped.options(copies=4).options(priority=1).dispatch()
+        await stopped.s().options(copies=5).dispatch()
+        await app.options(copies=6).dispatch(stopped)
+        await app.options(copies=7).dispatch(stopped.options(priority=2).s())
+        await app.options(copies=7).dispatch(stopped.options(copies=8).s())
         await app.options(copies=9).dispatch("unknown-here")
-        await routed.options(copies=None).dispatch()
+        await stopped.options(copies=None).dispatch()
         await simple.dispatch()
         await simple.options(priority=1).dispatch()
         await simple.options(copies=1).dispatch()
-        await app.dispatch_many([routed.s(), simple.s(), routed.options(copies=5).s()])
-    north = {"route": "north"}
+        await app.dispatch_many([stopped.s(), simple.s(), stopped.options(copies=5).s()])
+    north = {"stop": "north"}
     assert sent(app) == [
         {**north, "copies": 2},
         *({**north, "copies": copies} for copies in (3, 4, 5, 6, 7, 8)),
@@ -81,11 +81,11 @@ async def test_the_broker_gets_what_was_given_and_nothing_else(app: Any) -> None
 
 
 async def test_they_do_not_travel_in_the_message(app: Any) -> None:
-    @app.task(route="northwards")
-    async def routed() -> None: ...
+    @app.task(stop="northwards")
+    async def stopped() -> None: ...
 
     async with app:
-        await routed.options(copies=77).dispatch()
+        await stopped.options(copies=77).dispatch()
     [envelope] = broker_of(app).published
     assert b"northwards" not in envelope.body
     assert b"copies" not in envelope.body
@@ -95,7 +95,7 @@ async def test_they_do_not_travel_in_the_message(app: Any) -> None:
 async def test_a_retry_has_those_of_the_task_and_not_those_of_the_dispatch(bus: Any) -> None:
     tries = 0
 
-    @bus.task(route="north", retry_policy=RetryPolicy(max_tries=3))
+    @bus.task(stop="north", retry_policy=RetryPolicy(max_tries=3))
     async def fails_once() -> str:
         nonlocal tries
         tries += 1
@@ -112,34 +112,34 @@ async def test_a_retry_has_those_of_the_task_and_not_those_of_the_dispatch(bus: 
 
     async with bus, bus.worker():
         job = await fails_once.options(copies=3).dispatch()
-        assert await job.result(timeout=10) == "done"
-        assert [envelope.options for envelope in broker_of(bus).retried] == [{"route": "north"}]
+        assert await job.result(timeout=60) == "done"
+        assert [envelope.options for envelope in broker_of(bus).retried] == [{"stop": "north"}]
         other = await fails_too.options(copies=3).dispatch()
-        assert await other.result(timeout=10) == "done"
+        assert await other.result(timeout=60) == "done"
         assert [envelope.options for envelope in broker_of(bus).retried[1:]] == [None]
 
 
 async def test_a_schedule_sends_those_of_the_task(app: Any) -> None:
-    @app.task(route="north")
-    async def routed() -> None: ...
+    @app.task(stop="north")
+    async def stopped() -> None: ...
 
-    app.schedule("daily", routed, cron("0 9 * * *"))
+    app.schedule("daily", stopped, cron("0 9 * * *"))
     async with app:
         await app.schedules.sync()
         await app.schedules.run_now("daily")
-    assert sent(app) == [{"route": "north"}]
+    assert sent(app) == [{"stop": "north"}]
 
 
 async def test_a_schedule_refuses_those_of_one_dispatch(bus: Any) -> None:
-    @bus.task(name="routed")
-    async def routed() -> None: ...
+    @bus.task(name="stopped")
+    async def stopped() -> None: ...
 
-    bus.schedule("daily", routed.options(copies=3).s(), cron("0 9 * * *"))
+    bus.schedule("daily", stopped.options(copies=3).s(), cron("0 9 * * *"))
     async with bus:
         with pytest.raises(ConfigurationError) as error:
             await bus.schedules.sync()
     assert str(error.value) == (
-        "routed: 'copies' is for one dispatch, and a schedule's jobs are sent later: give it to the task, "
+        "stopped: 'copies' is for one dispatch, and a schedule's jobs are sent later: give it to the task, "
         "@app.task(copies=…)"
     )
 
@@ -173,7 +173,7 @@ def test_what_an_option_cannot_be_is_refused_at_the_task(bus: Any, options: dict
     ("options", "text"),
     [
         ({"copies": -1}, "f: copies=-1: expected 1 or more, found -1"),
-        ({"route": "south"}, "f: 'route' is an option of tasks, not of a dispatch: @app.task(route=…)"),
+        ({"stop": "south"}, "f: 'stop' is an option of tasks, not of a dispatch: @app.task(stop=…)"),
         ({"copeis": 1}, "f: unknown option 'copeis': did you mean 'copies'?"),
         ({"owned": {"copies": 1}}, "f: unknown option 'owned': "),
         ({"exchange": "x"}, "f: unknown option 'exchange': known are queue, "),
@@ -221,21 +221,21 @@ async def test_an_option_of_one_dispatch_that_the_broker_does_not_read_is_refuse
         with pytest.raises(UnsupportedCapability, match="does not know the option 'copies'"):
             plain.task(name="late", copies=1)(function)
         assert plain.tasks.get("late") is None
-        await (await task.dispatch()).result(timeout=10)
+        await (await task.dispatch()).result(timeout=60)
 
 
 def test_a_fallback_has_none(bus: Any) -> None:
     def strangers(message: Message) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="'route' says how jobs are sent; a fallback only gets them"):
-        bus.fallback(queue="lost", route="north")(strangers)
+    with pytest.raises(ConfigurationError, match="'stop' says how jobs are sent; a fallback only gets them"):
+        bus.fallback(queue="lost", stop="north")(strangers)
 
 
 async def test_a_test_worker_takes_them_and_tells_of_them(plain: Any) -> None:
-    task = plain.task(name="f", route="north")(function)
+    task = plain.task(name="f", stop="north")(function)
     async with TestWorker(plain) as worker:
         await task.options(copies=2).dispatch()
-        worker.assert_dispatched(task, options={"route": "north", "copies": 2})
+        worker.assert_dispatched(task, options={"stop": "north", "copies": 2})
         await worker.run_due()
         worker.assert_all_succeeded()
 
@@ -260,15 +260,15 @@ def loaded(*modules: Any) -> Catalog:
 
 
 def test_the_type_of_an_option_is_that_of_a_setting() -> None:
-    pause, route = TaskOption("pause", Duration), TaskOption("route", Route | None)
+    pause, stop = TaskOption("pause", Duration), TaskOption("stop", Route | None)
     assert pause.checked("2m") == 120.0
     assert pause.checked(pause.checked("2m")) == 120.0
-    assert route.checked({"key": "north"}) == Route("north")
-    assert TaskOption("route", Route).checked(Route("north", 2)) == Route("north", 2)
+    assert stop.checked({"key": "north"}) == Route("north")
+    assert TaskOption("stop", Route).checked(Route("north", 2)) == Route("north", 2)
     with pytest.raises(ValueError, match="expected a duration"):
         pause.checked("soon")
     with pytest.raises(ValueError, match="unknown setting 'kye': did you mean 'key'"):
-        route.checked({"kye": "north"})
+        stop.checked({"kye": "north"})
 
 
 @pytest.mark.parametrize("name", ["queue", "delay", "job_id", "name", "owned"])
@@ -296,5 +296,5 @@ def test_what_is_no_option_is_refused() -> None:
 def test_loading_notes_who_offers_an_option(catalog: Catalog) -> None:
     assert catalog.owners["camora_task_options", "name copies"] == "bus (camora-bus 1.0)"
     [info] = [info for info in catalog.plugins if info.name == "bus"]
-    assert info.provides["camora_task_options"] == ("copies", "route")
+    assert info.provides["camora_task_options"] == ("copies", "stop")
     assert info.provides["camora_queue_kinds"] == ("bus",)

@@ -31,7 +31,7 @@ from tests.core.queues.conftest import source
 
 # Which others are there depends on what is installed.
 UNKNOWN = (
-    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss'\. Installed: bus, .*plain.*\. "
+    r"4:1: queues\.a\.kind: no plugin offers a queue kind called 'buss'\. Installed: .*bus, .*plain.*\. "
     r"Did you mean 'bus'\?"
 )
 ROOT = Path(__file__).parents[3]
@@ -49,7 +49,7 @@ rate_limit = "5/s"
 copies = 2
 priority = 3
 [tasks.pay]
-route = "north"
+stop = "north"
 copies = 4
 """
 
@@ -120,14 +120,14 @@ async def test_options_in_the_file_reach_the_broker(folder: Path) -> None:
     @app.task(name="shop:own", copies=1)
     async def own() -> None: ...
 
-    @app.task(name="pay", route="south", copies=1)
+    @app.task(name="pay", stop="south", copies=1)
     async def pay() -> None: ...
 
     async with app:
         for task in (listed, own, pay):
             await task.dispatch()
         sent = app.broker.published  # type: ignore[attr-defined]
-    assert [envelope.options for envelope in sent] == [{"copies": 2}, {"copies": 1}, {"route": "north", "copies": 4}]
+    assert [envelope.options for envelope in sent] == [{"copies": 2}, {"copies": 1}, {"stop": "north", "copies": 4}]
     assert [envelope.priority for envelope in sent] == [3, 3, 0]
 
 
@@ -195,7 +195,7 @@ def test_the_settings_in_force_show_the_kind_and_its_defaults(settings: Callable
         "bus": {"kind": "bus", "concurrency": 3, "rate_limit": None, "loud": True, "memory": "1m"},
         "mail": {"kind": "plain", "concurrency": None, "rate_limit": "5/s"},
     }
-    assert shown["tasks"] == {"shop:*": {"copies": 2, "priority": 3}, "pay": {"route": "north", "copies": 4}}
+    assert shown["tasks"] == {"shop:*": {"copies": 2, "priority": 3}, "pay": {"stop": "north", "copies": 4}}
     text = as_toml(effective(settings(TEXT)))
     assert '[queues.mail]\nkind = "plain"\nrate_limit = "5/s"' in text
     assert settings(text).queues == settings(TEXT).queues
@@ -315,7 +315,7 @@ def test_the_commands_know_them(folder: Path) -> None:
     listed = json.loads(camora(folder, "plugins", "--json").stdout)
     [info] = [info for info in listed["plugins"] if info["name"] == "tests.core.queues.bus_plugin"]
     assert info["provides"]["camora_queue_kinds"] == ["bus"]
-    assert info["provides"]["camora_task_options"] == ["copies", "route"]
+    assert info["provides"]["camora_task_options"] == ["copies", "stop"]
     schema = json.loads(camora(folder, "config", "schema").stdout)
     assert "loud" in schema["properties"]["queues"]["additionalProperties"]["properties"]
     assert camora(folder, "config", "check").returncode == 0

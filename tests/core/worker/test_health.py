@@ -261,7 +261,7 @@ async def test_a_blocked_loop_is_reported_by_name_and_not_waited_for() -> None:
         found = await asyncio.to_thread(look)
         assert (found.live, found.ready) == (False, False)
         assert found.reasons == (f"the event loop is blocked by greedy {job.id}",)
-        await job.result(20)
+        await job.result(60)
         assert (await asyncio.to_thread(health.look)).ready
 
 
@@ -287,5 +287,5 @@ async def test_a_broker_that_falls_silent_is_noticed_and_a_full_worker_is_not_si
         lane._taker.polled_at = time.monotonic() - 1000
         assert (await asyncio.to_thread(health.look)).ready
         release.set()
-        await job.result(20)
+        await job.result(60)
         assert (await asyncio.to_thread(health.look)).ready

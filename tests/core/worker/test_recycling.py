@@ -115,20 +115,20 @@ async def test_a_run_ends_to_be_replaced_and_interrupts_nothing(
         await long_runs.wait()
         jobs = [await short.dispatch(number) for number in range(10)]
         for job in jobs[:3]:
-            await job.result(20)
+            await job.result(60)
         # Longer than the shutdown timeout: nobody is in a hurry here.
         await asyncio.sleep(0.05)
         assert left.is_set()
         assert not ended.done()
         release.set()
         assert await ended is Ending.RECYCLED
-        assert await slow.result(10) == "whole"
+        assert await slow.result(60) == "whole"
         assert "is replaced: 4 jobs begun" in caplog.text
         # Those that were not begun are others'.
         assert len(ran) < 10
         async with app.worker():
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
     assert sorted(ran) == list(range(10))
 
 
@@ -141,7 +141,7 @@ async def test_inside_another_program_limits_are_left_alone(broker_url: str) -> 
 
         async with app.worker(settings=WorkerSettings(max_jobs=1, max_memory=1)) as worker:
             for number in range(5):
-                assert await (await add.dispatch(number, 1)).result(20) == number + 1
+                assert await (await add.dispatch(number, 1)).result(60) == number + 1
             assert worker.state == "running"
 
 
@@ -155,7 +155,7 @@ async def test_a_run_that_nobody_would_replace_goes_on(broker_url: str, caplog: 
         worker = app.make_worker(settings=WorkerSettings(max_jobs=1))
         ended = asyncio.create_task(worker.run())
         for number in range(5):
-            assert await (await add.dispatch(number, 1)).result(20) == number + 1
+            assert await (await add.dispatch(number, 1)).result(60) == number + 1
         assert "max_jobs and max_memory are for processes that Camora starts" in caplog.text
         worker.stop()
         assert await ended is Ending.STOPPED

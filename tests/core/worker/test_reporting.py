@@ -91,7 +91,7 @@ async def test_a_worker_says_what_it_is_and_does(broker: WatchedBroker) -> None:
             assert info.cpu >= 0
             assert info.version
             release.set()
-            await job.result(20)
+            await job.result(60)
             await broker.directory.reported()
             [info] = await broker.directory.list()
             assert (info.running, info.busy, info.settled) == ((), 0, 1)
@@ -117,7 +117,7 @@ async def test_at_most_twenty_running_jobs_are_told_the_longest_first(broker: Wa
         assert [job.since for job in info.running] == sorted(job.since for job in info.running)
         release.set()
         for job in jobs:
-            await job.result(20)
+            await job.result(60)
 
 
 async def test_quiet_takes_nothing_and_resume_takes_again(broker: WatchedBroker) -> None:
@@ -128,7 +128,7 @@ async def test_quiet_takes_nothing_and_resume_takes_again(broker: WatchedBroker)
         return x + y
 
     async with app, app.worker() as made:
-        assert await (await add.dispatch(1, 2)).result(20) == 3
+        assert await (await add.dispatch(1, 2)).result(60) == 3
         await broker.directory.reported()
         assert await broker.directory.order(made.name, "quiet")
         await broker.directory.reported()
@@ -139,7 +139,7 @@ async def test_quiet_takes_nothing_and_resume_takes_again(broker: WatchedBroker)
         [info] = await broker.directory.list()
         assert info.state == "quiet"
         assert await broker.directory.order(made.name, "resume")
-        assert await job.result(20) == 7
+        assert await job.result(60) == 7
         assert made.state == "running"
 
 
@@ -171,7 +171,7 @@ async def test_an_order_to_stop_drains_an_embedded_worker_and_its_program_goes_o
             await broker.directory.reported(3)
             assert str(await job.status()) == "queued"
         async with app.worker():
-            assert await job.result(20) == 3
+            assert await job.result(60) == 3
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable("gone"), ValueError("nobody foresaw this")], ids=repr)
@@ -188,7 +188,7 @@ async def test_a_failing_directory_harms_nothing_and_is_told_once(
     broker.directory.error = error
     async with app, app.worker():
         await broker.directory.reported(5)
-        assert await (await add.dispatch(1, 2)).result(20) == 3
+        assert await (await add.dispatch(1, 2)).result(60) == 3
         assert caplog.text.count("cannot report to the directory of workers") == 1
         broker.directory.error = None
         await broker.directory.reported(2)
@@ -226,7 +226,7 @@ async def test_without_a_directory_a_worker_works_as_well() -> None:
 
         async with app.worker():
             await go.dispatch()
-            await asyncio.wait_for(ran.wait(), 20)
+            await asyncio.wait_for(ran.wait(), 60)
 
 
 async def test_a_job_that_cancels_all_tasks_does_not_silence_its_worker(broker: WatchedBroker) -> None:
@@ -239,7 +239,7 @@ async def test_a_job_that_cancels_all_tasks_does_not_silence_its_worker(broker: 
                 task.cancel()
 
     async with app, app.worker():
-        await (await rogue.dispatch()).result(20)
+        await (await rogue.dispatch()).result(60)
         await broker.directory.reported(3)
 
 

@@ -14,6 +14,7 @@ from camora.interfaces.broker import JobState
 from camora.interfaces.limits import Limit, LimitUse
 from camora.interfaces.queues import QueuedJob
 from camora.interfaces.workers import WorkerInfo
+from camora.jobs import unknown_job
 from camora.message import Message
 from camora.outcome import DeadLetter, JobRecord
 
@@ -41,6 +42,8 @@ class JobFacts:
     record: JobRecord | None = None
     letter: DeadLetter | None = None
     keeps_results: bool = True
+    unseen: str = ""
+    """What it means that nothing is known of it, where the broker does not show its jobs."""
     task_known: bool = True
     paused: bool | None = None
     workers: Sequence[WorkerInfo] | None = None
@@ -64,6 +67,7 @@ async def gather(app: Camora, job_id: str) -> JobFacts:
         record=record,
         letter=letter,
         keeps_results=results is not None,
+        unseen="" if broker.capabilities.inspect else unknown_job(connection, job_id),
     )
     if queued is None or queued.state == JobState.DEAD:
         return facts

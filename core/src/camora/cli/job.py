@@ -29,6 +29,7 @@ from camora.cli.common import (
 from camora.cli.moments import exact, relative, span
 from camora.cli.payload import arguments_of, call_text, decoded
 from camora.errors import ConfigurationError, UnsupportedCapability
+from camora.jobs import unknown_job
 from camora.outcome import CancelResult, Status
 from camora.units import duration
 
@@ -46,30 +47,32 @@ _Ids = Annotated[str, Parameter(help="The job's id, as the dispatch printed it."
 def show(job_id: _Ids, /, *, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008 -- frozen
     """Show all that is known of a job; exits with 3 when that is nothing."""
     found = where.find()
-    facts = run(lambda app: _facts(app, job_id), found)
+    facts, remark = run(lambda app: _facts(app, job_id), found)
     unknown = facts["status"] == Status.UNKNOWN
     if as_json:
         print_json(facts)
     elif unknown:
-        note(f"nothing is known of job {job_id}: it never was, or it ended longer ago than its result is kept")
+        note(remark)
     else:
         table(["job", job_id], _lines(facts, found.clock.now_ms()))
     return NOT_FOUND if unknown else OK
 
 
-async def _facts(app: Camora, job_id: str) -> dict[str, Any]:
+async def _facts(app: Camora, job_id: str) -> tuple[dict[str, Any], str]:
+    """What is known of a job, and what it means if that is nothing."""
     info = await (await app.job(job_id)).info()
     facts = attrs.asdict(info, recurse=False)
     facts["status"] = str(info.status)
     for name in ("error", "progress"):
         facts[name] = None if facts[name] is None else msgspec.to_builtins(facts[name])
+    connection = await connection_of(app)
     try:
-        queued = await (await connection_of(app)).broker.queues.find(job_id)
+        queued = await connection.broker.queues.find(job_id)
     except UnsupportedCapability:
         queued = None
     message = decoded(app, queued.body) if queued else None
     facts["arguments"] = None if message is None else arguments_of(app, message)
-    return facts
+    return facts, unknown_job(connection, job_id)
 
 
 def _lines(facts: dict[str, Any], now: int) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from camora.cli.codes import INTERRUPTED, OK
@@ -12,6 +13,8 @@ from camora.cli.table import COMMANDS, Listed, core_command, core_commands, plug
 
 if TYPE_CHECKING:
     import cyclopts
+
+    from camora.interfaces.operations import Command
 
 __all__ = ["main"]
 
@@ -78,7 +81,15 @@ def _plugin_commands() -> list[Listed]:
     from camora import plugins
 
     found = plugins.load().items["camora_commands"].values()
-    return [Listed("Plugins", command.name, command.help, command.load) for command in found]
+    return [Listed("Plugins", command.name, command.help, _loader(command)) for command in found]
+
+
+def _loader(command: Command) -> Callable[[], Any]:
+    if not command.finds_app:
+        return command.load
+    from camora.cli.finding import find_app
+
+    return functools.partial(command.load, find_app)
 
 
 def _unknown(name: str, known: Sequence[str]) -> Exception:

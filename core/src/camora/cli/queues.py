@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 
-from camora.cli.common import NOT_FOUND, OK, JsonOption, Where, YesOption, confirm, print_json, run, say, table, waiting
+from camora.cli.common import (
+    NOT_FOUND,
+    OK,
+    JsonOption,
+    Where,
+    YesOption,
+    confirm,
+    note,
+    print_json,
+    run,
+    say,
+    table,
+    waiting,
+)
 from camora.cli.queue_names import doubt_queue, named_queues
 from camora.errors import UnsupportedCapability
 
@@ -31,7 +44,10 @@ _Unchecked = Annotated[
 @app.command(name="list")
 def list_queues(*, as_json: JsonOption = False, where: Where = Where()) -> int:  # noqa: B008 -- frozen
     """List the queues that the app names or the broker holds jobs of, with how many are in which state."""
-    rows = run(_rows, where.find())
+    found = where.find()
+    rows = run(_rows, found)
+    if not found.broker.capabilities.inspect:
+        note("this broker counts no jobs that are scheduled or running")
     if as_json:
         print_json({"queues": rows})
     else:
@@ -45,7 +61,8 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 async def _rows(app: Camora) -> list[dict[str, Any]]:
-    counts, paused = await app.queue_control.counts(), await app.queue_control.paused()
+    counts = await app.queue_control.counts()
+    paused = await app.queue_control.paused() if app.broker.capabilities.pause else ()
     known = {*named_queues(app), *counts, *paused}
     return [
         {"queue": name, **{state: counts.get(name, {}).get(state, 0) for state in _STATES}, "paused": name in paused}
@@ -76,7 +93,7 @@ def resume(queue: _Queue, /, *more: _Queue, where: Where = Where()) -> int:  # n
 
 def _each(queues: Sequence[str], where: Where, verb: str, done: str, *, refuse: bool) -> int:
     async def work(app: Camora) -> int:
-        known = {*named_queues(app), *await app.queue_control.paused()}
+        known = {*named_queues(app), *(await app.queue_control.paused() if app.broker.capabilities.pause else ())}
         with contextlib.suppress(UnsupportedCapability):  # it only serves the hint
             known.update(await app.queue_control.counts())
         doubted = [doubt_queue(queue, known) for queue in queues]

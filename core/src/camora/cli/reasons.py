@@ -76,6 +76,12 @@ def _dead(facts: JobFacts) -> Reason:
 
 
 def _unknown(facts: JobFacts) -> Reason:
+    if facts.record is not None and facts.unseen:
+        return Reason(
+            "unseen",
+            f"its last record says {facts.record.status}; this broker does not show where its message is",
+            "camora queues says how many jobs wait; look at the workers' logs",
+        )
     if facts.record is not None:
         return Reason(
             "vanished",
@@ -86,7 +92,7 @@ def _unknown(facts: JobFacts) -> Reason:
     rest = "" if facts.keeps_results else "; this app keeps no results, so jobs that have ended are not known"
     return Reason(
         "unknown",
-        f"nothing is known of it: it never was, or it ended longer ago than its result is kept{rest}",
+        facts.unseen or f"nothing is known of it: it never was, or it ended longer ago than its result is kept{rest}",
         "check the id, and that --app, --config and --profile name the app that dispatched it",
     )
 

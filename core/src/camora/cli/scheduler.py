@@ -85,9 +85,12 @@ def _run(app: Camora, groups: Sequence[str] | None) -> None:
     last_resort = LastResort()
 
     async def work() -> None:
-        async with app:
+        # Opened by the scheduler, which waits for a broker that is away.
+        try:
             scheduler = app.make_scheduler(groups=groups)
             await scheduler.run(signals=lambda stop: StopSignals(stop, last_resort.insist))
+        finally:
+            await app.close()
 
     try:
         asyncio.run(work())

@@ -26,8 +26,8 @@ class Capabilities:
 
     `delay`: messages with a future `due`, and delayed retries. `priority`: a higher `Envelope.priority` is received
     first. `dedup`: the same id, or the same unfinished `key`, is published once: in a queue, or in all of them.
-    `fanout`: one message reaches many queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `counts` and `list`.
-    `cancel`: `Queues.cancel`.
+    `fanout`: one message reaches many queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `list`, `counts`
+    of all states. `cancel`: `Queues.cancel`.
     `atomic_settle`: acknowledgement, successors, retry and (see `Broker.settles_into`) the record are one step.
     `transactions`: `Broker.publish_within`.
     `leases`: deliveries come back by themselves when their worker dies silently. `shared`: several processes may use

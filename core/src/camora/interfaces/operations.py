@@ -12,11 +12,16 @@ __all__ = ["Check", "CheckResult", "Command"]
 
 @attrs.frozen(kw_only=True)
 class Command:
-    """A group of subcommands: `camora NAME …`. `load` returns a `cyclopts.App`, and is called only when it is used."""
+    """A group of subcommands: `camora NAME …`. `load` returns a `cyclopts.App`, and is called only when it is used.
+
+    With `finds_app` it is given a function that finds the app as the core's own commands do:
+    `find(reference, config=path, profile=name)`, each of which may be None. That raises `ConfigurationError`.
+    """
 
     name: str
     help: str
-    load: Callable[[], Any]
+    load: Callable[..., Any]
+    finds_app: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -34,7 +34,11 @@ class Queues(ABC):
 
     @abstractmethod
     async def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """For each queue that holds anything: how many messages are in which `JobState`."""
+        """For each queue that holds anything: how many messages are in which `JobState`.
+
+        A broker that does not declare `inspect` counts what it can see, those that are ready at least, or raises
+        `UnsupportedCapability`.
+        """
 
     @abstractmethod
     async def find(self, job_id: str) -> QueuedJob | None:
@@ -58,4 +62,7 @@ class Queues(ABC):
 
     @abstractmethod
     async def purge(self, queue: str) -> int:
-        """Delete all waiting messages of a queue for good; returns how many. Leased ones stay."""
+        """Delete all waiting messages of a queue for good; returns how many. Leased ones stay.
+
+        Those that are not due yet, too, where the broker declares `inspect`; else they may stay.
+        """

@@ -16,6 +16,10 @@ __all__ = ["ResultBackend"]
 class ResultBackend(Companions, ABC):
     """A store of job records. Belongs to the event loop in which it was opened; `twin` serves another one."""
 
+    private: bool = False
+    """True where a record is known only in the process that dispatched the job, told by a broker that `settles_into`
+    this backend; with any other broker an app refuses to use it."""
+
     @abstractmethod
     async def open(self) -> None:
         """Connect, and create what is missing. Raises `BrokerUnavailable` or `ConfigurationError`."""

@@ -74,6 +74,9 @@ class ScheduleStore(ABC):
     else (a pause, another message) leaves the loan alone, and `advance` leaves everything else alone.
     """
 
+    last_resort: bool = False
+    """True for a broker's store that an app uses only where its result backend keeps no schedules."""
+
     @abstractmethod
     async def open(self) -> None:
         """Connect, and create what is missing. Raises `BrokerUnavailable`."""

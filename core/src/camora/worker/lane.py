@@ -84,6 +84,7 @@ class Lane:
             worker=parts.worker,
             port=self,
             largest=parts.largest,
+            fanout=bool(parts.connection.broker.capabilities.fanout),
         )
         self._runner = Runner(
             self._hands,
@@ -250,7 +251,8 @@ class Lane:
             return run is not None
         # From here on a lease that is gone is no bad news: it may be this very settlement that ended it.
         self._keeper.let_go(run.delivery)
-        settling = asyncio.ensure_future(self._consumer.settle([Settlement(delivery=run.delivery, action=Action.ACK)]))
+        settlement = Settlement(delivery=run.delivery, action=Action.ACK, before=True)
+        settling = asyncio.ensure_future(self._consumer.settle([settlement]))
         try:
             if await asyncio.shield(settling) == [None]:
                 raise BrokerUnavailable(f"the server that keeps job {run.delivery.id} is away")

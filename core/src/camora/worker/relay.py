@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from camora.clock import Clock
-from camora.errors import BrokerUnavailable, CamoraError, DecodeError, DispatchError
+from camora.errors import BrokerUnavailable, CamoraError, DecodeError, DispatchError, DispatchUncertain
 from camora.failures import describe
 from camora.interfaces.broker import Broker, Consumer, ConsumerSettings
 from camora.message import Delivery, Envelope
@@ -26,6 +26,8 @@ _BATCH, _WAIT = 200, 5.0
 """Messages that are taken at a time, and seconds that they are waited for."""
 _MOST_TRIES = 8
 """Tries of a message that fails in a way which no broker announces."""
+_AWAY = (BrokerUnavailable, DispatchUncertain)
+"""The broker is, or its answers are lost. It may have got the messages: published again, they bear the same ids."""
 
 
 class Relay:
@@ -99,7 +101,7 @@ class Relay:
 
     def _tell_away(self, error: Exception) -> None:
         if not self._away:
-            expected = isinstance(error, BrokerUnavailable)
+            expected = isinstance(error, CamoraError)
             self._logger.warning("the outbox waits: %s", error, exc_info=None if expected else error)
         self._away = True
 
@@ -124,11 +126,12 @@ class Relay:
             try:
                 await self._publish([envelope for _, envelope in ready])
                 settlements += [Settlement(delivery=one, action=Action.ACK) for one, _ in ready]
-            except BrokerUnavailable as error:  # it may have got them: they are published again under the same ids
+            except _AWAY as error:
                 failure = error
                 settlements += [_back(one) for one, _ in ready]
             except Exception:  # noqa: BLE001 -- one of them is at fault, and must not hold up the others
-                settlements += await self._one_by_one(ready)
+                found, failure = await self._one_by_one(ready)
+                settlements += found
         # What cannot be settled now comes back with its lease, and is recognised when it is published again.
         await consumer.settle(settlements)
         if failure is not None:
@@ -144,14 +147,18 @@ class Relay:
         except TimeoutError as error:
             raise BrokerUnavailable(f"{self._broker!r} did not answer within {self._patience:g} s") from error
 
-    async def _one_by_one(self, ready: Sequence[tuple[Delivery, Envelope]]) -> list[Settlement]:
-        settlements = []
-        for delivery, envelope in ready:
+    async def _one_by_one(
+        self, ready: Sequence[tuple[Delivery, Envelope]]
+    ) -> tuple[list[Settlement], Exception | None]:
+        """What becomes of each; and the error, if it is the broker that is away."""
+        settlements: list[Settlement] = []
+        for place, (delivery, envelope) in enumerate(ready):
             try:
                 await self._publish([envelope])
                 settlements.append(Settlement(delivery=delivery, action=Action.ACK))
-            except BrokerUnavailable:
-                settlements.append(_back(delivery))
+            except _AWAY as error:
+                # So it is for those behind it, and to ask for each would take longer than they are lent.
+                return [*settlements, *(_back(one) for one, _ in ready[place:])], error
             except DispatchError as error:
                 settlements.append(self._refused(delivery, error, "refused"))
             except Exception as error:
@@ -161,7 +168,7 @@ class Relay:
                 settlements.append(
                     self._refused(delivery, error, "refused") if lasting else _back(delivery, charged=True)
                 )
-        return settlements
+        return settlements, None
 
     def _refused(self, delivery: Delivery, error: Exception, reason: str) -> Settlement:
         """Kept whole among the dead letters of the outbox."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import inspect
 import itertools
@@ -133,6 +134,8 @@ class Worker:
         parts = self._parts
         await self._engine.open()
         connection = self._connection = await self._once_there(parts.connections.get)
+        with contextlib.suppress(BrokerUnavailable):  # the relay waits for it; but a mistake in its address is told now
+            await connection.outbox()
         for hook in parts.on_start:
             await _call(hook)
         watch = LoopWatch(self._label, after=parts.settings.blocked_after, logger=parts.logger, sleepy=True)

@@ -15,9 +15,10 @@ async def queues_served(app: Any) -> CheckResult:
     """No queue is paused, or has waiting jobs that no worker serves."""
     connection = await connection_of(app)
     try:
-        counts, paused = await connection.broker.queues.counts(), await connection.broker.queues.paused()
+        counts = await connection.broker.queues.counts()
     except UnsupportedCapability:
         return fine("not looked at: this broker cannot count")
+    paused = await connection.broker.queues.paused() if connection.broker.capabilities.pause else ()
     if paused:
         return fine(f"paused: {', '.join(paused)}", f"camora queues resume {paused[0]}")
     directory = await connection.workers()

@@ -32,5 +32,7 @@ async def results_kept(app: Any) -> CheckResult:
             "kept in the memory of the worker: other processes never see them",
             "name a store that processes share: Camora(results='sqlite:///camora.db'), or [results] url",
         )
+    if results.private:
+        return fine("sent to the process that dispatched the job, before the acknowledgement; no other one sees them")
     step = "in one step with the acknowledgement" if connection.atomic else "before the acknowledgement"
     return fine(f"stored and read back; written {step}")

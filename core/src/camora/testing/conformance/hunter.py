@@ -38,7 +38,8 @@ class Subject:
     A broker that reads a clock of ours gets one that `pass_time` moves. For a real server the default sleeps: then
     `lease` is to be short, and `blur` (milliseconds) as much as its clock and this machine's may be apart.
     `patience` is how many seconds a message that must come may take. `keys_by_queue`: in another queue, the same
-    idempotency key is another one.
+    idempotency key is another one. `pushes`: the server sends messages ahead, so that one may have them for a moment
+    who does not ask for them. `refunds` is as in `BrokerConformance`.
     """
 
     broker: Broker
@@ -48,6 +49,8 @@ class Subject:
     blur: float = 2.0
     patience: float = 0.0
     keys_by_queue: bool = False
+    pushes: bool = False
+    refunds: bool = True
 
 
 class Hunter(RuleBasedStateMachine):
@@ -66,7 +69,8 @@ class Hunter(RuleBasedStateMachine):
         self.can = self.broker.capabilities
         # Without leases nothing ever comes back by itself.
         lease = self.subject.lease if self.can.leases else math.inf
-        self.model = Model(lease, keys_by_queue=self.subject.keys_by_queue)
+        subject = self.subject
+        self.model = Model(lease, keys_by_queue=subject.keys_by_queue, pushes=subject.pushes, refunds=subject.refunds)
         self.held: list[Delivery] = []
         """Every delivery ever made, stale ones too: kept, so that their identities stay theirs."""
         self.owners: dict[int, int] = {}
@@ -116,20 +120,20 @@ class Hunter(RuleBasedStateMachine):
         )
 
     def _receive(self, who: int, limit: int) -> None:
-        consumer, queues = self.consumers[who], _WATCHES[who]
-        sure = min(limit, len(self.model.must_come(queues, self.moment())))
-        taken, now = self.timed(lambda: self.run(consumer.receive(limit, self.subject.patience if sure else 0)))
-        taken = list(taken)
-        while len(taken) < sure and self.subject.patience:
+        consumer, queues, patience = self.consumers[who], _WATCHES[who], self.subject.patience
+        owed = {job.id for job in self.model.must_come(queues, self.moment())}
+        while True:
+            taken, now = self.timed(partial(self.run, consumer.receive(limit, patience if owed else 0)))
+            by_priority = bool(self.can.priority)
+            self.model.received(queues, limit, taken, now, by_priority=by_priority, exact=not patience)
+            self.held += taken
+            self.owners.update({id(delivery): who for delivery in taken})
+            limit -= len(taken)
+            owed -= {delivery.id for delivery in taken}
+            if not (patience and owed and limit):
+                return
             # Allowed: a server may hand out less than there is.
-            rest = consumer.receive(limit - len(taken), self.subject.patience)
-            more, later = self.timed(partial(self.run, rest))
-            assert more, f"{sure} messages had to come within {self.subject.patience} s, and {len(taken)} did"
-            taken += more
-            now = Now(now.before, later.after, now.blur)
-        self.model.received(queues, limit, taken, now, by_priority=bool(self.can.priority))
-        self.held += taken
-        self.owners.update({id(delivery): who for delivery in taken})
+            assert taken, f"{sorted(owed)} had to come within {patience} s, and did not: lost?"
 
     def _picked(self, pick: int) -> Delivery:
         # Mostly the latest deliveries, at times long gone ones.

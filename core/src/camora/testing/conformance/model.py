@@ -61,6 +61,8 @@ class Job:
     place: Place = Place.WAITING
     body: bytes = b""
     deliveries: int = 0
+    unpaid: int = 0
+    """Deliveries that were given back uncharged, and may be counted all the same."""
     fresh: bool = True
     due: tuple[float, float] = (0.0, 0.0)
     lapses: tuple[float, float] = (0.0, 0.0)
@@ -86,11 +88,16 @@ class _Key:
 class Model:
     """Answers what may happen, and is told what did. Every method that is told something impossible fails.
 
-    `lease` is in seconds. With `keys_by_queue`, the same idempotency key is another one in another queue.
+    `lease` is in seconds. With `keys_by_queue`, the same idempotency key is another one in another queue. What is sent
+    ahead (`pushes`) may pass others, and without `refunds` an uncharged release may be counted.
     """
 
-    def __init__(self, lease: float, *, keys_by_queue: bool = False) -> None:
+    def __init__(
+        self, lease: float, *, keys_by_queue: bool = False, pushes: bool = False, refunds: bool = True
+    ) -> None:
         self.lease = lease * 1000
+        self._pushes = pushes
+        self._refunds = refunds
         self._keys_by_queue = keys_by_queue
         self.jobs: dict[str, Job] = {}
         self.paused: set[str] = set()
@@ -150,24 +157,41 @@ class Model:
         ]
 
     def received(
-        self, queues: Sequence[str], limit: int, taken: Sequence[Delivery], now: Now, *, by_priority: bool
+        self,
+        queues: Sequence[str],
+        limit: int,
+        taken: Sequence[Delivery],
+        now: Now,
+        *,
+        by_priority: bool,
+        exact: bool = True,
     ) -> None:
-        """`receive` handed these out."""
+        """One call of `receive` handed these out.
+
+        They had to be all there was, the most urgent first. Unless `exact`: then it may have been less, and what time
+        or a worker gave back may come later than its place in the order.
+        """
         assert len(taken) <= limit, f"receive({limit}) handed out {len(taken)}"
         assert len({delivery.id for delivery in taken}) == len(taken), "one message twice in a batch"
         for delivery in taken:
             self._check_delivery(delivery, queues, now)
         ids = {delivery.id for delivery in taken}
-        left = [job for job in self.must_come(queues, now) if job.id not in ids]
-        if len(taken) < limit:
-            assert not left, f"{[job.id for job in left]} could be had, and did not come: lost?"
-        self._check_order([self.jobs[delivery.id] for delivery in taken], left, by_priority=by_priority)
-        for delivery in taken:
-            job = self.jobs[delivery.id]
-            job.place, job.fresh, job.delivery = Place.LEASED, False, delivery
-            job.deliveries = delivery.deliveries
-            job.lapses = (now.before + self.lease, now.after + self.lease)
-            job.flagged = min(job.flagged, Sure.PERHAPS)
+        left = [job for job in self.must_come(queues, now) if job.id not in ids and (exact or job.fresh)]
+        try:
+            if exact and len(taken) < limit:
+                assert not left, f"{[job.id for job in left]} could be had, and did not come: lost?"
+            self._check_order([self.jobs[delivery.id] for delivery in taken], left, by_priority=by_priority)
+        finally:
+            # They are out, in whatever order: what is looked at next is not to fail for that.
+            for delivery in taken:
+                self._lend(delivery, now)
+
+    def _lend(self, delivery: Delivery, now: Now) -> None:
+        job = self.jobs[delivery.id]
+        job.place, job.fresh, job.delivery = Place.LEASED, False, delivery
+        job.deliveries, job.unpaid = delivery.deliveries, 0
+        job.lapses = (now.before + self.lease, now.after + self.lease)
+        job.flagged = min(job.flagged, Sure.PERHAPS)
 
     def _check_delivery(self, delivery: Delivery, queues: Sequence[str], now: Now) -> None:
         job = self.jobs.get(delivery.id)
@@ -176,9 +200,12 @@ class Model:
         assert delivery.queue == job.envelope.queue, f"{job} came from {delivery.queue!r}"
         assert delivery.queue in queues, f"{job} came to a consumer of {queues}"
         assert delivery.body == job.body, f"{job} came with the body {delivery.body!r}"
-        assert delivery.deliveries == job.deliveries + 1, f"{job} came with {delivery.deliveries} deliveries"
+        count = delivery.deliveries - job.deliveries - 1
+        assert 0 <= count <= job.unpaid, f"{job} came with {delivery.deliveries} deliveries"
 
     def _check_order(self, taken: list[Job], left: list[Job], *, by_priority: bool) -> None:
+        if self._pushes:
+            return
         lines: dict[tuple[str, int], list[Job]] = defaultdict(list)
         for job in taken:
             lines[job.envelope.queue, job.envelope.priority if by_priority else 0].append(job)
@@ -236,6 +263,7 @@ class Model:
             case Action.RELEASE:
                 job.place = Place.WAITING
                 job.deliveries -= not settlement.charged
+                job.unpaid = int(not (settlement.charged or self._refunds))
                 delay = settlement.delay * 1000
                 job.due = (now.before + delay, now.after + delay) if delay else (0.0, 0.0)
 
@@ -302,6 +330,6 @@ class Model:
         """Jobs in these places."""
         return [job for job in self.jobs.values() if job.place in places]
 
-    def doubtful(self, queue: str, now: Now) -> bool:
-        """Whether a lease in this queue may or may not be over."""
-        return any(job.envelope.queue == queue and now.reached(*job.lapses) for job in self.of(Place.LEASED))
+    def lapsed(self, queue: str, now: Now) -> list[Job]:
+        """Those of this queue whose leases are over, or may be."""
+        return [job for job in self.of(Place.LEASED) if job.envelope.queue == queue and now.reached(*job.lapses)]

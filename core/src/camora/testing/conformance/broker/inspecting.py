@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
+from camora.errors import UnsupportedCapability
 from camora.outcome import CancelResult
 from camora.testing.conformance.broker.base import BrokerSuite
 from camora.testing.conformance.broker.rig import Rig
@@ -72,6 +75,19 @@ class InspectingSuite(BrokerSuite):
         }
         scheduled = {"scheduled": 1} if rig.broker.capabilities.delay else {}
         assert seen == {"work": {"ready": 2, "leased": 1, "dead": 1, **scheduled}, "other": {"ready": 1}}
+
+    async def test_counts_tell_at_least_what_is_ready(self, rig: Rig) -> None:
+        """Every broker that counts at all; it may take a moment."""
+        await rig.publish(*[envelope() for _ in range(3)], envelope("other"))
+        ready: dict[str, int] = {}
+        until = time.monotonic() + self.patience
+        while ready != {"work": 3, "other": 1} and time.monotonic() < until:
+            try:
+                counts = await rig.broker.queues.counts()
+            except UnsupportedCapability:
+                pytest.skip("the broker cannot count")
+            ready = {queue: states["ready"] for queue, states in counts.items() if states.get("ready")}
+        assert ready == {"work": 3, "other": 1}
 
     async def test_find_tells_where_a_message_lies(self, rig: Rig) -> None:
         rig.needs("inspect")
@@ -170,13 +186,14 @@ class InspectingSuite(BrokerSuite):
 
     async def test_purging_a_queue_deletes_what_waits_and_leaves_what_runs(self, rig: Rig) -> None:
         await rig.publish(*[envelope() for _ in range(3)], envelope("other"))
-        expected = 2
+        expected = {2}
         if rig.broker.capabilities.delay:
             await rig.publish(envelope(due=_in_an_hour()))
-            expected = 3
+            # Who cannot look for messages may not find those of one queue that are not due yet.
+            expected = {3} if rig.broker.capabilities.inspect else {2, 3}
         consumer = await rig.consumer()
         delivery = await rig.one(consumer)
-        assert await rig.broker.queues.purge("work") == expected
+        assert await rig.broker.queues.purge("work") in expected
         assert await rig.broker.queues.purge("work") == 0
         await rig.nothing(await rig.consumer())
         assert await rig.settle(consumer, ack(delivery)) == [True]
