@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import psycopg
 
 from tests.servers.fixtures import shared_postgres
 
@@ -29,15 +32,20 @@ _PRELUDE = "import os, json, django\ndjango.setup()\n"
 
 @attrs.frozen
 class Shop:
-    """One database, described as in `settings.DATABASES`; `camora` is `settings.CAMORA`, None where it is not set."""
+    """One database, described as in `settings.DATABASES`; `camora` is `settings.CAMORA`, None where it is not set.
+
+    `queue` is a second database, of that alias.
+    """
 
     database: dict[str, Any]
     camora: Any = None
+    queue: dict[str, Any] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CAMORA_", "DJANGO_"))}
-        said = {} if self.camora is None else {"SHOP_CAMORA": json.dumps(self.camora)}
+        given = {"SHOP_CAMORA": self.camora, "SHOP_QUEUE": self.queue}
+        said = {name: json.dumps(value) for name, value in given.items() if value is not None}
         return {
             **kept,
             **said,
@@ -53,8 +61,8 @@ class Shop:
             return f"sqlite:///{self.database['NAME']}"
         return "postgresql://{USER}@{HOST}:{PORT}/{NAME}".format(**self.database)
 
-    def manage(self, *arguments: str, fails: bool = False, **variables: str) -> str:
-        """Run manage.py; what it has printed, errors included."""
+    def manage(self, *arguments: str, fails: bool | int = False, **variables: str) -> str:
+        """Run manage.py; what it has printed, errors included. `fails` may be the very code it ends with."""
         return self._run([sys.executable, "-W", "error", "manage.py", *arguments], fails=fails, variables=variables)
 
     def camora_command(self, *arguments: str, fails: bool = False) -> str:
@@ -68,12 +76,35 @@ class Shop:
             self._run([sys.executable, "-W", "error", "-c", text], fails=False, variables={}).splitlines()[-1]
         )
 
-    def _run(self, command: list[str], *, fails: bool, variables: dict[str, str]) -> str:
+    def calls(self, *commands: Sequence[str], then: str = "answer = out.getvalue()") -> Any:
+        """Run several commands of manage.py in one process, then this code; what it has put into `answer`."""
+        lines = "".join(f"    call_command(*{command!r})\n" for command in commands)
+        return self.python(
+            "import contextlib, io\nfrom django.core.management import call_command\n"
+            f"with contextlib.redirect_stdout(io.StringIO()) as out:\n{lines}{then}"
+        )
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database answers to somebody who is no part of the project."""
+        if self.database["ENGINE"].endswith("sqlite3"):
+            with contextlib.closing(sqlite3.connect(self.database["NAME"], timeout=20)) as connection:
+                return connection.execute(query).fetchall()
+        with psycopg.connect(self.url, autocommit=True) as server:
+            return server.execute(query.encode()).fetchall()
+
+    @property
+    def unshipped(self) -> int:
+        """How many orders there still are to be shipped."""
+        [[count]] = self.rows("SELECT count(*) FROM shop_order WHERE NOT shipped")
+        return int(count)
+
+    def _run(self, command: list[str], *, fails: bool | int, variables: dict[str, str]) -> str:
         done = subprocess.run(
             command, cwd=FOLDER, env={**self.environment, **variables}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
         )  # fmt: skip
-        assert (done.returncode != 0) == fails, f"{command[1:]} ended with {done.returncode}:\n{done.stdout}"
+        as_meant = (done.returncode != 0) == fails if isinstance(fails, bool) else done.returncode == fails
+        assert as_meant, f"{command[1:]} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     @contextmanager

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-import pytest
 
 from tests.django.projects import FOLDER, Shop
 
-_MODULES = sorted(path.stem for path in (FOLDER / "shop" / "checks").glob("checks_*.py"))
 
-
-@pytest.mark.parametrize("module", _MODULES)
-def test_the_projects_own_tests(shop: Shop, module: str) -> None:
-    said = shop.manage("test", "--pattern", f"{module}.py", "shop", "--noinput")
+def test_the_projects_own_tests(shop: Shop) -> None:
+    said = shop.manage("test", "--pattern", "checks_*.py", "shop", "--noinput")
     ran = re.search(r"Ran (\d+) tests", said)
-    expected = (Path(FOLDER) / "shop" / "checks" / f"{module}.py").read_text().count("def test_")
+    modules = list((FOLDER / "shop" / "checks").glob("checks_*.py"))
+    assert len(modules) == 3
     assert ran, said
-    assert int(ran[1]) == expected, said
+    assert int(ran[1]) == sum(module.read_text().count("def test_") for module in modules), said
     assert said.rstrip().splitlines()[-2].strip() == "OK" or "\nOK\n" in said, said

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.django.projects import Shop
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.django.projects import Shop, new_shop
 
 _PRELUDE = """
 from shop import mails
@@ -13,24 +18,36 @@ def told(result):
 """
 
 
-def ids_of(shop: Shop) -> dict[str, str]:
-    found: dict[str, str] = shop.python(
+@attrs.frozen
+class Worked:
+    """A project in which a worker has been at work: the ids of what was enqueued, and what the worker said."""
+
+    shop: Shop
+    ids: dict[str, str]
+    said: str
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def worked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Worked:
+    """For tests that only look; the task `again` is for one that does more."""
+    shop = new_shop(request.param, Path(tmp_path_factory.mktemp("worked")))
+    ids = shop.python(
         f"{_PRELUDE}order = Order.objects.create(item='fork').pk\n"
         "from datetime import datetime, timedelta, UTC\n"
         "later = datetime.now(UTC) + timedelta(hours=1)\n"
         "made = {'thank': mails.thank.enqueue(order), 'remind': mails.remind.enqueue(order, words='now'),\n"
         "        'count': mails.count.enqueue(3), 'refuse': mails.refuse.enqueue(9),\n"
-        "        'shapeless': mails.shapeless.enqueue(), 'note': mails.note.using(run_after=later).enqueue('later')}\n"
+        "        'again': mails.refuse.enqueue(8), 'shapeless': mails.shapeless.enqueue(),\n"
+        "        'note': mails.note.using(run_after=later).enqueue('later')}\n"
         "answer = {name: result.id for name, result in made.items()}"
     )
-    return found
+    return Worked(shop, ids, shop.manage("camora", "worker", "--burst"))
 
 
-def test_tasks_run_and_their_results_are_known(shop: Shop) -> None:
-    ids = ids_of(shop)
-    said = shop.manage("camora", "worker", "--burst")
-    assert f"Task id={ids['thank']} path=shop.mails.thank state=SUCCESSFUL" in said
-    returned = shop.python(
+def test_tasks_run_and_their_results_are_known(worked: Worked) -> None:
+    ids = {name: one for name, one in worked.ids.items() if name != "again"}
+    assert f"Task id={ids['thank']} path=shop.mails.thank state=SUCCESSFUL" in worked.said
+    returned = worked.shop.python(
         f"{_PRELUDE}results = [getattr(mails, name).get_result(one) for name, one in {ids!r}.items()]\n"
         "answer = {result.task.name: [told(result), result.args, result.kwargs,\n"
         "          result._return_value, result.enqueued_at <= (result.started_at or result.enqueued_at)\n"
@@ -48,10 +65,9 @@ def test_tasks_run_and_their_results_are_known(shop: Shop) -> None:
     }
 
 
-def test_errors_are_told(shop: Shop) -> None:
-    ids = ids_of(shop)
-    shop.manage("camora", "worker", "--burst")
-    kind, trace, wrong, workers = shop.python(
+def test_errors_are_told(worked: Worked) -> None:
+    ids = worked.ids
+    kind, trace, wrong, workers = worked.shop.python(
         f"{_PRELUDE}result = mails.refuse.get_result({ids['refuse']!r})\n"
         "[error] = result.errors\n"
         f"[other] = mails.shapeless.get_result({ids['shapeless']!r}).errors\n"
@@ -66,12 +82,11 @@ def test_errors_are_told(shop: Shop) -> None:
     assert len(workers) == 1
 
 
-def test_a_failed_task_is_a_dead_letter_that_can_be_requeued(shop: Shop) -> None:
-    ids = ids_of(shop)
-    shop.manage("camora", "worker", "--burst")
-    assert ids["refuse"] in shop.manage("camora", "dead", "list", "--json")
-    shop.manage("camora", "dead", "requeue", ids["refuse"])
-    assert shop.python(f"{_PRELUDE}answer = told(mails.refuse.get_result({ids['refuse']!r}))") == ["READY", 0, False]
+def test_a_failed_task_is_a_dead_letter_that_can_be_requeued(worked: Worked) -> None:
+    shop, one = worked.shop, worked.ids["again"]
+    assert one in shop.manage("camora", "dead", "list", "--json")
+    shop.manage("camora", "dead", "requeue", one)
+    assert shop.python(f"{_PRELUDE}answer = told(mails.refuse.get_result({one!r}))") == ["READY", 0, False]
 
 
 def test_a_task_is_ready_then_running(shop: Shop, tmp_path: object) -> None:

@@ -104,6 +104,7 @@ async def test_an_old_schema_is_advised_and_a_newer_one_refused(path: Path) -> N
     assert not (await look(path, "schema")).fix
     with sqlite3.connect(path) as database:
         database.execute("UPDATE camora_alembic_version SET version_num = '9999'")
+        database.execute("UPDATE camora_facts SET value = '9999' WHERE name = 'works_with'")
     database.close()
     new = await look(path, "schema")
     assert not new.ok
@@ -175,3 +176,30 @@ def test_the_nearest_and_latest_mount_counts(tmp_path: Path, place: str, kind: s
     )
     assert file_system_of(Path(place), mounts) == kind
     assert file_system_of(Path(place), tmp_path / "none") == ""
+
+
+async def test_each_database_of_an_app_is_looked_at_and_a_failure_names_its_section(tmp_path: Path) -> None:
+    away = "postgresql://shop@127.0.0.1:1/shop"
+    broker = f"sqlite:///{tmp_path}/jobs.db"
+    apps = {"results": Camora(broker, results=away), "outbox": Camora("memory://", outbox=away)}
+    for section, app in apps.items():
+        found = await CHECKS["place"].run(app)
+        assert not found.ok
+        assert found.text.startswith(f"[{section}] postgresql://127.0.0.1:1/shop cannot be reached")
+        assert found.fix == f"start the server, or mend {section}.url"
+    fine = await CHECKS["place"].run(Camora(broker, outbox=f"sqlite:///{tmp_path}/shop.db"))
+    assert fine.ok
+    assert "jobs.db" in fine.text
+    assert f"[outbox] {tmp_path}/shop.db" in fine.text
+
+
+async def test_a_newer_schema_that_works_with_this_version_is_not_called_wrong(tmp_path: Path) -> None:
+    app = Camora(f"sqlite:///{tmp_path}/jobs.db")
+    async with app:
+        pass
+    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+        connection.execute("UPDATE camora_alembic_version SET version_num = '9999'")
+    connection.close()
+    found = await CHECKS["schema"].run(app)
+    assert (found.ok, found.fix) == (True, "")
+    assert "of a newer camora-sql" in found.text

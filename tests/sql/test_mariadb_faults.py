@@ -7,10 +7,9 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlencode
 
 import pymysql
 import pytest
@@ -19,52 +18,10 @@ from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncerta
 from camora.interfaces.broker import ConsumerSettings
 from camora.message import Envelope
 from camora.outcome import Action, Settlement
-from processes import workers
 
-from tests.faults import rig as common
-from tests.faults.rig import LEASE, TIMEOUT, begun, eventually, more, next_finish
-from tests.servers.mariadb import MariadbServer, need
-
-
-class Rig(common.Rig):
-    """Everything of one test, on a private MariaDB."""
-
-    server: MariadbServer
-
-    def url(self, *, through: bool = False, user: str = "", **options: Any) -> str:
-        bare = self.server.url_of(user=user or "camora:secret", port=self.proxy.port if through else None)
-        return f"{bare}?{urlencode({'network_timeout': TIMEOUT, 'connect_timeout': TIMEOUT, **options})}"
-
-    def terminate(self, user: str = "camora") -> int:
-        """End all connections of others, as an administrator does; how many there were."""
-        found = self.server.sql(
-            "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()", user
-        )
-        for (number,) in found:
-            with contextlib.suppress(pymysql.err.Error):  # it has gone by itself
-                self.server.sql(f"KILL {number}")
-        return len(found)
-
-    @contextlib.contextmanager
-    def somebody(self) -> Iterator[Any]:
-        """Another program's connection, in a transaction that is rolled back at the end."""
-        connection = pymysql.connect(
-            host=self.server.host, port=self.server.port, user="camora", password="secret", database="camora"
-        )
-        try:
-            with connection.cursor() as cursor:
-                yield cursor
-            connection.rollback()
-        finally:
-            connection.close()
-
-
-@contextlib.contextmanager
-def rigged(folder: Path, *, settings: Sequence[str] = ()) -> Iterator[Rig]:
-    with MariadbServer(need(), settings=settings) as server, workers() as start:
-        rig = Rig(folder, server, start)
-        with rig.proxy:
-            yield rig
+from tests.faults.rig import LEASE, eventually, next_finish
+from tests.servers.mariadb import MariadbServer
+from tests.sql.faults.mariadb import Rig, rigged
 
 
 @pytest.fixture
@@ -74,43 +31,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 FIVE = ("--concurrency", "5")
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_server_that_is_started_again_has_all_jobs(rig: Rig, how: str) -> None:
-    two = [rig.worker("--concurrency", "3").ready() for _ in range(2)]
-    async with rig.app() as app:
-        await rig.load(app, 20)
-        for _ in range(2):
-            await rig.load(app, 40)
-            getattr(rig.server, how)()
-            rig.faults += 1
-            late = asyncio.create_task(more(rig, app, 20))
-            await rig.noticed(*two)
-            await asyncio.to_thread(rig.server.start)
-            assert await next_finish(rig) < 10
-            await late
-            await eventually(lambda: rig.idle(app.broker), "the end of what there was")
-    await rig.balance(duplicates=2 * 2 * 6)
-    rig.alive()
-
-
-async def test_a_server_that_is_paused_for_longer_than_a_lease(rig: Rig) -> None:
-    rig.worker(*FIVE).ready()
-    async with rig.app() as app:
-        await rig.load(app, 40)
-        await next_finish(rig)
-        rig.server.pause()
-        rig.faults += 1
-        try:
-            late = asyncio.create_task(more(rig, app, 10))
-            await asyncio.sleep(2 * LEASE + TIMEOUT)  # that is the fault
-        finally:
-            rig.server.resume()
-        assert await next_finish(rig) < 10
-        await late
-    await rig.balance(duplicates=20)
-    rig.alive()
 
 
 @pytest.mark.parametrize("step", ["received", "running", "ran", "before settle", "after settle"])
@@ -123,7 +43,7 @@ async def test_a_worker_killed_at_any_step_loses_nothing(rig: Rig, step: str) ->
     rig.faults += 1
     rig.worker(*FIVE, SHOP_CRASH=step).ready()
     found = await rig.balance(duplicates=10)
-    assert found.longest_recovery < 1.5 * LEASE + 5
+    assert found.longest_recovery < 1.5 * LEASE + 15
     rig.alive()
 
 
@@ -140,29 +60,6 @@ async def test_connections_that_are_cut_and_ended_again_and_again(rig: Rig) -> N
             rig.faults += 1
     await rig.balance(duplicates=8 * 10)
     rig.alive()
-
-
-async def test_a_worker_behind_a_silent_network_loses_its_jobs_to_others_and_comes_back(rig: Rig) -> None:
-    silent = rig.worker(*FIVE, through=True).ready()
-    async with rig.app() as app:
-        await app.dispatch("hold", name="a")
-        await begun(rig, "a")
-        rig.proxy.hold()
-        rig.faults += 1
-        since = time.monotonic()
-        rig.worker(*FIVE).ready()
-        # By its own clock: nobody can tell it.
-        await asyncio.to_thread(silent.wait_for, "lost its lease")
-        assert time.monotonic() - since < LEASE + TIMEOUT + 5
-        await begun(rig, "a", 2)
-        await rig.load(app, 20)
-        rig.proxy.heal()
-        await asyncio.to_thread(silent.wait_for, "broker is back")
-        (rig.folder / "release-a").touch()
-        await rig.load(app, 20)
-    await rig.balance(duplicates=10)
-    rig.alive()
-    assert "Traceback" not in silent.text()
 
 
 async def test_a_server_that_only_reads_for_a_while(rig: Rig) -> None:
@@ -224,24 +121,6 @@ async def test_a_commit_whose_answer_is_lost_is_said_to_be_uncertain(rig: Rig) -
         assert answers in ([[False] * 2, [True] * 2] if left else [[False] * 2])
         assert not any((await near.broker.queues.counts()).values())
         await consumer.close()
-
-
-async def test_a_dispatch_that_finds_no_server_says_so_in_time(rig: Rig) -> None:
-    async with rig.app(patience=2.0) as app:
-        await rig.dispatch(app, "work", number=1)
-        rig.server.pause()
-        began = time.monotonic()
-        try:
-            with pytest.raises((BrokerUnavailable, DispatchUncertain)):
-                await app.dispatch("work", number=2)
-        finally:
-            rig.server.resume()
-        assert time.monotonic() - began < 8
-        rig.server.kill()
-        with pytest.raises(BrokerUnavailable, match=str(rig.server.port)):
-            await app.dispatch("work", number=3)
-        await asyncio.to_thread(rig.server.start)
-        await rig.dispatch(app, "work", number=4)
 
 
 class Hostile(threading.Thread):
@@ -321,15 +200,18 @@ async def test_one_job_that_somebody_holds_keeps_up_no_other(rig: Rig) -> None:
     """Its row is locked, for as long as it likes, by somebody who has forgotten his transaction."""
     rig.worker("--concurrency", "10").ready()
     async with rig.app() as app:
-        held = rig.noted(await app.dispatch("work_for", seconds=0.3))
+        held = rig.noted(await app.dispatch("work_for", seconds=2.0))
         await eventually(lambda: rig.ran(held), "its start")
         with rig.somebody() as other:
-            other.execute("SELECT * FROM camora_jobs WHERE id = %s FOR UPDATE", [held.id])
+            while True:
+                with contextlib.suppress(pymysql.err.OperationalError):  # the victim of a deadlock with its lease
+                    other.execute("SELECT * FROM camora_jobs WHERE id = %s FOR UPDATE", [held.id])
+                    break
             jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
             assert not (await held.info()).status.finished
-        await held.result(20)
+        await held.result(60)
     await rig.balance(duplicates=1)
     rig.alive()
 

@@ -250,4 +250,4 @@ def test_a_claim_reads_in_the_order_of_its_index_however_much_there_is(session: 
     assert read < 50
     began = time.monotonic()
     assert len(session.write(lambda session: session.rows(locking.pick, ["work", "work", 10]))) == 10
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10

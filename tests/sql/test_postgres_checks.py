@@ -140,9 +140,20 @@ async def test_an_old_schema_is_advised_and_a_newer_one_refused(server: Postgres
     await broker.close()
     assert not (await look(url, "schema")).fix
     server.sql("UPDATE camora_alembic_version SET version_num = '9999'")
+    allowed = await look(url, "schema")
+    assert (allowed.ok, allowed.fix) == (True, ""), "it says of itself that this version works with it"
+    server.sql("UPDATE camora_facts SET value = '9999' WHERE name = 'works_with'")
     new = await look(url, "schema")
     assert not new.ok
     assert "upgrade" in new.fix
+
+
+async def test_a_schema_that_is_missing_is_found_and_its_fix_works(server: PostgresServer, url: str) -> None:
+    found = await look(f"{url}?schema=jobs", "schema")
+    assert not found.ok
+    assert "no schema jobs" in found.text
+    server.sql(found.fix)
+    assert (await look(f"{url}?schema=jobs", "schema")).ok
 
 
 @pytest.mark.parametrize(

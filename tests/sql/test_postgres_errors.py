@@ -115,7 +115,9 @@ async def test_rights_and_tables_that_go_while_it_works_are_named(server: Postgr
     # Somebody drops what it works with.
     for (table,) in server.sql(f"SELECT tablename FROM pg_tables WHERE tablename LIKE '{prefix}%'"):
         server.sql(f"DROP TABLE {table} CASCADE")
-    with pytest.raises(BrokerUnavailable, match="a table of Camora is missing.*camora sql migrate"):
+    with pytest.raises(
+        BrokerUnavailable, match=f"a table of Camora is missing.*camora sql migrate --url '.*prefix={prefix}'"
+    ):
         await owner.publish([message("three")])
     await owner.close()
 

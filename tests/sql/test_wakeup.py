@@ -43,7 +43,7 @@ async def test_what_another_process_publishes_is_noticed(broker: Broker, url: st
         process.go()
         assert [one.id for one in await waiting] == ["job-00000"]
         process.hears()
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     await consumer.close()
     await broker.close()
 

@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
-from processes import WorkerProcess, workers
+from processes import workers
 
 from tests.faults import rig as common
-from tests.faults.rig import LEASE, TIMEOUT, begun, eventually, more, next_finish
+from tests.faults.rig import LEASE, TIMEOUT, begun, eventually, next_finish
 from tests.servers.postgres import PostgresServer, need
 
-__all__ = ["LEASE", "TIMEOUT", "Rig", "begun", "eventually", "more", "next_finish", "rigged"]
+__all__ = ["LEASE", "TIMEOUT", "Rig", "begun", "eventually", "next_finish", "rigged"]
 
 
 class Rig(common.Rig):
@@ -30,14 +30,6 @@ class Rig(common.Rig):
         bare = self.server.url_of(user=user or "camora", port=self.proxy.port if through else None)
         query = urlencode({"network_timeout": TIMEOUT, "connect_timeout": TIMEOUT, **options})
         return f"{bare.replace('postgresql', f'postgresql+{self.driver}') if self.driver else bare}?{query}"
-
-    def worker(
-        self, *arguments: str, through: bool = False, user: str = "", url: str = "", **environment: str
-    ) -> WorkerProcess:
-        """A worker process, started and not waited for. Five jobs at a time unless the arguments say otherwise."""
-        return super().worker(
-            *(arguments or ("--concurrency", "5")), through=through, user=user, url=url, **environment
-        )
 
     @staticmethod
     def python_path() -> str:

@@ -1,27 +1,21 @@
-"""Messages that are repeated, that nobody can read; results that cannot be stored; what is left behind."""
+"""Messages that nobody can read, jobs that die, and what is left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import random
+import signal
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pytest
 from camora import Camora
 from camora.outcome import DeadLetter
 
+from tests.sql.faults import mariadb
 from tests.sql.faults.rig import Rig, eventually, rigged
-
-
-async def test_an_id_that_is_dispatched_again_runs_once(rig: Rig) -> None:
-    rig.worker().ready()
-    async with rig.app() as app:
-        for number in range(20):
-            rig.noted(await app.options(job_id=f"id-{number}").dispatch("work", number=number))
-            await app.options(job_id=f"id-{number}").dispatch("work", number=number)
-        await eventually(lambda: rig.idle(app.broker), "the jobs' end")
-        for number in range(20):
-            await app.options(job_id=f"id-{number}").dispatch("work", number=number)
-    await rig.balance(duplicates=0)
 
 
 async def test_rows_that_nobody_can_read_become_dead_letters_with_all_their_bytes(rig: Rig) -> None:
@@ -50,23 +44,48 @@ async def test_rows_that_nobody_can_read_become_dead_letters_with_all_their_byte
     rig.alive()
 
 
-async def test_jobs_are_settled_when_their_results_are_safe(tmp_path: Path) -> None:
-    """Results are kept on another server, which is away when jobs have ended."""
-    with rigged(tmp_path / "broker") as rig, rigged(tmp_path / "results") as kept:
-        worker = rig.worker(SHOP_RESULTS=kept.url()).ready()
-        async with Camora(rig.url(), results=kept.url()) as app:
-            jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
-            assert [await job.result(30) for job in jobs] == list(range(10))
-            kept.server.kill()
-            late = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
-            await asyncio.to_thread(worker.wait_for, "cannot settle")
-            assert not await rig.idle(app.broker)
-            kept.server.start()
-            rig.faults += 1
-            assert [await job.result(30) for job in late] == list(range(10))
-            assert [await job.result(30) for job in jobs] == list(range(10))
-            await eventually(lambda: rig.idle(app.broker), "the settlements")
+@pytest.mark.parametrize("rigged", [rigged, mariadb.rigged], ids=["postgresql", "mariadb"])
+async def test_jobs_that_die_with_their_workers_are_messages_or_letters_and_never_neither(
+    tmp_path: Path, rigged: Any
+) -> None:
+    chance = random.Random(8)
+    with rigged(tmp_path) as rig:
+        async with rig.app() as app:
+            vain = [(await rig.dispatch(app, "weigh_in_vain", number=number, text="")).id for number in range(60)]
+            await rig.load(app, 20)
+
+            async def letters() -> list[str]:
+                return [letter.id async for letter in app.dead_letters()]
+
+            async def none_is_lost() -> None:
+                queued = [job.id for job in await app.broker.queues.list("default", limit=1000)]
+                assert sorted([*(set(queued) & set(vain)), *await letters()]) == sorted(vain)
+
+            for step in ("before settle", "after settle", "random", "random"):
+                worker = rig.worker("--concurrency", "3", SHOP_CRASH=step)
+                if step == "random":
+                    buried = len(await letters())
+                    await eventually(functools.partial(_more_than, letters, buried), "another letter")
+                    await asyncio.sleep(chance.random() / 20)
+                    worker.process.kill()
+                assert await asyncio.to_thread(worker.end) == -signal.SIGKILL
+                rig.workers.remove(worker)
+                rig.faults += 1
+                await none_is_lost()
+            rig.worker("--concurrency", "20").ready()
+            await eventually(lambda: rig.idle(app.broker), "the end of all")
+            assert sorted(await letters()) == sorted(vain)
+            # Put back, each runs and dies once more.
+            for name in vain:
+                assert await app.requeue(name)
+            await eventually(lambda: rig.idle(app.broker), "their second end")
+            assert sorted(await letters()) == sorted(vain)
+        await rig.balance(duplicates=rig.faults * 3 * 2)
         rig.alive()
+
+
+async def _more_than(letters: Any, count: int) -> bool:
+    return len(await letters()) > count
 
 
 async def test_who_waits_for_a_result_hears_of_it_although_the_server_was_away(rig: Rig) -> None:

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable
+from camora.interfaces.broker import ConsumerSettings
 from camora.message import Envelope
+from camora.outcome import Action, Settlement
 
 from tests.sql.faults.rig import LEASE, Rig, eventually, next_finish, rigged
 
@@ -145,10 +147,10 @@ async def test_one_job_that_somebody_holds_keeps_up_no_other(rig: Rig) -> None:
             await eventually(lambda: rig.finished() == 1, "its end, which cannot be settled")
             jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
             assert not (await held.info()).status.finished
             assert worker.text().count("jobs wait to be settled") == 1
-        await held.result(20)
+        await held.result(60)
     await rig.balance(duplicates=1)
     rig.alive()
 
@@ -176,6 +178,58 @@ async def test_a_transaction_that_somebody_has_forgotten_hinders_nobody(rig: Rig
             assert max(times) < 10 * quick + 2
     await rig.balance(duplicates=0)
     rig.alive()
+
+
+_MANY = 50_000
+_CLAIM = 100
+
+
+async def test_claims_stay_short_beside_an_old_snapshot_and_many_jobs(rig: Rig) -> None:
+    """Nothing of what is claimed and ends can be cleaned up while somebody might still look at it."""
+    async with rig.app():
+        """The tables are made."""
+    rig.server.sql("ALTER TABLE camora_jobs SET (autovacuum_enabled = off)")  # what it reads is counted, too
+    await enqueue(rig, "before")
+    usual = await reads_of_claims(rig)
+    await enqueue(rig, "beside")
+    with rig.somebody() as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM camora_jobs LIMIT 1")
+        beside = await reads_of_claims(rig, others=1)
+        [(seen,)] = other.execute("SELECT count(*) FROM camora_jobs").fetchall()
+    assert seen == _MANY  # so it was in the way until the end
+    print(f"entries that were read: {usual}, and beside it {beside}")
+    # A look at all of it comes now and then. Whoever walked each time over what was claimed before would read this:
+    walked = _MANY // _CLAIM * _MANY // 2
+    assert beside - usual < walked / 2
+
+
+async def enqueue(rig: Rig, name: str) -> None:
+    async with rig.app() as app:
+        for start in range(0, _MANY, 2000):
+            jobs = [Envelope(id=f"{name}-{start + at}", task="t", queue="q", body=b"{}") for at in range(2000)]
+            await app.broker.publish(jobs)
+
+
+async def reads_of_claims(rig: Rig, *, others: int = 0) -> int:
+    """Take and acknowledge all jobs; how many entries of indexes the server read for that."""
+    before = await reads(rig, others)
+    async with rig.app() as app:
+        consumer = await app.broker.consumer(ConsumerSettings(queues=("q",), worker="w", lease=30))
+        ids: set[str] = set()
+        while taken := await consumer.receive(_CLAIM, 0.0):
+            ids.update(one.id for one in taken)
+            assert all(await consumer.settle([Settlement(delivery=one, action=Action.ACK) for one in taken]))
+        await consumer.close()
+    assert len(ids) == _MANY
+    return await reads(rig, others) - before
+
+
+async def reads(rig: Rig, others: int) -> int:
+    """All so far. A connection that ends has told of its share."""
+    await eventually(lambda: rig.backends() == others, "the end of all connections")
+    [(count,)] = rig.server.sql("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'camora_jobs'")
+    return int(count)
 
 
 @contextlib.contextmanager
@@ -212,8 +266,8 @@ async def test_a_server_whose_connections_others_have_taken(narrow: Rig) -> None
             # It goes on with what it has: jobs are taken and settled, leases are kept.
             jobs = await rig.load(app, 20)
             for job in jobs:
-                await job.result(20)
-            await long.result(20)
+                await job.result(60)
+            await long.result(60)
             # And whoever has none is told so.
             with pytest.raises(BrokerUnavailable, match="no connection left.*max_connections"):
                 await Camora(rig.url(user="shop")).broker.open()

@@ -6,8 +6,10 @@ import sys
 from importlib import import_module
 
 from django.apps import AppConfig, apps
-from django.conf import settings
-from django.utils.module_loading import import_string, module_has_submodule
+from django.db.models.signals import post_migrate
+from django.utils.module_loading import module_has_submodule
+
+from camora_django.backends import task_backends_of_settings
 
 __all__ = ["CamoraConfig"]
 
@@ -22,6 +24,9 @@ class CamoraConfig(AppConfig):
     def ready(self) -> None:
         """Look for tasks, and register the checks."""
         from camora_django import checks  # noqa: F401 -- registers them
+        from camora_django.moving import make_tables_where_they_are_meant
+
+        post_migrate.connect(make_tables_where_they_are_meant, sender=self, dispatch_uid="camora_django.tables")
 
         for config in apps.get_app_configs():
             # Ours has a module of this name for another purpose.
@@ -32,9 +37,7 @@ class CamoraConfig(AppConfig):
 
 def _serve_tasks_interface() -> None:
     """Let workers run Django's own tasks, where settings.TASKS gives them to Camora."""
-    given = getattr(settings, "TASKS", None) or {}
-    for params in given.values():
-        import_string(params["BACKEND"])
+    found = task_backends_of_settings()
     if "camora_django.tasks" not in sys.modules:
         return  # nobody names it, or has derived from it
     import camora_django
@@ -43,7 +46,8 @@ def _serve_tasks_interface() -> None:
     from camora_django.tasks import CamoraBackend
 
     register(camora_django.app)
-    for alias in given:
-        backend = task_backends[alias]
-        if isinstance(backend, CamoraBackend) and isinstance(camora_django.app, camora_django.DjangoCamora):
-            camora_django.app.serve(backend.queues)
+    for alias, kind in found.items():
+        # What cannot be imported, a check tells of.
+        ours = isinstance(kind, type) and issubclass(kind, CamoraBackend)
+        if ours and isinstance(camora_django.app, camora_django.DjangoCamora):
+            camora_django.app.serve(task_backends[alias].queues)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from camora.errors import ConfigurationError
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.connection import ConnectionDoesNotExist
 
-__all__ = ["alias_of", "is_in_memory", "url_of"]
+__all__ = ["alias_of", "are_same", "is_in_memory", "url_of"]
 
 _SCHEME = "django"
 # What means something to Django, and nothing to the client library.
@@ -63,6 +65,32 @@ def url_of(alias: str) -> str:
         f"the database {alias!r} of settings.DATABASES is {vendor}; Camora's tables can be in SQLite and PostgreSQL. "
         'Give another one, or another broker: CAMORA = {"broker": {"url": …}}'
     )
+
+
+def are_same(one: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> bool:
+    """Whether two connections are to one database; PostgreSQL's are asked where the settings differ, as by a pooler.
+
+    Blocks; raises what Django raises.
+    """
+    if one.vendor != other.vendor:
+        return False
+    if _place(one) == _place(other):
+        return True
+    return one.vendor == "postgresql" and _identity(one) == _identity(other)
+
+
+def _place(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
+    given = connection.settings_dict
+    if connection.vendor == "sqlite" and not is_in_memory(connection.alias):
+        return (str(Path(given["NAME"]).resolve()),)
+    return tuple(str(given.get(key) or "") for key in ("HOST", "PORT", "NAME"))
+
+
+def _identity(connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT system_identifier, current_database() FROM pg_control_system()")
+        found: tuple[Any, ...] = cursor.fetchone()
+        return found
 
 
 def _postgresql(given: Mapping[str, Any]) -> str:

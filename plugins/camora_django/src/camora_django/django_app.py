@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 from asgiref.sync import AsyncToSync, sync_to_async
 from camora import Camora, Middleware
+from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.signature import Signature
 
@@ -29,6 +31,9 @@ class DjangoCamora(Camora):
 
     def __init__(self, *args: Any, middleware: Sequence[Middleware] = (), **options: Any) -> None:
         super().__init__(*args, middleware=[FreshConnections(), *middleware], **options)
+        for broker in (self.broker, self.outbox and self.outbox.broker):
+            if isinstance(broker, DjangoBroker):
+                broker.joins = True
 
     def _register(self, function: Any, options: Mapping[str, Any], *, fallback: str | None = None) -> Any:
         if not (is_importable(function) and self._runs_elsewhere(options)):
@@ -45,9 +50,17 @@ class DjangoCamora(Camora):
             self._declarations.mention(queue)
 
     def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
-        """Dispatch over Django's connection, if that is to the broker's database; blocks."""
+        """Dispatch over Django's connection, if that is to the broker's database; blocks.
+
+        Raises `ConfigurationError` in asynchronous code.
+        """
         broker = self.broker
         if isinstance(broker, DjangoBroker):
+            if asyncio._get_running_loop() is not None:  # noqa: SLF001 -- `get_running_loop`, without an exception
+                raise ConfigurationError(
+                    f"{signature.task.name}: dispatch_sync blocks, and an event loop runs in this thread; in "
+                    "asynchronous code use  await ….dispatch(…)"
+                )
             signature = _on(signature, Within(broker.alias))
         return super().dispatch_signature_sync(signature)
 

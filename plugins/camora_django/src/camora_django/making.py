@@ -15,8 +15,10 @@ from camora.reference import import_object
 from django.apps import apps
 from django.conf import settings
 
+from camora_django.broker import DjangoBroker
 from camora_django.django_app import DjangoCamora
 from camora_django.errors import WrongSettings
+from camora_django.refusing import RefusingBroker
 
 __all__ = ["the_app"]
 
@@ -27,7 +29,7 @@ _BROKER = "django://default"
 def the_app() -> Camora:
     """The app that `settings.CAMORA` describes, or names; sets Django up first where nobody has.
 
-    Raises `WrongSettings` that names the setting.
+    Of settings that cannot be, it is one that raises `WrongSettings`, which names the setting, when it is used.
     """
     if not (apps.ready or apps.loading):
         # A worker's process comes here by the app's name, and not by manage.py.
@@ -36,7 +38,7 @@ def the_app() -> Camora:
     try:
         return _made(given)
     except ConfigurationError as error:
-        raise WrongSettings(str(error)) from None
+        return DjangoCamora(RefusingBroker(WrongSettings(str(error))), results=False)
 
 
 def _made(given: Any) -> Camora:
@@ -58,6 +60,8 @@ def _named(path: str) -> Camora:
         raise ConfigurationError(f"{_NAME}: {error}") from error
     if not isinstance(found, Camora):
         raise ConfigurationError(f"{_NAME} = {path!r}: is a {type(found).__name__}, not a Camora")
+    if isinstance(found.broker, DjangoBroker) and not found.broker.joins:
+        raise ConfigurationError(f"{_NAME} = {path!r}: {found.broker.why_not()}")
     return found
 
 

@@ -22,6 +22,23 @@ def _moment(stamp: int | None) -> datetime | None:
     return datetime.fromtimestamp(stamp / 1000, UTC) if stamp else None
 
 
+class _InTheBrokersDatabase(models.Manager[Any]):
+    """Looks where the jobs are, which need not be `default`; `using` names another database."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        """In the database that `settings.CAMORA` names."""
+        found = super().get_queryset()
+        return found if self._db else found.using(_alias())
+
+
+def _alias() -> str | None:
+    import camora_django
+    from camora_django.broker import DjangoBroker
+
+    broker = camora_django.app.broker
+    return broker.alias if isinstance(broker, DjangoBroker) else None
+
+
 class Job(models.Model):
     """A job that is to run, or runs."""
 
@@ -45,6 +62,8 @@ class Job(models.Model):
     key = models.TextField(null=True)
     task = models.TextField()
     body = models.BinaryField()
+
+    objects = _InTheBrokersDatabase()
 
     class Meta:
         managed = False
@@ -75,6 +94,8 @@ class Result(models.Model):
     expires = models.BigIntegerField()
     error = models.TextField(null=True)
     value = models.BinaryField(null=True)
+
+    objects = _InTheBrokersDatabase()
 
     class Meta:
         managed = False
@@ -118,6 +139,8 @@ class DeadLetter(models.Model):
     died = models.BigIntegerField()
     priority = models.IntegerField()
     body = models.BinaryField()
+
+    objects = _InTheBrokersDatabase()
 
     class Meta:
         managed = False

@@ -9,6 +9,7 @@ import attrs
 import msgspec
 from camora.errors import CamoraError, ConfigurationError, DispatchUncertain, EncodeError
 from camora.message import Envelope
+from camora_sql.lengths import check_lengths
 from camora_sql.opening import fits
 from camora_sql.procedures import Procedures
 from camora_sql.schema import HEAD
@@ -20,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from camora_django.statements import DjangoRunner
 
-__all__ = ["Within", "change", "publish"]
+__all__ = ["Within", "change", "explained", "publish"]
 
 R = TypeVar("R")
 
@@ -47,6 +48,7 @@ def publish(procedures: Procedures, within: Within, envelopes: Sequence[Envelope
     In the thread of that connection; blocks. Raises `ConfigurationError` where the tables are missing or of another
     release, `EncodeError`, `BrokerUnavailable`, and `DispatchUncertain` when a commit of its own may have happened.
     """
+    check_lengths(envelopes)
     if within.priority is not None:
         envelopes = [msgspec.structs.replace(envelope, priority=within.priority) for envelope in envelopes]
     connection = within.connection
@@ -93,7 +95,7 @@ def change(store: Store, connection: BaseDatabaseWrapper, work: Callable[[Django
     except transaction.TransactionManagementError:
         raise  # Django's own word for a transaction that is broken already
     except Error as error:
-        raise _explained(store, connection.alias, error) from error
+        raise explained(store, connection.alias, error) from error
 
 
 def _begin_to_write(store: Store, runner: DjangoRunner, alias: str) -> None:
@@ -127,7 +129,8 @@ def _check_revision(store: Store, runner: DjangoRunner, alias: str) -> None:
         )
 
 
-def _explained(store: Store, alias: str, error: Error) -> CamoraError:
+def explained(store: Store, alias: str, error: Error) -> CamoraError:
+    """What the database said over this connection, in Camora's words."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     told = store.dialect.explain_joined(cause)
     return type(told)(f"Django's connection {alias!r}, {told}")

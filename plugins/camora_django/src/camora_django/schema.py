@@ -6,10 +6,13 @@ from typing import Any
 
 from camora_sql.migrating import known, upgrade_statements
 from camora_sql.store import Store
+from django.core.management.base import CommandError
+from django.db import Error
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from camora_django.publishing import explained
 from camora_django.statements import DjangoDriver
 
 __all__ = ["UpgradeSchema"]
@@ -41,9 +44,20 @@ class UpgradeSchema(Operation):
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: ProjectState, to_state: ProjectState
     ) -> None:
         """Upgrade, under the lock that Camora's own upgrades take."""
-        store = store_of(schema_editor.connection.alias)
+        self.upgrade(schema_editor)
+
+    def upgrade(self, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        """The same without any state. Raises `CommandError`, which is one line, for what the database refuses."""
+        alias = schema_editor.connection.alias
+        store = store_of(alias)
         if store is None:
             return
+        try:
+            self._upgrade(store, schema_editor)
+        except Error as error:
+            raise CommandError(str(explained(store, alias, error))) from error
+
+    def _upgrade(self, store: Store, schema_editor: BaseDatabaseSchemaEditor) -> None:
         dialect, driver = store.dialect, DjangoDriver(schema_editor.connection)
         before = None
         if not schema_editor.collect_sql:
@@ -71,6 +85,9 @@ def store_of(alias: str) -> Store | None:
     """The broker's store, if that is in this database of Django's."""
     import camora_django
     from camora_django.broker import DjangoBroker
+    from camora_django.refusing import RefusingBroker
 
     broker = camora_django.app.broker
+    if isinstance(broker, RefusingBroker):
+        raise broker.error
     return broker.database if isinstance(broker, DjangoBroker) and broker.alias == alias else None

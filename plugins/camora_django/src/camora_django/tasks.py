@@ -25,6 +25,7 @@ from camora_django.interface import (
 from camora_django.looking_up import look_up
 from camora_django.order import Order, from_stamp
 from camora_django.publishing import Within
+from camora_django.refusing import RefusingBroker
 from camora_django.running import ASYNC, SYNC
 
 __all__ = ["CamoraBackend"]
@@ -78,6 +79,8 @@ class CamoraBackend(BaseTaskBackend):
     def get_result(self, result_id: str) -> TaskResult:
         """What is known of it; blocks. Raises `TaskResultDoesNotExist`."""
         app = camora_django.app
+        if isinstance(app.broker, RefusingBroker):
+            raise app.broker.error
         assert isinstance(app.broker, DjangoBroker), "as the check says"
         return look_up(app, app.broker.alias, result_id)
 
@@ -85,6 +88,8 @@ class CamoraBackend(BaseTaskBackend):
         """Whether the project's app is one that this backend can use."""
         del options
         app: Camora = camora_django.app
+        if isinstance(app.broker, RefusingBroker):
+            return  # which another check says
         where = f"TASKS[{self.alias!r}]"
         if not isinstance(app, DjangoCamora) or not isinstance(app.broker, DjangoBroker):
             yield checks.Error(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import weakref
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -19,7 +22,8 @@ from camora.message import Envelope
 
 from camora_sql.consumer import SqlConsumer
 from camora_sql.dead_letters import SqlDeadLetters
-from camora_sql.errors import CommitUnclear
+from camora_sql.errors import CommitUnclear, Held
+from camora_sql.lengths import check_lengths
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.opening import begin_epoch
@@ -27,6 +31,7 @@ from camora_sql.procedures import procedures_of
 from camora_sql.queues import SqlQueues
 from camora_sql.results import SqlResultBackend
 from camora_sql.schedules import SqlScheduleStore
+from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
 from camora_sql.workers import SqlWorkerDirectory
@@ -35,6 +40,10 @@ __all__ = ["SqlBroker"]
 
 _MANY_QUEUES = 100
 """Queues of one consumer: each is a part of one statement, and databases bound those."""
+_SHORT = 0.2
+"""Seconds that a publication waits for others' locks together with others."""
+_MOST_WAITING = 2
+"""Publications that wait for locks for longer, at once: each has a connection of the pool meanwhile."""
 
 
 class SqlBroker(Broker):
@@ -70,8 +79,11 @@ class SqlBroker(Broker):
         self._state = BrokerState.NEW
         self._link = Link(store, f"SqlBroker({store.dialect.label})")
         self._procedures = procedures_of(store)
+        # Of publications that others hold up: one at a time finds out whether it is one of them, few wait for long.
+        self._turns, self._waiting = asyncio.Semaphore(1), asyncio.Semaphore(_MOST_WAITING)
         self._queues = SqlQueues(self._link)
         self._dead_letters = SqlDeadLetters(self._link)
+        self._consumers: weakref.WeakSet[SqlConsumer] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"SqlBroker({self._store.dialect.label!r}, {self._state.value})"
@@ -95,9 +107,9 @@ class SqlBroker(Broker):
         """Store a batch in one transaction, which it may share with others of the same moment."""
         if not envelopes:
             return []
-        procedures = self._procedures
+        check_lengths(envelopes)
         try:
-            return await self._link.batch(procedures.publish, envelopes, single=procedures.single)
+            return await self._publish(envelopes)
         except CommitUnclear as error:
             job_id = envelopes[0].id
             raise DispatchUncertain(
@@ -106,6 +118,27 @@ class SqlBroker(Broker):
             ) from error
         except (OverflowError, UnicodeError) as error:
             raise EncodeError(f"a value of a message cannot be stored: {error}; nothing was enqueued") from error
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        procedures = self._procedures
+        with contextlib.suppress(Held):
+            return await self._link.batch(
+                procedures.publish, envelopes, single=procedures.single, patience=_SHORT, revocable=True
+            )
+        # Somebody's open transaction has a key or an id that is wanted: by these, or by others that went with them.
+        async with self._turns:
+            with contextlib.suppress(Held):
+                return await self._publish_alone(envelopes, _SHORT)
+        async with self._waiting:
+            return await self._publish_alone(envelopes, None)
+
+    def _publish_alone(self, envelopes: Sequence[Envelope], patience: float | None) -> asyncio.Future[Sequence[str]]:
+        def publish(session: Session) -> Sequence[str]:
+            return self._procedures.publish(session, envelopes)
+
+        if self._procedures.single:
+            return self._link.run(lambda session: session.once(publish, patience=patience))
+        return self._link.run(lambda session: session.write(publish, patience=patience))
 
     async def publish_within(self, connection: Any, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """In the caller's transaction, on a connection or session of SQLAlchemy's to this very database."""
@@ -124,7 +157,9 @@ class SqlBroker(Broker):
                 "start more workers, each with some of them"
             )
         await self._link.run(lambda session: begin_epoch(session, self._store))
-        return SqlConsumer(self._link, self._procedures, settings)
+        consumer = SqlConsumer(self._link, self._procedures, settings)
+        self._consumers.add(consumer)
+        return consumer
 
     def twin(self) -> Self:
         """Another broker on the same database, with a connection of its own."""
@@ -169,4 +204,6 @@ class SqlBroker(Broker):
     async def close(self) -> None:
         """End the thread and its connection, after what was asked for is done."""
         self._state = BrokerState.CLOSED
+        # What a consumer took for nobody goes back first.
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await self._link.close()

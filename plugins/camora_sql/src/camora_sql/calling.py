@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from camora.interfaces.broker import ConsumerSettings
@@ -43,6 +43,7 @@ _RECORD = (
 # Spelt out, because not every driver asks the server what a function takes.
 _TYPES = {
     "publish_1": f"boolean bigint {_MESSAGE}",
+    "publish_one_1": "boolean bigint text text int bigint bigint float8 text bytea",
     "claim_1": "boolean text[] int bigint bigint text",
     "claim_from_1": "boolean int bigint bigint text text[] int[] bigint[] bigint[] text[] int[] int[]",
     "extend_1": "boolean bigint[] bigint[] bigint",
@@ -73,6 +74,7 @@ class FunctionProcedures(Procedures):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._publish = _call(store, "publish_1", table=True)
+        self._publish_one = _call(store, "publish_one_1", table=False)
         self.claim = _call(store, "claim_1", table=True)
         self.claim_from = _call(store, "claim_from_1", table=True)
         self._extend = _call(store, "extend_1", table=True)
@@ -80,21 +82,28 @@ class FunctionProcedures(Procedures):
 
     def publish(self, session: Session, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch; the id that stands for each."""
+        head = [session.flushes(Need.KEPT), self.store.now()]
+        if len(envelopes) == 1 and envelopes[0].key is None:
+            [e] = envelopes
+            row = [e.id, e.queue, e.priority, e.due, e.expires, float(e.key_ttl), e.task, e.body]
+            session.call(self._publish_one, head + row)
+            session.announce(Topic.JOBS)
+            return [e.id]
         columns = _message_columns(envelopes)
-        clashes = session.call(self._publish, [session.flushes(Need.KEPT), self.store.now(), *columns])
-        session.announce(Topic.JOBS)
         ids = columns[0]
+        clashes = session.call(self._publish, [*head, *_shortened(columns)])
+        session.announce(Topic.JOBS)
         for place, holder in clashes:
             ids[place - 1] = holder
         return ids
 
-    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
-        """Make leases last this long from now; the place and token of those that were still held."""
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> dict[tuple[int, int], int]:
+        """Make leases last this long from now; the place and token of those that are still held, and until when."""
         seqs = [delivery.receipt[0] for delivery in deliveries]
         tokens = [delivery.receipt[1] for delivery in deliveries]
         until = self.store.lease_now() + lease_ms
         rows = session.call(self._extend, [session.flushes(Need.NONE), seqs, tokens, until])
-        return {(seq, token) for seq, token in rows}
+        return {(seq, token): end for seq, token, end in rows}
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:
         """What takes messages for one consumer."""
@@ -206,6 +215,18 @@ def _message_columns(envelopes: Sequence[Envelope]) -> Columns:
     ]
 
 
+def _shortened(columns: Columns) -> Columns:
+    """As `publish_1` takes them: what is the same for all of them once, what is None for all not at all."""
+    ids, queues, priorities, dues, expires, keys, key_ttls, tasks, bodies = columns
+    queues, priorities, dues, key_ttls, tasks = map(_once, (queues, priorities, dues, key_ttls, tasks))
+    expires, keys = ([] if column.count(None) == len(column) else column for column in (expires, keys))
+    return [ids, queues, priorities, dues, expires, keys, key_ttls, tasks, bodies]
+
+
+def _once(column: list[Any]) -> list[Any]:
+    return column[:1] if column.count(column[0]) == len(column) else column
+
+
 class _FunctionClaimer(Claimer):
     """Claims first, and looks only when that brings nothing; or now and then, while it always brings something."""
 
@@ -215,69 +236,80 @@ class _FunctionClaimer(Claimer):
         self._claim_from = procedures.claim_from
         self._cursors = Cursors(self._queues, procedures.store.now)
         self._look_at = 0.0
-        self._unanswered = False
+        self._took = 0.0
+        self._unanswered = 0
 
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
-        if time.monotonic() >= self._look_at:
+        if time.monotonic() >= self._look_at + _UPKEEP:
+            # Nobody has, beside the claims: what has come due may be more urgent than what is ready.
             self._keep_up(session)
-        rows = self._take_from(session, limit) if self._cursors.usable else []
+        found = self._take_from(session, limit) if self._cursors.usable else []
         # Where the cursors find too little, there may be more behind them.
-        rows = rows or self._take_any(session, limit)
-        if rows:
-            return self._deliveries(rows), float("inf")
-        pause = self._keep_up(session)
-        if pause > 0:
-            return [], pause
-        return self._deliveries(self._take_any(session, limit)), 0.0
+        found = found or self._take_any(session, limit)
+        if found:
+            return found, float("inf")
+        over, pause = self._keep_up(session)
+        return self._take_any(session, limit) if over else [], pause
 
-    def _take_from(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has been a while since it looked for what has come due."""
+        return time.monotonic() >= self._look_at
+
+    def catch_up(self, session: Session) -> None:
+        """Look for it, although there is enough to do without it."""
+        self._keep_up(session)
+
+    def _take_from(self, session: Session, limit: int) -> list[Delivery]:
         """From where the last claim ended."""
+        return self._lend(session, self._claim_from, lambda terms: [limit, *terms, *self._cursors.columns()])
 
-        def claim(session: Session) -> Sequence[Sequence[Any]]:
-            return self._call(session, self._claim_from, [limit, *self._terms(session), *self._cursors.columns()])
-
-        rows = session.once(claim, Need.NONE)
-        self._cursors.advance(rows)
-        return rows
-
-    def _take_any(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+    def _take_any(self, session: Session, limit: int) -> list[Delivery]:
         """From the beginning."""
         begin = time.monotonic()
-
-        def claim(session: Session) -> Sequence[Sequence[Any]]:
-            return self._call(session, self._claim, [list(self._queues), limit, *self._terms(session)])
-
-        rows = session.once(claim, Need.NONE)
+        found = self._lend(session, self._claim, lambda terms: [list(self._queues), limit, *terms])
         self._cursors.looked_at_everything(time.monotonic() - begin)
+        return found
+
+    def _lend(self, session: Session, text: str, values: Callable[[list[Any]], list[Any]]) -> list[Delivery]:
+        def claim(session: Session) -> tuple[Sequence[Sequence[Any]], int]:
+            self._take_back(session)
+            token = self._unanswered = self._new_token()
+            terms = [self._store.lease_now() + self.lease_ms, token, self._worker]
+            rows = session.call(text, [session.flushes(Need.NONE), *values(terms)])
+            self._unanswered = 0
+            return rows, token
+
+        rows, token = session.once(claim, Need.NONE)
         self._cursors.advance(rows)
-        return rows
+        return self._deliveries(rows, token)
 
-    def _call(self, session: Session, text: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        self._unanswered = True
-        rows = session.call(text, [session.flushes(Need.NONE), *values])
-        self._unanswered = False
-        return rows
-
-    def _terms(self, session: Session) -> list[Any]:
+    def _take_back(self, session: Session) -> None:
+        """The last claim may have lent out what nobody got the answer of: not to wait for its leases to lapse."""
         if self._unanswered:
-            # The last claim may have lent something out whose answer nobody got: not to wait for its leases to lapse.
-            session.change(statements.take_back, (self._token,))
-            self._unanswered = False
+            session.change(statements.take_back, (self._unanswered,))
+            self._unanswered = 0
             self._cursors.forget()
-        self._token += 1
-        return [self._store.lease_now() + self.lease_ms, self._token, self._worker]
 
-    def _keep_up(self, session: Session) -> float:
-        """Make ready what has come due or has lapsed; the seconds until there is more of that, 0 for now."""
+    def _keep_up(self, session: Session) -> tuple[bool, float]:
+        """Make ready what has come due or has lapsed. Whether anything has, and the seconds until another look."""
         begin = time.monotonic()
         _, due_in, lapse_in = session.read(self._look)
         store = self._store
+        moved = 0
         if due_in <= 0:
-            session.once(lambda session: session.change(statements.promote, (store.now(), STEP)), Need.NONE)
+            moved += session.once(lambda session: session.change(statements.promote, (store.now(), STEP)), Need.NONE)
         if lapse_in <= 0:
-            session.once(lambda session: session.change(statements.lapse, (store.lease_now(), STEP)), Need.NONE)
-        # The less often the longer it takes: what ended long ago may lie in its way, too.
+            moved += session.once(
+                lambda session: session.change(statements.lapse, (store.lease_now(), STEP)), Need.NONE
+            )
+        # The less often the longer it takes: what ended long ago may lie in its way, too. Once is chance.
         now = time.monotonic()
-        self._look_at = now + max(_UPKEEP, (now - begin) * _SHARE)
-        return max(0.0, min(due_in, lapse_in))
+        took, self._took = self._took, now - begin
+        self._look_at = now + max(_UPKEEP, min(took, now - begin) * _SHARE)
+        pause = min(due_in, lapse_in)
+        if pause > 0:
+            self._again(moved=True)
+            return False, pause
+        return True, self._again(moved=moved > 0)

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import attrs
 from camora.interfaces import Check, CheckResult
+
+from camora_sql.databases import databases_of
 
 __all__ = ["checks"]
 
@@ -41,20 +44,21 @@ def checks() -> Sequence[Check]:
 
 def _of(part: str) -> Callable[[Any], Awaitable[CheckResult]]:
     async def run(app: Any) -> CheckResult:
-        databases = {store.url: store.database for store in (app.broker, app.results) if _is_ours(store)}
+        databases = databases_of(app)
         if not databases:
             return CheckResult(ok=True, text="no SQL database in use")
         found = [
-            await asyncio.to_thread(database.dialect.examinations()[part]) for _, database in sorted(databases.items())
+            _told(section, await asyncio.to_thread(store.dialect.examinations(section)[part]))
+            for section, store in databases.items()
         ]
         return next((one for one in found if not one.ok), None) or _together(found)
 
     return run
 
 
-def _is_ours(store: Any) -> bool:
-    # By the name of its class, which says it without the import of anything.
-    return any(kind.__module__ in ("camora_sql.broker", "camora_sql.results") for kind in type(store).__mro__)
+def _told(section: str, found: CheckResult) -> CheckResult:
+    # The broker's is what one thinks of first; another one is named.
+    return found if section == "broker" else attrs.evolve(found, text=f"[{section}] {found.text}")
 
 
 def _together(found: Sequence[CheckResult]) -> CheckResult:

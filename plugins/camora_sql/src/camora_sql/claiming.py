@@ -22,6 +22,8 @@ __all__ = ["STEP", "Claimer", "Receipt", "StatementClaimer"]
 
 STEP = 500
 """Rows that one claim promotes, or prunes, at most: bounded, so that nobody waits long for a transaction."""
+_SHORTEST, _LONGEST = 0.005, 0.25
+"""Seconds until what others have locked is looked at again: soon at first, because mostly another worker is at it."""
 
 Receipt = tuple[int, int, str | None, float]
 """Place of the row, token of the claim, and the key that its job holds, with the key's `key_ttl`."""
@@ -37,11 +39,33 @@ class Claimer(ABC):
         # One more, because the clock is cut to whole milliseconds: a lease is never shorter than promised.
         self.lease_ms = round(settings.lease * 1000) + 1
         # Each claim has a token of its own: random, so that no other consumer of any process has the same.
-        self._token = int.from_bytes(os.urandom(7), "big")
+        self._last_token = int.from_bytes(os.urandom(7), "big")
+        self._again_in = _SHORTEST
+
+    def _new_token(self) -> int:
+        self._last_token += 1
+        return self._last_token
+
+    def _again(self, *, moved: bool) -> float:
+        """Seconds until what there was to do is looked at again: 0 if some of it was done, else longer each time."""
+        if moved:
+            self._again_in = _SHORTEST
+            return 0.0
+        pause = self._again_in
+        self._again_in = min(pause * 2, _LONGEST)
+        return pause
 
     @abstractmethod
     def take(self, session: Session, limit: int) -> tuple[list[Delivery], float]:
         """Up to `limit` messages; when there are none, how many seconds until time alone brings one."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `catch_up` has something to do."""
+        return False
+
+    def catch_up(self, session: Session) -> None:  # noqa: B027 -- most have nothing to catch up with
+        """Do beside the claims what they leave out while there is enough to claim."""
 
     def _look(self, session: Session) -> tuple[bool, float, float]:
         """Whether anything is ready, and the seconds until something comes due, or lapses."""
@@ -50,8 +74,7 @@ class Claimer(ABC):
         store = self._store
         return bool(ready), _until(next_due, store.now()), _until(next_lapse, store.lease_now())
 
-    def _deliveries(self, rows: Sequence[Sequence[Any]]) -> list[Delivery]:
-        token = self._token
+    def _deliveries(self, rows: Sequence[Sequence[Any]], token: int) -> list[Delivery]:
         try:
             rows = sorted(rows, key=_urgency)
         except TypeError:
@@ -94,26 +117,33 @@ class StatementClaimer(Claimer):
         if not ready and due_in > 0 and lapse_in > 0:
             return [], min(due_in, lapse_in)
 
+        moved, token = 0, 0
+
         def claim(session: Session) -> Sequence[Sequence[Any]]:
-            return self._claim(session, limit, due=due_in <= 0, lapsed=lapse_in <= 0)
+            nonlocal moved, token
+            # This may run more than once; what counts is the last time.
+            moved = self._make_ready(session, due=due_in <= 0, lapsed=lapse_in <= 0)
+            token = self._new_token()
+            return self._claim(session, limit, token)
 
         try:
             rows = session.write(claim, Need.NONE)
         except Garbled:
             # A text in a row is no text. It is delivered all the same, and the worker buries it.
             rows = session.tolerating(lambda: session.write(claim, Need.NONE))
+        deliveries = self._deliveries(rows, token)
+        if due_in > 0 and lapse_in > 0:
+            return deliveries, float("inf")
         # What was promoted may have been of other queues; then there is more to wait for.
-        return self._deliveries(rows), 0.0 if due_in <= 0 or lapse_in <= 0 else float("inf")
+        return deliveries, self._again(moved=moved > 0)
 
-    def _claim(self, session: Session, limit: int, *, due: bool, lapsed: bool) -> Sequence[Sequence[Any]]:
+    def _make_ready(self, session: Session, *, due: bool, lapsed: bool) -> int:
         store = self._store
-        lease_now = store.lease_now()
-        if due:
-            session.change(statements.promote, (store.now(), STEP))
-        if lapsed:
-            session.change(statements.lapse, (lease_now, STEP))
-        self._token += 1
-        values: list[Any] = [lease_now + self.lease_ms, self._token, self._worker]
+        moved = session.change(statements.promote, (store.now(), STEP)) if due else 0
+        return moved + (session.change(statements.lapse, (store.lease_now(), STEP)) if lapsed else 0)
+
+    def _claim(self, session: Session, limit: int, token: int) -> Sequence[Sequence[Any]]:
+        values: list[Any] = [self._store.lease_now() + self.lease_ms, token, self._worker]
         for name in self._queues:
             values += (name, name, limit)
         if len(self._queues) > 1:

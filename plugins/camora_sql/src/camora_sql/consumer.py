@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
 from camora.clock import MovableClock
-from camora.errors import CamoraError
+from camora.errors import BrokerUnavailable, CamoraError
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
 from camora.outcome import Action, Settlement
@@ -30,6 +29,8 @@ _SHORT = 0.2
 """Seconds that a settlement waits for others who hold its job: those behind it want to be settled, too."""
 _MOST_HELD = 4
 """Settlements that are tried by themselves although their jobs are held, before the rest waits with them."""
+_LAST = 3.0
+"""Seconds that the end waits for what is to go back: then it comes back with its lease."""
 _PRUNE_EVERY, _PRUNE_SELDOM = 5.0, 60.0
 """Seconds between two looks for what can be deleted, while there is little of it: of a worker that is busy, or idle."""
 
@@ -46,6 +47,9 @@ class SqlConsumer(Consumer):
         self._stopped = False
         self._woken = asyncio.Event()
         self._told_held = False
+        self._told_unswept = False
+        self._returning: asyncio.Future[None] | None = None
+        self._sweeping: asyncio.Future[bool] | None = None
         self._prune_pause = 0.0
         self._prune_at = self._loop.time() + _PRUNE_EVERY
 
@@ -105,40 +109,81 @@ class SqlConsumer(Consumer):
 
     async def _take(self, limit: int) -> tuple[Sequence[Delivery], float]:
         claimer = self._claimer
-        prune = self._loop.time() >= self._prune_at
-
-        def take(session: Session) -> tuple[list[Delivery], float, bool]:
-            deliveries, pause = claimer.take(session, limit)
-            more = False
-            if prune:
-                # What has been claimed must reach the worker, whatever becomes of the sweeping.
-                with contextlib.suppress(CamoraError):
-                    more = claimer.prune(session)
-            return deliveries, pause, more
-
-        taking = self._link.run(take)
+        if self._returning is not None:
+            # One claim at a time; and what the one before has brought is among what there is to claim.
+            await asyncio.wait([self._returning])
+            if self._stopped:
+                return (), 0.0
+        taking = self._link.run(lambda session: claimer.take(session, limit))
         try:
-            deliveries, pause, more = await asyncio.shield(taking)
+            deliveries, pause = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            taking.add_done_callback(self._give_back)
+            self._give_back(taking)
             raise
-        if prune:
-            # The less often the longer nothing has run: what there is to delete comes of that.
-            self._prune_pause = 0.0 if more else min(max(self._prune_pause * 2, _PRUNE_EVERY), _PRUNE_SELDOM)
-            self._prune_at = self._loop.time() + self._prune_pause
         if deliveries:
             self._prune_at = min(self._prune_at, self._loop.time() + _PRUNE_EVERY)
             self._prune_pause = 0.0
+        self._sweep()
         if self._stopped and deliveries:
             await self._release(deliveries)
             return (), pause
         return deliveries, pause
 
-    def _give_back(self, taking: asyncio.Future[tuple[list[Delivery], float, bool]]) -> None:
-        """Nobody waits for these any more; what the database refuses now comes back with its lease."""
-        if not taking.cancelled() and taking.exception() is None and taking.result()[0]:
-            releasing = self._release(taking.result()[0])
-            releasing.add_done_callback(lambda future: future.cancelled() or future.exception())
+    def _sweep(self) -> None:
+        """Now and then, beside the claims: what has been claimed must reach the worker at once, whatever this does."""
+        claimer = self._claimer
+        prune = self._loop.time() >= self._prune_at
+        if self._sweeping is not None or not (prune or claimer.is_behind):
+            return
+
+        def sweep(session: Session) -> bool:
+            claimer.catch_up(session)
+            return prune and claimer.prune(session)
+
+        def swept(sweeping: asyncio.Future[bool]) -> None:
+            self._sweeping = None
+            error = None if sweeping.cancelled() else sweeping.exception()
+            more = not sweeping.cancelled() and error is None and sweeping.result()
+            if error is not None and not self._told_unswept:
+                self._told_unswept = True
+                expected = isinstance(error, BrokerUnavailable)
+                logger.warning("the upkeep of the queues fails: %s", error, exc_info=None if expected else error)
+            if prune:
+                self._told_unswept = self._told_unswept and error is not None
+                # The less often the longer nothing has run: what there is to delete comes of that.
+                self._prune_pause = 0.0 if more else min(max(self._prune_pause * 2, _PRUNE_EVERY), _PRUNE_SELDOM)
+                self._prune_at = self._loop.time() + self._prune_pause
+
+        self._sweeping = self._link.run(sweep)
+        self._sweeping.add_done_callback(swept)
+
+    def _give_back(self, taking: asyncio.Future[tuple[list[Delivery], float]]) -> None:
+        """Nobody waits for these any more; what cannot be given back now comes back with its lease."""
+        returning = self._returning = self._loop.create_future()
+
+        # Callbacks, and no task: whoever cancels all tasks that there are must not keep the messages here.
+        def taken(taking: asyncio.Future[tuple[list[Delivery], float]]) -> None:
+            if taking.cancelled() or taking.exception() is not None or not taking.result()[0]:
+                gone()
+                return
+            try:
+                releasing = self._release(taking.result()[0])
+            except CamoraError:  # the broker was closed first
+                gone()
+                return
+            releasing.add_done_callback(released)
+
+        def released(releasing: asyncio.Future[list[bool | None]]) -> None:
+            if not releasing.cancelled():
+                releasing.exception()
+            gone()
+
+        def gone() -> None:
+            if self._returning is returning:
+                self._returning = None
+            returning.set_result(None)
+
+        taking.add_done_callback(taken)
 
     def _release(self, deliveries: Sequence[Delivery]) -> asyncio.Future[list[bool | None]]:
         back = [Settlement(delivery=delivery, action=Action.RELEASE, charged=False) for delivery in deliveries]
@@ -182,9 +227,11 @@ class SqlConsumer(Consumer):
         return SqlLeases(self._procedures, self._claimer.lease_ms)
 
     async def stop(self) -> None:
-        """Take nothing more."""
+        """Take nothing more; what a cancelled `receive` has taken goes back, for 3 seconds at most."""
         self._stopped = True
         self._woken.set()
+        if self._returning is not None:
+            await asyncio.wait([self._returning], timeout=_LAST)
 
     async def close(self) -> None:
         """Stop; the connection is the broker's."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql.schema import HEAD
 
-__all__ = ["CommitUnclear", "Garbled", "Held", "newer", "require"]
+if TYPE_CHECKING:
+    from camora_sql.dialects.base import Dialect
+
+__all__ = ["CommitUnclear", "Garbled", "Held", "migrate_command", "newer", "require"]
 
 
 class Garbled(Exception):
@@ -40,3 +45,9 @@ def newer(label: str, revision: str) -> ConfigurationError:
         f"{label} has schema revision {revision!r}, which this camora-sql (it knows up to {HEAD!r}) does not: "
         "it was made by a newer one; upgrade here: pip install --upgrade camora-sql"
     )
+
+
+def migrate_command(dialect: Dialect) -> str:
+    """What to type to make these tables, or to bring them up to date."""
+    masked = "  (with the secret for ***)" if "***" in dialect.address else ""
+    return f"camora sql migrate --url {shlex.quote(dialect.address)}{masked}"

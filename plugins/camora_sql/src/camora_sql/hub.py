@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -17,9 +17,11 @@ from camora_sql.wakeup import Topic, Wakeups
 
 __all__ = ["Hub"]
 
+R = TypeVar("R")
+T = TypeVar("T")
 
-_BREATH = 0.001
-"""Seconds between two announcements."""
+_BREATH, _LONG_BREATH = 0.001, 0.004
+"""Seconds between two announcements: the first of those that follow one another closely, and the later ones."""
 _NO_MORE = 1.0
 """Seconds after a connection could not be made in which those that there are must do."""
 
@@ -44,12 +46,11 @@ class Hub:
             self._wakeups = self._store.dialect.wakeups(self._store.time)
         return self._wakeups
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """A session, for as long as the context lasts; waits until there is one."""
+    async def run(self, work: Callable[[Session, T], R], subject: T) -> R:
+        """Run it with a session of its own; waits until there is one. What it announces is told."""
         session = await self._take()
         try:
-            yield session
+            return await greenlet_spawn(work, session, subject)
         finally:
             self._put_back(session)
             if session.news:
@@ -101,24 +102,23 @@ class Hub:
         if not self._store.dialect.notifies:
             return  # the session has announced it to this process, which is all that can be done
         self._news.update(news)
-        if self._teller is None:
+        # One that was cancelled before its first step has never said that it ended.
+        if self._teller is None or self._teller.done():
             self._teller = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
         # After the commit and in a transaction of its own: one that notifies holds up all others that do, until it is
         # on the disk, and this one has nothing to write. What is lost with this process is found by looking.
+        breath = _BREATH
         try:
             while self._news:
                 news, self._news = self._news, set()
-                session = await self._take()
-                try:
-                    await greenlet_spawn(session.tell, news)
-                except Exception:  # noqa: BLE001, S110 -- a hint; whoever waits looks by himself
-                    pass
-                finally:
-                    self._put_back(session)
+                # A hint; whoever waits looks by himself.
+                with contextlib.suppress(Exception):
+                    await self.run(Session.tell, news)
                 # The first at once; of those that follow closely one tells for many.
-                await asyncio.sleep(_BREATH)
+                await asyncio.sleep(breath)
+                breath = min(breath * 2, _LONG_BREATH)
         finally:
             self._teller = None
 

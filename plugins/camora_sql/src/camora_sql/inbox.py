@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shlex
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -80,9 +81,18 @@ class Inbox(Marker):
             await session.rollback()
             raise ConfigurationError(
                 f"Annotated[…, Inbox]: the table {self._table.fullname} cannot be read in the database of that "
-                f"session: {error.orig}; make it: camora sql migrate --url …"
+                f"session: {error.orig}; make it: {await session.run(self._migrate_command)}"
             ) from error
         return None if row is None else Recorded(None if row[0] is None else bytes(row[0]))
+
+    def _migrate_command(self, target: Any) -> str:
+        """What makes the table there, as far as the engine's URL tells."""
+        url = target.get_bind(clause=self._table).engine.url if isinstance(target, Session) else target.engine.url
+        names = {"prefix": self._table.name.removesuffix("inbox"), "schema": self._table.schema}
+        given = {name: value for name, value in names.items() if value not in (None, PREFIX)}
+        # The database alone: the driver, and its options, are the engine's.
+        bare = url.set(drivername=url.get_backend_name(), query=given)
+        return f"camora sql migrate --url {shlex.quote(bare.render_as_string(hide_password=True))}"
 
     async def _commit(self, session: _Given, job_id: str, encoded: bytes | None) -> Recorded | None:
         now = time.time_ns() // 1_000_000

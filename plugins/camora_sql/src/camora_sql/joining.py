@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session, scoped_session
 
 from camora_sql.dialects.base import Row
+from camora_sql.errors import migrate_command, newer
+from camora_sql.lengths import check_lengths
 from camora_sql.opening import fits
 from camora_sql.publishing import publish
 from camora_sql.runner import Runner
@@ -24,9 +26,13 @@ from camora_sql.wakeup import Topic, payload_of
 
 __all__ = ["publish_within"]
 
+_TRIES = 3
+"""Of what a deadlock has undone."""
+
 
 async def publish_within(store: Store, given: Any, envelopes: Sequence[Envelope]) -> list[str]:
     """Publish on this connection; see `Broker.publish_within`. Waits only where `given` is asynchronous."""
+    check_lengths(envelopes)
 
     def join(target: Any) -> list[str]:
         return _publish(store, _connection_of(target), envelopes)
@@ -85,26 +91,42 @@ def _publish(store: Store, connection: Connection, envelopes: Sequence[Envelope]
             "options(connection=…): that connection commits each statement by itself (autocommit), so there is no "
             "transaction for the job to be part of; give one without isolation_level='AUTOCOMMIT'"
         )
-    # All of it or nothing, also for a caller who catches the error and goes on.
-    with connection.begin_nested():
-        ids = publish(borrowed, store, envelopes)
+    ids = _publish_part(store, borrowed, envelopes)
     if borrowed.announced and not store.dialect.tell_within(connection, payload_of(borrowed.announced)):
         _after_commit(connection, store.dialect.announce)
     return ids
 
 
+def _publish_part(store: Store, borrowed: _Borrowed, envelopes: Sequence[Envelope]) -> list[str]:
+    """All of it or nothing, also for a caller who catches the error and goes on."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with borrowed.connection.begin_nested():
+                return publish(borrowed, store, envelopes)
+        except DBAPIError as error:
+            # Undone, it holds nothing any more that others wait for: they go first now.
+            if not tries_left or not store.dialect.may_repeat_part(_cause(error)):
+                raise
+    raise AssertionError  # the loop above has no end of its own
+
+
 def _check_revision(store: Store, borrowed: _Borrowed) -> None:
-    if not store.dialect.has_schema(borrowed.connection, borrowed.schema):
+    dialect = store.dialect
+    if not dialect.has_schema(borrowed.connection, borrowed.schema):
         raise ConfigurationError(
-            f"options(connection=…): {store.dialect.label} has no tables of Camora that this transaction could "
-            f"see; make them before it begins: async with app, or: camora sql migrate --url {store.dialect.url}"
+            f"options(connection=…): {dialect.label} has no tables of Camora that this transaction could see; make "
+            f"them before it begins: async with app, or: {migrate_command(dialect)}"
         )
     revision = borrowed.rows(read_revision)[0][0]
-    if not fits(borrowed, revision):
-        raise ConfigurationError(
-            f"options(connection=…): the tables of Camora in {store.dialect.label} are of revision {revision}, and "
-            f"this camora-sql works with {HEAD}; bring both up to date: camora sql migrate --url {store.dialect.url}"
-        )
+    if fits(borrowed, revision):
+        return
+    if revision > HEAD:
+        told = newer(dialect.label, revision)
+        raise type(told)(f"options(connection=…): {told}")
+    raise ConfigurationError(
+        f"options(connection=…): the tables of Camora in {dialect.label} are of revision {revision}, and this "
+        f"camora-sql works with {HEAD}; bring them up to date: {migrate_command(dialect)}"
+    )
 
 
 class _Borrowed(Runner):
@@ -156,7 +178,11 @@ def _after_commit(connection: Connection, announce: Callable[[], None]) -> None:
 
 
 def _explained(store: Store, error: DBAPIError) -> CamoraError:
-    cause = error.orig if isinstance(error.orig, Exception) else error
-    told = store.dialect.explain_joined(cause)
+    told = store.dialect.explain_joined(_cause(error))
     kind = type(told)
     return kind(f"options(connection=…): nothing was enqueued: {told}")
+
+
+def _cause(error: DBAPIError) -> Exception:
+    """What the driver said."""
+    return error.orig if isinstance(error.orig, Exception) else error

@@ -118,15 +118,16 @@ class Link:
         *,
         single: bool = False,
         patience: float | None = None,
+        revocable: bool = False,
     ) -> asyncio.Future[list[A]]:
         """As `write`, for a work that takes any number of items, and is given those of others with them.
 
         `single`: it is one statement by itself, and may be repeated; then it waits for other writers for `patience`
-        seconds, if that is given.
+        seconds, if that is given. `revocable`: it need not happen once the future is cancelled.
         """
         bridge = self._check()
         future: asyncio.Future[list[A]] = self._loop.create_future()
-        bridge.submit(Batch(of_many, items, future, need, single=single, patience=patience))
+        bridge.submit(Batch(of_many, items, future, need, single=single, patience=patience, revocable=revocable))
         return future
 
     def _submit(self, work: Callable[[Session], R], need: Need | None) -> asyncio.Future[R]:

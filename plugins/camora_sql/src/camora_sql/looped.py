@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from sqlalchemy.util.concurrency import greenlet_spawn
-
 from camora_sql.errors import CommitUnclear
 from camora_sql.hub import Hub
 from camora_sql.steps import Step, perform, resolve
@@ -70,8 +68,7 @@ class LoopBridge:
         return task
 
     async def _run(self, step: Step[Any]) -> None:
-        async with self._open_hub.session() as session:
-            await greenlet_spawn(perform, session, [step])
+        await self._open_hub.run(perform, [step])
         step.resolve()
 
     def _start_writing(self) -> None:
@@ -82,8 +79,7 @@ class LoopBridge:
         while self._waiting:
             steps = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
             try:
-                async with self._open_hub.session() as session:
-                    await greenlet_spawn(perform, session, steps)
+                await self._open_hub.run(perform, steps)
                 resolve(steps)
             finally:
                 _give_up(steps, self._name)

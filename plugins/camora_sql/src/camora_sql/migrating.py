@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-
 from camora_sql.dialects.base import Dialect
 from camora_sql.errors import newer
+from camora_sql.quiet import quiet
 from camora_sql.schema import HEAD
 from camora_sql.session import Session
 from camora_sql.store import Store
+
+with quiet():
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util.exc import CommandError
 
 __all__ = ["known", "migrate", "upgrade_statements"]
 
@@ -57,7 +59,8 @@ def upgrade_statements(dialect: Dialect, since: str | None = None, until: str = 
     """What brings a schema of revision `since`, or an empty database, to `until`. No I/O on any database."""
     config, statements = _config(), _Statements()
     config.attributes.update(dialect=dialect.name, tables=dialect.tables, statements=statements)
-    command.upgrade(config, f"{since or _BASE}:{until}", sql=True)
+    with quiet():
+        command.upgrade(config, f"{since or _BASE}:{until}", sql=True)
     return list(statements)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from camora.errors import BrokerUnavailable
+from collections.abc import Callable
+
+from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_sql import statements
 from camora_sql.runner import Runner
@@ -28,17 +30,28 @@ def prepare(session: Session, store: Store) -> None:
         # Imported only where there is something to do: most starts find nothing.
         from camora_sql.creating import create
 
-        create(session, store)
+        _change(session, store, create)
     elif revision != HEAD and not session.read(lambda session: fits(session, revision)):
         from camora_sql.migrating import migrate
 
-        migrate(session, store)
+        _change(session, store, migrate)
     try:
         # Not waited for: a program that holds a transaction of its own, and only publishes, has no use for it.
         begin_epoch(session, store, patience=_SHORT)
     except BrokerUnavailable:
         if not session.is_connected:
             raise
+
+
+def _change(session: Session, store: Store, change: Callable[[Session, Store], object]) -> None:
+    try:
+        change(session, store)
+    except (BrokerUnavailable, ConfigurationError) as error:
+        cause = error.__cause__
+        told = store.dialect.explain_making(cause) if isinstance(cause, Exception) else None
+        if told is None:
+            raise
+        raise type(error)(told) from cause
 
 
 def fits(session: Runner, revision: str) -> bool:

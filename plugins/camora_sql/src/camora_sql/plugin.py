@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from camora.hookspecs import hookimpl
 from camora.interfaces import Broker, Check, Command, ResultBackend, ScheduleStore
@@ -62,17 +63,17 @@ def camora_schedule_stores() -> Sequence[Provider[ScheduleStore]]:
     return [Provider("sql", _schedules, settings=SqlSettings, schemes=_SCHEMES, help=_HELP)]
 
 
-def sql() -> object:
+def sql(find_app: Callable[..., Any]) -> object:
     """`camora sql`."""
     from camora_sql.commands import build
 
-    return build()
+    return build(find_app)
 
 
 @hookimpl
 def camora_commands() -> Sequence[Command]:
     """`camora sql migrate` and `camora sql status`."""
-    return [Command(name="sql", help="The schema of SQL databases.", load=sql)]
+    return [Command(name="sql", help="The schema of SQL databases.", load=sql, finds_app=True)]
 
 
 @hookimpl

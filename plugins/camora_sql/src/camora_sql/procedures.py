@@ -37,8 +37,11 @@ class Procedures(ABC):
         """Apply a batch; False for each delivery that had ended before, None for what is to be tried again later."""
 
     @abstractmethod
-    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
-        """Make leases last this long from now; the place and token of those that were still held."""
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> dict[tuple[int, int], int]:
+        """Make leases last this long from now, but for those of rows that somebody has locked.
+
+        The place and token of those that are still held, and until when, in milliseconds of the clock of leases.
+        """
 
     @abstractmethod
     def claimer(self, settings: ConsumerSettings) -> Claimer:
@@ -56,7 +59,7 @@ class _Statements(Procedures):
     def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool]:
         return settle(session, self.store, settlements)
 
-    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[tuple[int, int]]:
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> dict[tuple[int, int], int]:
         return extend(session, deliveries, self.store.lease_now() + lease_ms)
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:

@@ -34,14 +34,17 @@ def publish(session: Runner, store: Store, envelopes: Sequence[Envelope]) -> lis
                     answers = list(ids)
                 answers[place] = holder
                 continue
-            # The same id again in this batch must not be looked up in vain.
-            known.add(job_id)
+        # Of an id that comes twice the first place counts, and with it that key, or none.
+        known.add(job_id)
         rows.append(job_row(envelope, now))
     if rows:
-        # An id that is in the table already, or twice in the batch, is passed over by the statement itself.
-        session.insert(statements.insert_jobs, rows)
-        if not store.dialect.blocking:
-            _undo_ended(session, [row[0] for row in rows])
+        # An id that is in the table already is passed over by the statement itself.
+        if store.dialect.tells_stored:
+            _undo_ended(session, [row[0] for row in session.insert_and_tell(statements.insert_and_tell, rows)])
+        else:
+            session.insert(statements.insert_jobs, rows)
+            if not store.dialect.blocking:
+                _undo_ended(session, [row[0] for row in rows])
         session.announce(Topic.JOBS)
     return answers
 
@@ -69,7 +72,10 @@ def those_over(session: Runner, ids: Sequence[str]) -> set[str]:
 
 
 def _undo_ended(session: Runner, ids: Sequence[str]) -> None:
-    """Some may have ended since it was asked: where others write at the same time, that is seen afterwards only."""
+    """Some may have ended since it was asked: where others write at the same time, that is seen afterwards only.
+
+    What was passed over does not end meanwhile: it is not among `ids`, or the insertion has locked it.
+    """
     ended = those_over(session, ids)
     if ended:
         session.change_in(statements.delete_by_id, list(ended))

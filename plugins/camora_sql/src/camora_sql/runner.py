@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from camora_sql.dialects.base import Row
@@ -35,20 +35,13 @@ class Runner(ABC):
 
     def insert(self, build: Builder, rows: Sequence[Sequence[Any]], tail: Sequence[Any] = ()) -> None:
         """Insert many rows with few statements; `tail` is bound after the rows of each."""
-        start = 0
-        for size in _ROWS:
-            while len(rows) - start >= size:
-                values: list[Any] = []
-                for row in rows[start : start + size]:
-                    values += row
-                values += tail
-                try:
-                    self.change(build, values, size)
-                except OverflowError:
-                    if size == 1:
-                        raise
-                    break  # together they may be too large
-                start += size
+        _in_pieces(lambda values, size: self.change(build, values, size), rows, tail)
+
+    def insert_and_tell(self, build: Builder, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        """The same, with a statement that tells; all that it tells."""
+        told: list[Row] = []
+        _in_pieces(lambda values, size: told.extend(self.rows(build, values, size)), rows)
+        return told
 
     def rows_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = (), *, times: int = 1) -> list[Row]:
         """Run it for all these ids, in pieces; `head` is bound before the ids of each, which are bound `times` over."""
@@ -60,6 +53,25 @@ class Runner(ABC):
     def change_in(self, build: Builder, ids: Sequence[Any], head: Sequence[Any] = ()) -> int:
         """The same; how many rows were changed."""
         return sum(self.change(build, [*head, *piece], size) for size, piece in _pieces(ids))
+
+
+def _in_pieces(
+    run: Callable[[list[Any], int], object], rows: Sequence[Sequence[Any]], tail: Sequence[Any] = ()
+) -> None:
+    start = 0
+    for size in _ROWS:
+        while len(rows) - start >= size:
+            values: list[Any] = []
+            for row in rows[start : start + size]:
+                values += row
+            values += tail
+            try:
+                run(values, size)
+            except OverflowError:
+                if size == 1:
+                    raise
+                break  # together they may be too large
+            start += size
 
 
 def _pieces(ids: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:

@@ -13,7 +13,7 @@ from camora.errors import SettingsError
 from camora.settings import Duration, mask_url, structure_settings
 from camora.units import duration
 
-__all__ = ["PREFIX", "SqlSettings", "in_folder", "split_url"]
+__all__ = ["PREFIX", "SqlSettings", "in_folder", "naming", "split_url"]
 
 PREFIX = "camora_"
 """How the names of all tables and indexes begin where the settings do not say otherwise."""
@@ -102,6 +102,7 @@ def split_url(url: str, settings: SqlSettings | None, *, keep_others: bool = Fal
         if name in given:
             raise SettingsError(f"{where}: setting {name!r} is given twice")
         if keep_others and name not in _NAMES:
+            _check_other(name, where)
             others.append((name, value))
         else:
             given[name] = value
@@ -109,6 +110,26 @@ def split_url(url: str, settings: SqlSettings | None, *, keep_others: bool = Fal
         bare = f"{bare}?{urlencode(others)}"
     base: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
     return bare, structure_settings(SqlSettings, {**base, **given}, where=where)
+
+
+def _check_other(name: str, where: str) -> None:
+    """A name that is nearly one of ours is a slip, and nothing for the driver."""
+    # Imported for what is seldom there.
+    import difflib
+
+    if near := difflib.get_close_matches(name, sorted(_NAMES), n=1, cutoff=0.8):
+        raise SettingsError(f"{where}: there is no setting {name!r}; did you mean {near[0]!r}?")
+
+
+def naming(bare: str, settings: SqlSettings) -> str:
+    """The URL of these very tables, for somebody to use elsewhere: secrets are masked, and what is by default left out.
+
+    `bare` is the URL as `split_url` leaves it.
+    """
+    names = {"schema": settings.schema, "prefix": None if settings.prefix == PREFIX else settings.prefix}
+    query = urlencode({name: value for name, value in names.items() if value is not None})
+    joint = "&" if "?" in bare else "?"
+    return mask_url(f"{bare}{joint}{query}" if query else bare)
 
 
 def in_folder(url: str, folder: str | None) -> str:

@@ -42,7 +42,7 @@ class Step(Generic[R]):
 class Batch(Step[list[Any]]):
     """Items for a work that takes any number of them, and so those of others, too; one answer each, in order."""
 
-    __slots__ = ("items", "of_many", "patience", "single")
+    __slots__ = ("items", "of_many", "patience", "revocable", "single")
 
     def __init__(
         self,
@@ -53,12 +53,15 @@ class Batch(Step[list[Any]]):
         *,
         single: bool,
         patience: float | None = None,
+        revocable: bool = False,
     ) -> None:
         super().__init__(self._alone, future, need)
         self.of_many = of_many
         self.items = items
         self.single = single
         """It is one statement, which needs no transaction around it, and which may be repeated."""
+        self.revocable = revocable
+        """It is left out if nobody waits for it any more when its turn comes."""
         self.patience = patience
         """Seconds to wait for other writers, if not as long as the session does; the same for all of one work."""
 
@@ -76,6 +79,8 @@ def perform(session: Session, steps: Sequence[Step[Any]]) -> None:
     for step in steps:
         if step.need is None:
             _by_itself(session, step)
+        elif isinstance(step, Batch) and step.revocable and step.future.cancelled():
+            continue
         elif isinstance(step, Batch) and step.single:
             singles.setdefault(step.of_many, []).append(step)
         else:

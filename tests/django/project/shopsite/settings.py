@@ -15,6 +15,8 @@ USE_TZ = True
 ROOT_URLCONF = "shopsite.urls"
 STATIC_URL = "static/"
 DATABASES = {"default": json.loads(os.environ["SHOP_DATABASE"])}
+if "SHOP_QUEUE" in os.environ:
+    DATABASES["queue"] = json.loads(os.environ["SHOP_QUEUE"])
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -25,9 +27,11 @@ INSTALLED_APPS = [
     "camora_django",
     "shop",
 ]
-if django.VERSION < (6,) and importlib.util.find_spec("django_tasks"):
+has_backport = importlib.util.find_spec("django_tasks") and "SHOP_FORGETS_BACKPORT" not in os.environ
+if django.VERSION < (6,) and has_backport:
     INSTALLED_APPS.append("django_tasks")
-TASKS = {"default": {"BACKEND": "camora_django.tasks.CamoraBackend", "QUEUES": ["default", "mail"]}}
+_BACKEND = os.environ.get("SHOP_BACKEND", "camora_django.tasks.CamoraBackend")
+TASKS = {"default": {"BACKEND": _BACKEND, "QUEUES": ["default", "mail"]}}
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -67,6 +67,8 @@ class Dialect(ABC):
     """Whether its driver blocks, and needs a thread; else it runs in greenlets of an event loop."""
     url: str
     """The resolved address, without options: two brokers with equal ones share a store."""
+    address: str
+    """A URL of these very tables for others to use, such as commands; its secrets are masked."""
     label: str
     """How errors name the database: a path, or an address without secrets."""
     driver_error: type[Exception]
@@ -75,6 +77,8 @@ class Dialect(ABC):
     """A statement that tells the server's time, in milliseconds since the epoch, if its clock counts."""
     notifies: bool = True
     """Whether a server tells listeners of news, over connections."""
+    tells_stored: bool = False
+    """Whether an insertion can tell which rows it has stored."""
     joins_found: bool = False
     """Whether a statement that changes what a look finds must join it, because it may not contain it."""
 
@@ -161,9 +165,17 @@ class Dialect(ABC):
         A `ConfigurationError` for a set-up that is wrong when `opening`, else `BrokerUnavailable`.
         """
 
+    def explain_making(self, error: Exception) -> str | None:
+        """What else there is to say of an error that came while tables were made or changed; None for nothing."""
+        return None
+
     @abstractmethod
     def explain_joined(self, error: Exception) -> CamoraError:
         """The same for an error on a connection of the caller's, whose transaction it is."""
+
+    def may_repeat_part(self, error: Exception) -> bool:
+        """Whether a part of a transaction of the caller's, undone by itself, may work when it is done once more."""
+        return False
 
     @abstractmethod
     def tolerate(self, driver: Driver, *, garbled: bool) -> None:
@@ -190,8 +202,11 @@ class Dialect(ABC):
         return ()
 
     @abstractmethod
-    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
-        """What `camora doctor` looks at, by the names in `camora_sql.checks`. Each blocks, and changes nothing."""
+    def examinations(self, section: str) -> Mapping[str, Callable[[], CheckResult]]:
+        """What `camora doctor` looks at, by the names in `camora_sql.checks`. Each blocks, and changes nothing.
+
+        `section` is that of the settings which name this database.
+        """
 
     # On a connection of SQLAlchemy's, which is the caller's
 

@@ -16,15 +16,25 @@ from sqlalchemy.engine import Dialect as Compiler
 from sqlalchemy.sql import visitors
 
 from camora_sql.dialects.base import Driver, Need
-from camora_sql.dialects.mysql_errors import LOCKED, NO_TABLE, explain, explain_joined, is_gone, is_passing, is_unclear
+from camora_sql.dialects.mysql_errors import (
+    LOCKED,
+    NO_TABLE,
+    code_of,
+    explain,
+    explain_joined,
+    is_gone,
+    is_passing,
+    is_unclear,
+)
 from camora_sql.dialects.mysql_schema import change_schema, is_note
 from camora_sql.dialects.mysql_url import Address, address_of
 from camora_sql.dialects.mysql_wakeup import Pace, PacedWakeups
+from camora_sql.dialects.rights import mysql_to_make, mysql_to_work
 from camora_sql.dialects.server import ServerDialect
 from camora_sql.drivers.errors import ServerError
-from camora_sql.errors import require
+from camora_sql.errors import migrate_command, require
 from camora_sql.schema import Tables
-from camora_sql.settings import SqlSettings
+from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import Wakeups
 
@@ -34,6 +44,8 @@ _OLDEST = {"mariadb": (10, 6), "mysql": (8, 0, 17)}
 """Since when they can pass over locked rows, and compare names as they are."""
 _NAMES = {"mariadb": "MariaDB", "mysql": "MySQL"}
 _FITS: ColumnElement[Any] = literal_column("@camora_fits")
+_DENIED = "1142"
+_READ_ONLY = ("1290", "1836")
 _FRAME = 1024
 """Bytes of a packet that are not the statement's."""
 
@@ -54,6 +66,7 @@ class MysqlDialect(ServerDialect):
         self._settings = settings
         self.tables = Tables(settings.prefix, partial=False)
         self.label = self._address.label
+        self.address = naming(url, settings)
         self.url = f"{self._address.identity}#{settings.prefix}"
         self.pace = Pace()
 
@@ -210,8 +223,8 @@ class MysqlDialect(ServerDialect):
     # Errors
 
     def is_busy(self, error: Exception) -> bool:
-        """Conflicts, and connections that ended while they were used."""
-        return is_passing(error)
+        """Conflicts, and connections that ended while they were used. What only reads will for a while."""
+        return is_passing(error) and code_of(error) not in _READ_ONLY
 
     def breaks_connection(self, error: Exception) -> bool:
         """Also a server that only reads by now."""
@@ -223,11 +236,20 @@ class MysqlDialect(ServerDialect):
 
     def explain(self, error: Exception, *, opening: bool) -> CamoraError:
         """By the server's number."""
-        return explain(error, self.label, self._address.database, opening=opening)
+        told = explain(error, self.label, self._address.database, opening=opening, migrate=migrate_command(self))
+        if code_of(error) != _DENIED:
+            return told
+        return type(told)(f"{self.label}: {mysql_to_work(str(error), self._address.user, self._address.database)}")
+
+    def explain_making(self, error: Exception) -> str | None:
+        """Which right is missing for that."""
+        if code_of(error) != _DENIED:
+            return None
+        return f"{self.label}: {mysql_to_make(str(error), self._address.user, self._address.database)}"
 
     def explain_joined(self, error: Exception) -> CamoraError:
         """By the server's number."""
-        return explain_joined(error, self.label, self._address.database)
+        return explain_joined(error, self.label, self._address.database, migrate=migrate_command(self))
 
     # Schema
 
@@ -245,7 +267,7 @@ class MysqlDialect(ServerDialect):
         """Each statement stands by itself: where one was the last is noted."""
         change_schema(self, driver, texts, step)
 
-    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+    def examinations(self, section: str) -> Mapping[str, Callable[[], CheckResult]]:
         """Of the server."""
         # Imported when somebody looks.
         from camora_sql.dialects.mysql_examining import Examined, examinations
@@ -253,6 +275,9 @@ class MysqlDialect(ServerDialect):
         return examinations(
             Examined(
                 label=self.label,
+                section=section,
+                facts_table=self.tables.facts.name,
+                migrate=migrate_command(self),
                 connections=self.connections,
                 connect=self.connect,
                 revision=self.revision,

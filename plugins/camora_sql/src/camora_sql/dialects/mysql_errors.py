@@ -5,7 +5,7 @@ See https://mariadb.com/docs/server/reference/error-codes and https://dev.mysql.
 
 from __future__ import annotations
 
-from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
+from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError, EncodeError
 
 from camora_sql.drivers.errors import ServerError
 
@@ -47,13 +47,12 @@ _SET_UP = {
     "1046": "the URL names no database; write mysql://user:password@host/database",
     "1130": "the server does not let this user in from here ({text})",
     "1129": "the server refuses this host after many failures: FLUSH HOSTS ({text})",
-    "1142": "this user lacks a right: {text}. Let it make tables once (GRANT ALL ON `{database}`.* TO …), or run as "
-    "another user: camora sql migrate --url …",
+    "1142": "this user lacks a right: {text}",
     "1143": "this user lacks a right: {text}",
     "1227": "this user lacks a right: {text}",
     "1251": "its way to log in is not known here: {text}",
     "2059": "its way to log in is not known here: {text}",
-    NO_TABLE: "a table of Camora is missing ({text}); make them: camora sql migrate --url …",
+    NO_TABLE: "a table of Camora is missing ({text}); make them: {migrate}",
     "1050": "there is a table of that name, but no schema of Camora's ({text}); take another prefix (?prefix=jobs_), "
     "or drop what is left of an old one",
     "1273": "it is too old for Camora's tables ({text})",
@@ -70,6 +69,8 @@ _OTHER = {
     "3": "the server cannot write; free some space on its disk ({text})",
     "1153": "the server refuses what is larger than its max_allowed_packet; raise that, or keep large data elsewhere",
 }
+_VALUES = {"1264", "1300", "1366", "1406", "1690", "3854"}
+"""What is wrong with a value: no text, or more than the column holds."""
 
 
 def code_of(error: Exception) -> str:
@@ -94,15 +95,15 @@ def is_gone(error: Exception) -> bool:
 
 def is_unclear(error: Exception) -> bool:
     """Whether a commit may have been done: its answer was lost with the connection."""
-    return isinstance(error, ServerError) and error.broken and error.code not in _REFUSED
+    return isinstance(error, ServerError) and error.broken and error.sent and error.code not in _REFUSED
 
 
-def explain(error: Exception, label: str, database: str, *, opening: bool) -> CamoraError:
-    """The error as users shall see it."""
+def explain(error: Exception, label: str, database: str, *, opening: bool, migrate: str) -> CamoraError:
+    """The error as users shall see it; `migrate` is what to type to make the tables."""
     code, text = code_of(error), _text_of(error)
     if code in _SET_UP:
         kind = ConfigurationError if opening else BrokerUnavailable
-        return kind(f"{label}: {_SET_UP[code].format(database=database, text=text)}")
+        return kind(f"{label}: {_SET_UP[code].format(database=database, text=text, migrate=migrate)}")
     told = _PASSING.get(code) or _GONE.get(code) or _OTHER.get(code)
     if told:
         return BrokerUnavailable(f"{label}: {told.format(text=text)} ({code}: {text})")
@@ -111,14 +112,16 @@ def explain(error: Exception, label: str, database: str, *, opening: bool) -> Ca
     return BrokerUnavailable(f"{label}: {text}")
 
 
-def explain_joined(error: Exception, label: str, database: str) -> CamoraError:
+def explain_joined(error: Exception, label: str, database: str, *, migrate: str) -> CamoraError:
     """The error of a statement on somebody else's connection, in whose transaction the reason lies."""
     code = code_of(error)
     if code == "1792":
         return ConfigurationError(f"{label}: that transaction may only read; begin one that may write")
     if code == "1213":
         return BrokerUnavailable(f"{label}: a deadlock has undone that transaction; begin it again")
-    return explain(error, label, database, opening=False)
+    if code in _VALUES:
+        return EncodeError(f"{label}: a value of a message cannot be stored: {_text_of(error)}")
+    return explain(error, label, database, opening=False, migrate=migrate)
 
 
 def _text_of(error: Exception) -> str:

@@ -12,8 +12,9 @@ from camora.interfaces import CheckResult
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from camora_sql.dialects.base import Driver
+from camora_sql.dialects.schema_found import schema_found
 from camora_sql.drivers.errors import ServerError
-from camora_sql.schema import HEAD
+from camora_sql.schema import WORKS_WITH
 
 __all__ = ["Examined", "examinations"]
 
@@ -27,9 +28,12 @@ _PACKET = 16 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Examined:
-    """The database: its name in texts, how many connections a process wants, its revision."""
+    """The database: its name in texts and settings, how many connections a process wants, its revision."""
 
     label: str
+    section: str
+    facts_table: str
+    migrate: str
     connections: int
     connect: Callable[[], Driver]
     revision: Callable[[Driver], str | None]
@@ -47,13 +51,13 @@ def _blocking(database: Examined, look: Callable[[Examined, Driver], CheckResult
         try:
             driver = database.connect()
         except ServerError as error:
-            return _failed(str(database.explain(error)), "start the server, or mend broker.url")
+            return _failed(str(database.explain(error)), f"start the server, or mend {database.section}.url")
         except ConfigurationError as error:
-            return _failed(str(error), "upgrade the server, or mend broker.url")
+            return _failed(str(error), f"upgrade the server, or mend {database.section}.url")
         try:
             return look(database, driver)
         except ServerError as error:
-            return _failed(str(database.explain(error)), "see the server's log")
+            return _failed(str(database.explain(error)), "mend what this says; then  camora doctor  again")
         finally:
             driver.close()
 
@@ -65,7 +69,8 @@ def _place(database: Examined, driver: Driver) -> CheckResult:
     [(version, read_only, packet)] = driver.rows("SELECT VERSION(), @@global.read_only, @@max_allowed_packet")
     if read_only not in (0, "OFF"):
         return _failed(
-            f"{database.label} only reads: it is a replica, or was made read-only", "name the primary in broker.url"
+            f"{database.label} only reads: it is a replica, or was made read-only",
+            f"name the primary in {database.section}.url",
         )
     if packet < _PACKET:
         return _failed(
@@ -116,14 +121,10 @@ def _schema(database: Examined, driver: Driver) -> CheckResult:
     """Its tables are of the revision that this version works with."""
     revision = database.revision(driver)
     if revision is None:
-        return CheckResult(ok=True, text=f"{database.label} has no tables of Camora yet; the first use makes them")
-    if revision > HEAD:
-        text = f"{database.label} has revision {revision}, and this camora-sql knows up to {HEAD}"
-        return _failed(text, "pip install --upgrade camora-sql")
-    if revision != HEAD:
-        text = f"{database.label} has revision {revision}; the next use brings it to {HEAD}"
-        return CheckResult(ok=True, text=text, fix="or now: camora sql migrate")
-    return _fine(f"{database.label} has revision {revision}, the newest")
+        return schema_found(database.label, None, "", database.migrate)
+    fact = f"SELECT value FROM {database.facts_table} WHERE name = %s"  # noqa: S608 -- a plain name
+    facts = driver.rows(fact, WORKS_WITH[:1])
+    return schema_found(database.label, revision, facts[0][0] if facts else "", database.migrate)
 
 
 def _integrity(database: Examined, driver: Driver) -> CheckResult:

@@ -21,7 +21,7 @@ from camora_sql.procedures import Procedures
 from camora_sql.publishing import job_row, publish, those_over
 from camora_sql.session import Session
 from camora_sql.settling import bury, finish, put_back
-from camora_sql.statements import locking
+from camora_sql.statements import Builder, locking
 from camora_sql.store import Store
 from camora_sql.wakeup import Topic
 
@@ -29,8 +29,6 @@ __all__ = ["LockingProcedures"]
 
 _UPKEEP = 0.1
 """Seconds after which a busy claimer looks for what has come due, or has lapsed, even though there is enough to do."""
-_AGAIN = 0.005
-"""Seconds until a claim that found less than the look before it is tried again."""
 _CLOCK = 5.0
 """Seconds between two questions for the server's time."""
 
@@ -95,25 +93,28 @@ class LockingProcedures(Procedures):
             locked = locked - rows.keys()
             if locked:
                 # Gone, or lent to somebody else, is one thing; in somebody's transaction is another.
-                locked = self._look(session, locked)
+                locked = set(self._look(session, locked))
             if not locked:
                 break
             self.store.dialect.pause(pause)
         return held, locked
 
-    def _look(self, session: Session, wanted: set[_Place]) -> set[_Place]:
+    def _look(self, session: Session, wanted: set[_Place]) -> dict[_Place, int]:
+        """Those of them that are still held, and until when."""
         seqs = sorted(seq for seq, _ in wanted)
-        return {(seq, token) for seq, token in session.rows_in(locking.look_held, seqs)} & wanted
+        rows = session.rows_in(locking.look_held, seqs)
+        return {(seq, token): end for seq, token, end in rows if (seq, token) in wanted}
 
-    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> set[_Place]:
-        """Make leases last this long from now; the place and token of those that were still held."""
+    def extend(self, session: Session, deliveries: Sequence[Delivery], lease_ms: int) -> dict[_Place, int]:
+        """Make leases last this long from now; the place and token of those that are still held, and until when."""
         wanted: set[_Place] = {delivery.receipt[:2] for delivery in deliveries}
         seqs = sorted(seq for seq, _ in wanted)
         free = {(row[0], row[1]) for row in session.rows_in(locking.try_held, seqs)} & wanted
+        until = self.store.lease_now() + lease_ms
         with _put_off(session):
-            session.change_in(locking.keep, sorted(seq for seq, _ in free), (self.store.lease_now() + lease_ms,))
-        # One that is being settled at this moment needs no lease any more, and nobody waits for another.
-        return free | self._look(session, wanted - free)
+            session.change_in(locking.keep, sorted(seq for seq, _ in free), (until,))
+        # One that somebody has locked keeps the lease that it has.
+        return dict.fromkeys(free, until) | self._look(session, wanted - free)
 
     def claimer(self, settings: ConsumerSettings) -> Claimer:
         """What takes messages for one consumer."""
@@ -148,31 +149,34 @@ class _LockingClaimer(Claimer):
         ready, pause = self._keep_up(session)
         if not ready:
             self._busy = False
+            self._again(moved=True)
             return [], pause
-        found = self._try(session, limit)
-        # Others were faster, or are just now.
-        return found, pause if found else _AGAIN
+        if found := self._try(session, limit):
+            self._again(moved=True)
+            return found, pause
+        # Others were faster, or are just now; or have locked it for as long as they like.
+        return [], self._again(moved=False)
 
     def _try(self, session: Session, limit: int) -> list[Delivery]:
-        rows = session.write(lambda session: self._claim(session, limit), Need.NONE)
+        rows, token = session.write(lambda session: self._claim(session, limit), Need.NONE)
         self._busy = bool(rows)
         if rows:
             cast("Any", self._store.dialect).pace.hurry()
-        return self._deliveries(rows)
+        return self._deliveries(rows, token)
 
-    def _claim(self, session: Session, limit: int) -> Sequence[Sequence[Any]]:
+    def _claim(self, session: Session, limit: int) -> tuple[Sequence[Sequence[Any]], int]:
         values: list[Any] = []
         for name in self._queues:
             values += (name, name, limit)
         if len(self._queues) > 1:
             values.append(limit)
         rows = session.rows(locking.pick, values, len(self._queues))
+        token = self._new_token()
         if rows:
-            self._token += 1
             until = self._store.lease_now() + self.lease_ms
             with _put_off(session):
-                session.change_in(locking.lend, [row[0] for row in rows], (until, self._token, self._worker))
-        return rows
+                session.change_in(locking.lend, [row[0] for row in rows], (until, token, self._worker))
+        return rows, token
 
     def _keep_up(self, session: Session) -> tuple[bool, float]:
         """Make ready what has come due or has lapsed. Whether anything may be ready, and when time will bring more."""
@@ -182,9 +186,22 @@ class _LockingClaimer(Claimer):
             self._ask_at = now + _CLOCK
         ready, due_in, lapse_in = session.read(self._look)
         store = self._store
+        moved = 0
         if due_in <= 0:
-            session.write(lambda session: session.change(statements.promote, (store.now(), STEP)), Need.NONE)
+            moved += session.write(lambda session: _make_ready(session, locking.pick_due, store.now()), Need.NONE)
         if lapse_in <= 0:
-            session.write(lambda session: session.change(statements.lapse, (store.lease_now(), STEP)), Need.NONE)
+            moved += session.write(
+                lambda session: _make_ready(session, locking.pick_lapsed, store.lease_now()), Need.NONE
+            )
+        if moved:
+            self._again(moved=True)
         self._look_at = time.monotonic() + _UPKEEP
         return ready or due_in <= 0 or lapse_in <= 0, max(0.0, min(due_in, lapse_in))
+
+
+def _make_ready(session: Session, pick: Builder, moment: int) -> int:
+    """By place: an update that looks by itself may go through all of a small table, and wait for any row of it."""
+    seqs = [seq for (seq,) in session.rows(pick, (moment, STEP))]
+    with _put_off(session):
+        session.change_in(locking.make_ready, seqs)
+    return len(seqs)

@@ -14,6 +14,7 @@ from camora.settings import mask_url
 __all__ = ["Address", "address_of"]
 
 _PORT = 3306
+_CHARSET = "utf8mb4"
 _FILES = {"ssl_ca": "ca", "ssl_cert": "cert", "ssl_key": "key"}
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -23,6 +24,8 @@ class Address:
     """Where a database is, and how to get there."""
 
     database: str
+    user: str
+    """Empty where the URL names none."""
     label: str
     """Without secrets."""
     identity: str
@@ -59,13 +62,14 @@ def address_of(url: str) -> Address:
         # As bytes: the driver takes texts for Latin-1.
         "password": unquote(parts.password or "").encode(),
         "database": database,
-        "charset": "utf8mb4",
+        "charset": _CHARSET,
         "program_name": "camora",
         **_more(url, parse_qsl(parts.query, keep_blank_values=True)),
     }
     place = options.get("unix_socket") or f"{host}:{port}"
     return Address(
         database=database,
+        user=user,
         label=mask_url(f"{family}://{parts.netloc.rpartition('@')[2]}/{database}"),
         identity=f"mysql://{user}@{place}/{database}",
         options=options,
@@ -84,8 +88,11 @@ def _more(url: str, query: list[tuple[str, str]]) -> dict[str, Any]:
         elif name == "ssl" and value.lower() in _FLAGS:
             if _FLAGS[value.lower()]:
                 found["ssl"] = True
-        elif name != "charset":
-            # The character set is ours to choose: SQLAlchemy's URLs often name one.
+        elif name == "charset":
+            # SQLAlchemy's URLs often name it.
+            if value != _CHARSET:
+                raise _wrong(url, f"charset={value}: Camora speaks {_CHARSET}, whatever your tables have; leave it out")
+        else:
             raise _wrong(
                 url,
                 f"{name}={value} is no setting; beside Camora's there are unix_socket, ssl=true, {', '.join(_FILES)}",

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from camora.errors import CamoraError, ConfigurationError
+from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 from camora.interfaces import CheckResult
 from camora.settings import mask_url
-from sqlalchemy import ColumnElement, Connection, Insert, Table, text
+from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, func, literal_column, text
 from sqlalchemy.dialects.postgresql import asyncpg, insert
 from sqlalchemy.engine import Dialect as Compiler
 
 from camora_sql.dialects.base import Driver, Need
-from camora_sql.dialects.postgresql_errors import explain, explain_joined, is_gone, is_passing, is_unclear
+from camora_sql.dialects.postgresql_errors import (
+    DEADLOCK,
+    code_of,
+    explain,
+    explain_joined,
+    is_gone,
+    is_passing,
+    is_unclear,
+)
+from camora_sql.dialects.rights import postgresql_to_make, postgresql_to_work
 from camora_sql.dialects.server import ServerDialect
-from camora_sql.errors import require
+from camora_sql.errors import migrate_command, require
 from camora_sql.functions import CURRENT, function_text
 from camora_sql.listening import Listener, ListeningWakeups
 from camora_sql.schema import Tables
-from camora_sql.settings import SqlSettings
+from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import Wakeups
 
 __all__ = ["PostgresqlDialect"]
 
 
+_DENIED = "42501"
+_READ_ONLY = "25006"
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+"""Of the driver's options those whose mistakes would look like a server that is away."""
 _TRY = 0.25
 """Seconds that one try waits for a lock that others hold."""
 
@@ -35,6 +51,7 @@ class PostgresqlDialect(ServerDialect):
     """One database of a server. What is in the URL's query, and is no setting of ours, is for the driver."""
 
     name = "postgresql"
+    tells_stored = True
     moment = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8"
 
     def __init__(self, url: str, settings: SqlSettings) -> None:
@@ -54,8 +71,11 @@ class PostgresqlDialect(ServerDialect):
             raise ConfigurationError(
                 f"{mask_url(url)!r} is no PostgreSQL URL: {error}; write postgresql://user:password@host:5432/database"
             ) from None
+        _check_query(parts.query, mask_url(url))
+        self._user = user
         self._database = unquote(parts.path.lstrip("/")) or user
         self.label = mask_url(f"postgresql://{hosts}{parts.path}")
+        self.address = naming(url, settings)
         where = f"{settings.schema or ''}.{settings.prefix}"
         self.url = f"postgresql://{user}@{hosts}{parts.path}#{where}"
         self._channel = f"camora:{where}"
@@ -87,6 +107,10 @@ class PostgresqlDialect(ServerDialect):
         return statement.on_conflict_do_update(
             index_elements=[key] if isinstance(key, str) else key, set_=changed, where=where
         )
+
+    def current(self, found: Select[Any]) -> Select[Any]:
+        """A transaction that repeats its reads sees a row that others have deleted since beside its own new one."""
+        return found.order_by(func.age(literal_column("xmin"))).limit(1)
 
     # Connecting
 
@@ -156,8 +180,8 @@ class PostgresqlDialect(ServerDialect):
     # Errors
 
     def is_busy(self, error: Exception) -> bool:
-        """Conflicts, and connections that ended while they were used."""
-        return is_passing(error)
+        """Conflicts, and connections that ended while they were used. What only reads will for a while."""
+        return is_passing(error) and code_of(error) != _READ_ONLY
 
     def breaks_connection(self, error: Exception) -> bool:
         """Also a server that has turned into a standby."""
@@ -169,11 +193,27 @@ class PostgresqlDialect(ServerDialect):
 
     def explain(self, error: Exception, *, opening: bool) -> CamoraError:
         """By PostgreSQL's code."""
-        return explain(error, self.label, self._database, opening=opening)
+        told = explain(error, self.label, self._database, opening=opening, migrate=migrate_command(self))
+        if code_of(error) != _DENIED:
+            return told
+        return type(told)(f"{self.label}: {postgresql_to_work(str(error), self._user, self.tables.schema)}")
+
+    def explain_making(self, error: Exception) -> str | None:
+        """Which right is missing for that."""
+        if code_of(error) != _DENIED:
+            return None
+        return f"{self.label}: {postgresql_to_make(str(error), self._user, self.tables.schema)}"
 
     def explain_joined(self, error: Exception) -> CamoraError:
         """By PostgreSQL's code."""
-        return explain_joined(error, self.label, self._database)
+        if code_of(error) == _DENIED:
+            # Whose connection that is, its owner knows.
+            return BrokerUnavailable(f"{self.label}: {postgresql_to_work(str(error), '', self.tables.schema)}")
+        return explain_joined(error, self.label, self._database, migrate=migrate_command(self))
+
+    def may_repeat_part(self, error: Exception) -> bool:
+        """A deadlock is over when one of those in it lets go."""
+        return code_of(error) == DEADLOCK
 
     # Schema
 
@@ -190,7 +230,7 @@ class PostgresqlDialect(ServerDialect):
         """The functions."""
         return [function_text(name, self.tables) for name in CURRENT]
 
-    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+    def examinations(self, section: str) -> Mapping[str, Callable[[], CheckResult]]:
         """Of the server."""
         # Imported when somebody looks.
         from camora_sql.dialects.postgresql_examining import Examined, examinations
@@ -198,7 +238,11 @@ class PostgresqlDialect(ServerDialect):
         return examinations(
             Examined(
                 label=self.label,
+                section=section,
+                schema=self.tables.schema,
                 version_table=self.qualified(self.tables.version.name),
+                facts_table=self.qualified(self.tables.facts.name),
+                migrate=migrate_command(self),
                 connections=self.connections,
                 connect=self.connect,
                 explain=lambda error: self.explain(error, opening=True),
@@ -251,3 +295,9 @@ class PostgresqlDialect(ServerDialect):
     def tell(self, driver: Driver, payload: str) -> None:
         """By NOTIFY."""
         driver.rows("SELECT pg_notify($1, $2)", [self._channel, payload])
+
+
+def _check_query(query: str, where: str) -> None:
+    for name, value in parse_qsl(query):
+        if value not in _CHOICES.get(name, (value,)):
+            raise ConfigurationError(f"{where}: {name}={value}: must be one of {', '.join(_CHOICES[name])}")

@@ -12,8 +12,9 @@ from camora.interfaces import CheckResult
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from camora_sql.dialects.base import Driver
+from camora_sql.dialects.schema_found import schema_found
 from camora_sql.drivers.errors import ServerError
-from camora_sql.schema import HEAD
+from camora_sql.schema import WORKS_WITH
 
 __all__ = ["OLDEST", "Examined", "examinations"]
 
@@ -29,10 +30,14 @@ Ask = Callable[[str], list[Any]]
 
 @attrs.frozen(kw_only=True)
 class Examined:
-    """The database: its name in texts, the table of its revision, how many connections a process wants."""
+    """The database: its name in texts and settings, where its tables are, how many connections a process wants."""
 
     label: str
+    section: str
+    schema: str | None
     version_table: str
+    facts_table: str
+    migrate: str
     connections: int
     connect: Callable[[], Driver]
     explain: Callable[[ServerError], CamoraError]
@@ -49,11 +54,11 @@ def _blocking(database: Examined, look: Callable[[Examined, Ask], CheckResult]) 
         try:
             driver = database.connect()
         except ServerError as error:
-            return _failed(str(database.explain(error)), "start the server, or mend broker.url")
+            return _failed(str(database.explain(error)), f"start the server, or mend {database.section}.url")
         try:
             return look(database, lambda text: list(driver.rows(text)))
         except ServerError as error:
-            return _failed(str(database.explain(error)), "see the server's log")
+            return _failed(str(database.explain(error)), "mend what this says; then  camora doctor  again")
         finally:
             driver.close()
 
@@ -112,18 +117,14 @@ def _log(database: Examined, ask: Ask) -> CheckResult:
 
 def _schema(database: Examined, ask: Ask) -> CheckResult:
     """Its tables are of the revision that this version works with."""
-    version = database.version_table
+    schema, version = database.schema, database.version_table
+    if schema and not ask(f"SELECT 1 FROM pg_namespace WHERE nspname = '{schema}'"):  # noqa: S608 -- a plain name
+        return _failed(f"{database.label} has no schema {schema}", f"CREATE SCHEMA {schema}")
     if ask(f"SELECT to_regclass('{version}')::text")[0][0] is None:
-        return CheckResult(ok=True, text=f"{database.label} has no tables of Camora yet; the first use makes them")
+        return schema_found(database.label, None, "", database.migrate)
     rows = ask(f"SELECT version_num FROM {version}")  # noqa: S608 -- a plain name
-    revision = rows[0][0] if rows else "none"
-    if revision > HEAD and rows:
-        text = f"{database.label} has revision {revision}, and this camora-sql knows up to {HEAD}"
-        return _failed(text, "pip install --upgrade camora-sql")
-    if revision != HEAD:
-        text = f"{database.label} has revision {revision}; the next use brings it to {HEAD}"
-        return CheckResult(ok=True, text=text, fix="or now: camora sql migrate")
-    return _fine(f"{database.label} has revision {revision}, the newest")
+    facts = ask(f"SELECT value FROM {database.facts_table} WHERE name = '{WORKS_WITH[0]}'")  # noqa: S608 -- a plain name
+    return schema_found(database.label, rows[0][0] if rows else None, facts[0][0] if facts else "", database.migrate)
 
 
 def _integrity(database: Examined, ask: Ask) -> CheckResult:

@@ -29,8 +29,9 @@ from camora_sql.dialects.sqlite_errors import (
     is_garbled,
     moved,
 )
+from camora_sql.errors import migrate_command
 from camora_sql.schema import Tables
-from camora_sql.settings import SqlSettings
+from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
 
@@ -114,6 +115,7 @@ class SqliteDialect(Dialect):
         self.path = path_of(url)
         self.url = f"sqlite:///{os.path.realpath(self.path)}"
         self.label = self.path
+        self.address = naming(f"sqlite:///{self.path}", settings)
         self._flushed_from = {"all": Need.SETTLED, "full": Need.KEPT, "normal": 99}[settings.synchronous]
         self._boot = _boot_id()
 
@@ -246,12 +248,12 @@ class SqliteDialect(Dialect):
         rows = driver.rows(f"SELECT version_num FROM {_quoted(name)}")  # noqa: S608 -- quoted
         return str(rows[0][0]) if rows else None
 
-    def examinations(self) -> Mapping[str, Callable[[], CheckResult]]:
+    def examinations(self, section: str) -> Mapping[str, Callable[[], CheckResult]]:
         """Of the file, and the place where it lies."""
         # Imported when somebody looks.
         from camora_sql.dialects.sqlite_examining import examinations
 
-        return examinations(self.path, self.tables.version.name)
+        return examinations(self.path, self.tables, migrate_command(self))
 
     # On a connection of the caller's
 

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from camora.interfaces import CheckResult
 
+from camora_sql.dialects.schema_found import schema_found
 from camora_sql.dialects.sqlite_errors import explain
-from camora_sql.schema import HEAD
+from camora_sql.schema import WORKS_WITH, Tables
 
 __all__ = ["examinations", "file_system_of"]
 
@@ -27,13 +28,13 @@ _LARGE_LOG = 256 * 1024 * 1024
 """Bytes of log that are a sign of somebody who keeps it from being emptied."""
 
 
-def examinations(path: str, version_table: str) -> Mapping[str, Callable[[], CheckResult]]:
-    """By name; each answers for the file at this path, whose revision stands in `version_table`."""
+def examinations(path: str, tables: Tables, migrate: str) -> Mapping[str, Callable[[], CheckResult]]:
+    """By name; each answers for these tables in the file at this path, which `migrate` brings up to date."""
     return {
         "place": partial(_place, Path(path)),
         "room": partial(_room, Path(path)),
         "log": partial(_log, Path(path)),
-        "schema": partial(_schema, Path(path), version_table),
+        "schema": partial(_schema, Path(path), tables, migrate),
         "integrity": partial(_integrity, Path(path)),
     }
 
@@ -82,23 +83,18 @@ def _log(path: Path) -> CheckResult:
     return _fine(f"{path} has a write-ahead log; SQLite {sqlite3.sqlite_version}")
 
 
-def _schema(path: Path, table: str) -> CheckResult:
+def _schema(path: Path, tables: Tables, migrate: str) -> CheckResult:
     """Its tables are of the revision that this version works with."""
     with _reading(path) as (connection, trouble):
         if connection is None:
             return trouble
         query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if not connection.execute(query, (table,)).fetchall()[0][0]:
-            return CheckResult(ok=True, text=f"{path} has no tables of Camora yet; the first use makes them")
-        [(revision,)] = connection.execute(f'SELECT version_num FROM "{table}"').fetchall()  # noqa: S608 -- checked
-    if revision == HEAD:
-        return _fine(f"{path} has revision {revision}, the newest")
-    if revision < HEAD:
-        text = f"{path} has revision {revision}; the next use brings it to {HEAD}"
-        return CheckResult(ok=True, text=text, fix=f"or now: camora sql migrate --url sqlite:///{path}")
-    return _failed(
-        f"{path} has revision {revision}, and this camora-sql knows up to {HEAD}", "pip install --upgrade camora-sql"
-    )
+        if not connection.execute(query, (tables.version.name,)).fetchall()[0][0]:
+            return schema_found(str(path), None, "", migrate)
+        [(revision,)] = connection.execute(f'SELECT version_num FROM "{tables.version.name}"').fetchall()  # noqa: S608 -- a plain name
+        fact = f'SELECT value FROM "{tables.facts.name}" WHERE name = ?'  # noqa: S608 -- a plain name
+        facts = connection.execute(fact, WORKS_WITH[:1]).fetchall()
+    return schema_found(str(path), revision, facts[0][0] if facts else "", migrate)
 
 
 def _integrity(path: Path) -> CheckResult:

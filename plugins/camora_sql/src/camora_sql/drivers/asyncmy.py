@@ -16,7 +16,7 @@ from asyncmy.constants import CLIENT
 from asyncmy.errors import MySQLError
 from sqlalchemy.util.concurrency import await_
 
-from camora_sql.drivers.errors import ServerError
+from camora_sql.drivers.errors import ServerError, unsent
 
 __all__ = ["AsyncmyDriver", "connect"]
 
@@ -153,7 +153,7 @@ class AsyncmyDriver:
     async def _run(self, text: bytes) -> Any:
         """The result of the last statement; those after one that failed are not run by the server."""
         if self._broken:
-            raise ServerError("the connection is gone", broken=True)
+            raise unsent()
         raw = self._raw
         try:
             async with asyncio.timeout(self._timeout):

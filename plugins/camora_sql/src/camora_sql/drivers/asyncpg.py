@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.util.concurrency import await_
 
-from camora_sql.drivers.errors import NEVER_SENT, ServerError, told
+from camora_sql.drivers.errors import ServerError, told, unsent
 
 __all__ = ["AsyncpgDriver", "AsyncpgListener", "connect", "listen"]
 
@@ -41,7 +41,7 @@ class AsyncpgDriver:
     async def _run(self, running: Any) -> Any:
         if self._broken or self._raw.is_closed():
             running.close()
-            raise ServerError("the connection is gone", code=NEVER_SENT, broken=True)
+            raise unsent()
         try:
             return await running
         except asyncpg.PostgresError as error:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import waiting
 from sqlalchemy.util.concurrency import await_
 
-from camora_sql.drivers.errors import NEVER_SENT, ServerError, told
+from camora_sql.drivers.errors import ServerError, told, unsent
 
 __all__ = ["PsycopgDriver", "PsycopgListener", "connect", "listen"]
 
@@ -65,7 +65,7 @@ class PsycopgDriver:
     async def _run(self, running: Awaitable[R]) -> R:
         if self._broken or self._raw.closed:
             running.close()  # type: ignore[attr-defined]
-            raise ServerError("the connection is gone", code=NEVER_SENT, broken=True)
+            raise unsent()
         try:
             async with asyncio.timeout(self._timeout):
                 return await running

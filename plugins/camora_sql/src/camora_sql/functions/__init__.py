@@ -13,7 +13,7 @@ from camora_sql.schema import Tables
 
 __all__ = ["CURRENT", "function_names", "function_text"]
 
-CURRENT = ("publish_1", "claim_1", "claim_from_1", "extend_1", "settle_1")
+CURRENT = ("publish_1", "publish_one_1", "claim_1", "claim_from_1", "extend_1", "settle_1")
 """Those that this release calls, each after those that it calls itself."""
 
 

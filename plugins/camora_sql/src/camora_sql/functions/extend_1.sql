@@ -1,7 +1,8 @@
--- Make leases last longer; answers the places of those messages that are unfinished and still out with this token.
--- One that is being settled at this moment is passed over: it needs no lease any more, and nobody waits for another.
+-- Make leases last longer; answers the places of those messages that are unfinished and still out with this token, and
+-- until when they are. One that somebody has locked is passed over, and keeps the lease that it has: it is being settled
+-- at this moment, and needs no other, or whoever has locked it may take his time.
 CREATE FUNCTION {extend_1}(p_flush boolean, p_seqs bigint[], p_receipts bigint[], p_until bigint)
-RETURNS TABLE (seq bigint, receipt bigint) LANGUAGE plpgsql AS $$
+RETURNS TABLE (seq bigint, receipt bigint, lease_until bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     IF NOT p_flush THEN
@@ -16,7 +17,7 @@ BEGIN
     )
     UPDATE {jobs} j SET lease_until = p_until WHERE j.ctid = ANY (ARRAY(SELECT place FROM held));
     RETURN QUERY
-    SELECT j.seq, j.receipt
+    SELECT j.seq, j.receipt, j.lease_until
     FROM unnest(p_seqs, p_receipts) AS u(seq, receipt)
     JOIN {jobs} j ON j.seq = u.seq AND j.receipt = u.receipt;
 END $$

@@ -112,9 +112,15 @@ BEGIN
         WHERE t.final = 0 OR t.expires <= p_now;
     END IF;
     IF cardinality(p_forgotten) > 0 THEN
-        INSERT INTO {done} (id, until)
-        SELECT f.id, p_remember_until FROM unnest(p_forgotten, f_ids) AS f(place, id) WHERE f.place = ANY (settled)
-        ON CONFLICT (id) DO UPDATE SET until = excluded.until;
+        BEGIN
+            -- Almost always new, and a look for conflicts costs as much as the rest.
+            INSERT INTO {done} (id, until)
+            SELECT f.id, p_remember_until FROM unnest(p_forgotten, f_ids) AS f(place, id) WHERE f.place = ANY (settled);
+        EXCEPTION WHEN unique_violation THEN
+            INSERT INTO {done} (id, until)
+            SELECT f.id, p_remember_until FROM unnest(p_forgotten, f_ids) AS f(place, id) WHERE f.place = ANY (settled)
+            ON CONFLICT (id) DO UPDATE SET until = excluded.until;
+        END;
     END IF;
     IF cardinality(ended_keys) > 0 THEN
         DELETE FROM {keys} k USING unnest(ended_ids, ended_keys, ended_ttls) AS e(id, key, ttl)

@@ -11,9 +11,21 @@ from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, l
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State, Tables
+from camora_sql.statements.lending import UNLENT
 from camora_sql.statements.parts import Shape, first, is_open, many, names, one_of, state_is
 
-__all__ = ["delete_newer", "keep", "lend", "look_held", "note_newest", "pick", "try_held"]
+__all__ = [
+    "delete_newer",
+    "keep",
+    "lend",
+    "look_held",
+    "make_ready",
+    "note_newest",
+    "pick",
+    "pick_due",
+    "pick_lapsed",
+    "try_held",
+]
 
 _SERVERS = ("mysql", "mariadb")
 _BY_PLACE = "FORCE INDEX (PRIMARY)"
@@ -73,6 +85,27 @@ def _by_place(statement: Update) -> Update:
     return statement
 
 
+def pick_due(dialect: Dialect, size: int) -> Shape:
+    """Lock what has come due, and pass over what others have locked."""
+    t = dialect.tables
+    came = select(t.jobs.c.seq).where(state_is(t, State.SCHEDULED), t.jobs.c.due <= bindparam("now"))
+    return first(came.order_by(t.jobs.c.due)).with_for_update(skip_locked=True), ("now", "limit")
+
+
+def pick_lapsed(dialect: Dialect, size: int) -> Shape:
+    """Lock what was lent, and whose lease is over, and pass over what others have locked."""
+    t = dialect.tables
+    over = select(t.jobs.c.seq).where(state_is(t, State.LEASED), t.jobs.c.lease_until <= bindparam("moment"))
+    return first(over.order_by(t.jobs.c.lease_until)).with_for_update(skip_locked=True), ("moment", "limit")
+
+
+def make_ready(dialect: Dialect, size: int) -> Shape:
+    """Make ready what was locked."""
+    t = dialect.tables
+    ready = {"state": literal_column(str(State.READY)), **UNLENT}
+    return _by_place(update(t.jobs).values(ready).where(one_of(t.jobs.c.seq, "seq", size))), names("seq", size)
+
+
 def try_held(dialect: Dialect, size: int) -> Shape:
     """Lock those of these messages that nobody has locked; their tokens, and what a dead letter has to remember."""
     t = dialect.tables
@@ -84,9 +117,10 @@ def try_held(dialect: Dialect, size: int) -> Shape:
 
 
 def look_held(dialect: Dialect, size: int) -> Shape:
-    """The tokens of these messages, and no lock."""
+    """The tokens of these messages and the ends of their leases, and no lock."""
     t = dialect.tables
-    return select(t.jobs.c.seq, t.jobs.c.receipt).where(one_of(t.jobs.c.seq, "seq", size)), names("seq", size)
+    answer = (t.jobs.c.seq, t.jobs.c.receipt, t.jobs.c.lease_until)
+    return select(*answer).where(one_of(t.jobs.c.seq, "seq", size)), names("seq", size)
 
 
 def keep(dialect: Dialect, size: int) -> Shape:

@@ -14,6 +14,7 @@ __all__ = [
     "delete_by_id",
     "free_key",
     "holder_of_key",
+    "insert_and_tell",
     "insert_jobs",
     "is_job",
     "is_over",
@@ -30,6 +31,13 @@ def insert_jobs(dialect: Dialect, size: int) -> Shape:
     t = dialect.tables
     values, order = rows(t.jobs, size, JOB_COLUMNS)
     return dialect.insert_new(t.jobs, values), order
+
+
+def insert_and_tell(dialect: Dialect, size: int) -> Shape:
+    """The same; the ids of those that were not passed over."""
+    t = dialect.tables
+    values, order = rows(t.jobs, size, JOB_COLUMNS)
+    return dialect.insert_new(t.jobs, values).returning(t.jobs.c.id), order
 
 
 def is_job(dialect: Dialect, size: int) -> Shape:

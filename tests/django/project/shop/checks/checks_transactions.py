@@ -147,6 +147,15 @@ class InATestCase(TestCase):
         job = await ship_async.dispatch(1)
         self.assertEqual([found.id async for found in Job.objects.all()], [job.id])
 
+    async def test_asynchronous_code_is_told_to_wait(self) -> None:
+        for dispatch in (ship, ship.options(connection=connections["default"])):
+            with self.assertRaisesRegex(ConfigurationError, "ship: dispatch_sync blocks, .* use  await ….dispatch"):
+                dispatch.dispatch_sync(1)
+
+    def test_a_name_is_no_connection(self) -> None:
+        with self.assertRaisesRegex(ConfigurationError, r"give the connection: connections\['default'\]"):
+            ship.options(connection="default").dispatch_sync(8)
+
     def test_what_was_dispatched_before_is_gone(self) -> None:
         self.assertEqual(jobs(), [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ __all__ = ["Command"]
 _APP = "camora_django:app"
 _DJANGOS = ("--settings", "--pythonpath")
 """What manage.py has heard already."""
+
+_OF_FILES = (("config", "check"), ("config", "show"))
+_ABOUT_A_FILE = (
+    "camora: this project's settings are settings.CAMORA, and no camora.toml: "
+    "manage.py check says what is wrong with them, manage.py diffsettings shows them"
+)
 
 
 class Command(BaseCommand):
@@ -37,11 +44,21 @@ class Command(BaseCommand):
 
 def run(arguments: Sequence[str]) -> None:
     """Run a command of Camora's; raises `SystemExit` with its code unless all went well."""
+    from camora.cli.codes import MISTAKE
     from camora.cli.main import main
 
+    if _is_about_a_file(arguments):
+        print(_ABOUT_A_FILE, file=sys.stderr)  # noqa: T201
+        sys.exit(MISTAKE)
     # Also for the processes that a worker starts. An app that somebody names goes over it.
     os.environ.setdefault("CAMORA_APP", _APP)
     main(arguments)
+
+
+def _is_about_a_file(arguments: Sequence[str]) -> bool:
+    """Whether it is about a camora.toml, and names none."""
+    named = any(argument.partition("=")[0] in ("--config", "--help", "-h") for argument in arguments)
+    return tuple(arguments[:2]) in _OF_FILES and not named and "CAMORA_CONFIG" not in os.environ
 
 
 def _without_djangos(arguments: Sequence[str]) -> list[str]:

@@ -123,12 +123,12 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", TEXT, nullable=False),
     )
-    create_functions("publish_1", "claim_1", "claim_from_1", "extend_1", "settle_1")
+    create_functions("publish_1", "publish_one_1", "claim_1", "claim_from_1", "extend_1", "settle_1")
 
 
 def downgrade() -> None:
     """Drop them all."""
-    drop_functions("settle_1", "extend_1", "claim_from_1", "claim_1", "publish_1")
+    drop_functions("settle_1", "extend_1", "claim_from_1", "claim_1", "publish_one_1", "publish_1")
     drop_table("facts")
     drop_table("queues")
     drop_table("results")
