@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,8 +138,7 @@ def _basics(binary: MariadbBinary, data: Path) -> list[str]:
 @functools.cache
 def _template(binary: MariadbBinary) -> tuple[MariadbBinary, Path]:
     """An empty database with a user of all rights, made once: copies of it are made much faster."""
-    home = keeper().folder / "mariadb"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(prefix="mariadb-", dir=keeper().folder))
     if os.geteuid() == 0:
         keeper().folder.chmod(0o711)
         os.chown(home, _NOBODY, _NOBODY)

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,7 @@ def _as_nobody() -> dict[str, Any]:
 @functools.cache
 def _template(binaries: PostgresBinaries) -> tuple[PostgresBinaries, Path]:
     """An empty database, made once for each version: copies of it are made much faster. And where to run it from."""
-    home = keeper().folder / f"postgres-{binaries.version}"
-    home.mkdir()
+    home = Path(tempfile.mkdtemp(prefix=f"postgres-{binaries.version}-", dir=keeper().folder))
     if os.geteuid() == 0:
         keeper().folder.chmod(0o711)
         os.chown(home, _NOBODY, _NOBODY)
@@ -248,10 +248,6 @@ class PostgresServer(ServerProcess):
         # What a killed one left: the number in it may be another process's by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         super().launch()
-
-    def wait_ready(self, timeout: float = 30) -> None:
-        """Wait until it answers. Raises `ServerFailed`."""
-        super().wait_ready(timeout)
 
 
 def _lives(process: psutil.Process) -> bool:

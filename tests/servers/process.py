@@ -79,6 +79,7 @@ class ServerProcess(ABC):
                 self.wait_ready()
             except ServerFailed:
                 if not (fresh and self.in_use in self.log):
+                    self.close()
                     raise
                 self.port = 0  # somebody was faster; another one then
             else:
@@ -104,8 +105,8 @@ class ServerProcess(ABC):
             )
         keeper().add(self._process.pid)
 
-    def wait_ready(self, timeout: float = 20) -> None:
-        """Wait until it answers. Raises `ServerFailed` when it has ended, or does not answer in time."""
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Wait until it answers, long on a busy machine. Raises `ServerFailed` when it ends, or does not in time."""
         wait_until(self.answers, "an answer", timeout, self)
 
     def stop(self) -> None:
@@ -146,7 +147,7 @@ class ServerProcess(ABC):
             self.send(signal.SIGCONT)  # paused, it would not hear the other
         assert self._process is not None
         try:
-            self._process.wait(30)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             raise ServerFailed(f"the server at {self.port} does not end; its log:\n{self.log[-3000:]}") from None
         keeper().drop(self._process.pid)

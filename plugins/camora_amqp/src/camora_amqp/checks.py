@@ -1,0 +1,38 @@
+"""The checks of `camora doctor`: the RabbitMQ that an app uses, part by part. Light until one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from camora.interfaces import Check, CheckResult
+
+__all__ = ["checks"]
+
+_FIRST = "server"
+"""Where it fails, the others could only say the same."""
+_PARTS = ("nodes", "rights", "queues", "alarms", "times")
+_ORDERS = (16, 41)
+"""The first comes before the core's look at the broker, and says why that may fail; the others come last."""
+
+
+def checks() -> Sequence[Check]:
+    """All of them. They connect by themselves, and change nothing."""
+    first = Check(name=f"rabbitmq {_FIRST}", run=_of(_FIRST), order=_ORDERS[0], timeout=30.0, offline=True)
+    others = [
+        Check(name=f"rabbitmq {part}", run=_of(part), order=_ORDERS[1], timeout=30.0, needs=(f"rabbitmq {_FIRST}",))
+        for part in _PARTS
+    ]
+    return [first, *others]
+
+
+def _of(part: str) -> Callable[[Any], Awaitable[CheckResult]]:
+    async def run(app: Any) -> CheckResult:
+        # By the name of its class, which says it without the import of anything.
+        if not any(kind.__module__ == "camora_amqp.broker" for kind in type(app.broker).__mro__):
+            return CheckResult(ok=True, text="no RabbitMQ in use")
+        from camora_amqp.examining import examine
+
+        return await examine(part, app)
+
+    return run
