@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers.fixtures import fresh_url
+
+# Hundreds of processes are started: each would compile Django and SQLAlchemy anew where byte code is not kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("camora", deadline=None)
+hypothesis.settings.load_profile("camora")
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

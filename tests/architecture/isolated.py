@@ -27,7 +27,7 @@ async def work_with_models() -> None:
     app = Camora()
     app.register(Buy)
     async with app, app.worker():
-        assert await (await app.dispatch(Buy(items=[Item(price=3)]))).result(10) == Item(price=3)
+        assert await (await app.dispatch(Buy(items=[Item(price=3)]))).result(60) == Item(price=3)
 
 
 async def work(url: str) -> None:
@@ -39,7 +39,7 @@ async def work(url: str) -> None:
 
     elsewhere = app.register(math.sqrt, name="sqrt", execution="process")
     async with app, app.worker():
-        assert await (await add.dispatch(1, 2)).result(10) == 3
+        assert await (await add.dispatch(1, 2)).result(60) == 3
         assert await (await elsewhere.dispatch(4.0)).result(30) == 2.0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from camora.builtin.memory import MemoryBroker, MemoryStore
 from camora.builtin.memory.consumer import MemoryConsumer, MemoryLeases
-from camora.builtin.memory.entries import Entry
+from camora.builtin.memory.entries import Entry, Stake
 from camora.builtin.memory.inspection import MemoryQueues
 from camora.builtin.memory.letters import MemoryDeadLetters
 from camora.builtin.memory.settling import settle
@@ -57,6 +57,31 @@ def stored_by(kind: type[MemoryStore]) -> type[Broken]:
 
 def _replaced(settlement: Settlement, **changes: Any) -> Settlement:
     return msgspec.structs.replace(settlement, **changes)
+
+
+# Allowed
+
+
+class _Lazy(MemoryStore):
+    """Hands out two at most, and looks for what has lapsed, or come due, only when there is nothing else."""
+
+    late = False
+
+    def take(self, stake: Stake, queues: Sequence[str], limit: int) -> tuple[list[Delivery], float]:
+        self.late = True
+        taken, pause = super().take(stake, queues, min(limit, 2))
+        self.late = False
+        return (taken, pause) if taken else super().take(stake, queues, min(limit, 2))
+
+    def locked_pass_time(self, now: float, touched: set[str]) -> None:
+        if not self.late:
+            super().locked_pass_time(now, touched)
+
+
+class Lazy(Broken):
+    """As servers are, which no clock of ours moves: sound, though it is not exact."""
+
+    store_class = _Lazy
 
 
 # Losing

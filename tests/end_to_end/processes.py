@@ -59,7 +59,7 @@ class WorkerProcess:
             self.lines.append("<end>")
             self._changed.notify_all()
 
-    def wait_for(self, text: str, count: int = 1, timeout: float = 30) -> str:
+    def wait_for(self, text: str, count: int = 1, timeout: float = 60) -> str:
         """The line with this text, as soon as it has come `count` times."""
         with self._changed:
             found = self._changed.wait_for(
@@ -88,7 +88,7 @@ class WorkerProcess:
 
         until(again, "its end")
 
-    def end(self, timeout: float = 30) -> int:
+    def end(self, timeout: float = 60) -> int:
         """Wait for its end; the exit code."""
         code = self.process.wait(timeout)
         self._reader.join(timeout)
@@ -102,7 +102,7 @@ class WorkerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         self._reader.join(10)
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -119,7 +119,7 @@ def shared(kind: str, folder: Path) -> str:
             return fresh_url(kind)
 
 
-def until(what: Callable[[], object], text: str, timeout: float = 30) -> None:
+def until(what: Callable[[], object], text: str, timeout: float = 60) -> None:
     """Look until it is so; files and processes of others have no events to wait on."""
     deadline = time.monotonic() + timeout
     while not what():

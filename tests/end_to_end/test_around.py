@@ -63,7 +63,7 @@ async def test_a_fallback_gets_what_nobody_knows(broker_url: str) -> None:
     sender = Camora(app.broker, results=app.results)
     async with app, app.worker(settings=SOON):
         job = await app.dispatch(sender.task(name="other.report", queue="reports")(_report).s(a=1))
-        assert await job.result(10) == "handled"
+        assert await job.result(60) == "handled"
     assert seen == [("other.report", {"a": 1})]
 
 
@@ -94,7 +94,7 @@ async def test_a_middleware_that_refuses_fails_closed(broker_url: str) -> None:
         assert ran == ["guard"]
         assert await job.status() in (Status.SCHEDULED, Status.QUEUED)
         guard.open = True
-        assert await job.result(20) == "done"
+        assert await job.result(60) == "done"
 
 
 async def test_middleware_that_always_refuses_ends_in_the_dead_letters(broker_url: str) -> None:
@@ -109,7 +109,7 @@ async def test_middleware_that_always_refuses_ends_in_the_dead_letters(broker_ur
 
     async with app, app.worker(settings=attrs.evolve(SOON, max_deliveries=1)):
         with pytest.raises(JobFailed, match="PermissionError: never"):
-            await (await work.dispatch()).result(20)
+            await (await work.dispatch()).result(60)
         [letter] = await dead(app)
     assert letter.reason == "refused"
 
@@ -144,7 +144,7 @@ async def test_middleware_wraps_both_sides_in_order(broker_url: str) -> None:
         return ctx.headers
 
     async with app, app.worker(settings=SOON):
-        headers = await (await work.dispatch()).result(10)  # type: ignore[call-arg]
+        headers = await (await work.dispatch()).result(60)  # type: ignore[call-arg]
     assert headers == {"outer": "was here", "inner": "was here"}
     assert seen == ["outer dispatch", "inner dispatch", "outer before", "inner before", "inner after", "outer after"]
 
@@ -179,7 +179,7 @@ async def test_dependencies_are_scoped_shared_and_torn_down(broker_url: str) -> 
     work.function.__annotations__["session"] = Session
     async with app, app.worker(settings=SOON):
         jobs = [await work.dispatch(number) for number in range(10)]  # type: ignore[call-arg]
-        assert [await job.result(10) for job in jobs] == list(range(10))
+        assert [await job.result(60) for job in jobs] == list(range(10))
     assert made.count("engine") == 1
     assert made.count("session") == made.count("closed") == 10
 
@@ -239,7 +239,7 @@ async def test_limits_of_queues_and_tasks_hold(broker_url: str) -> None:
         jobs = [await task.dispatch() for task in (in_queue, in_task) for _ in range(20)]
         async with app.worker(settings=SOON):
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
     assert most == {"queue": 2, "task": 3}
 
 
@@ -258,9 +258,9 @@ async def test_a_slow_job_holds_nobody_back(broker_url: str) -> None:
     async with app, app.worker(settings=SOON):
         blocked = await slow.dispatch()
         jobs = await app.dispatch_many(quick.s(number) for number in range(200))
-        assert [await job.result(10) for job in jobs] == list(range(200))
+        assert [await job.result(60) for job in jobs] == list(range(200))
         release.set()
-        await blocked.result(10)
+        await blocked.result(60)
 
 
 async def test_a_burst_ends_when_nothing_is_due(broker_url: str) -> None:
@@ -350,7 +350,7 @@ async def test_a_blocked_loop_is_named_and_keeps_its_leases(broker_url: str, cap
     settings = attrs.evolve(SOON, lease=0.6, blocked_after=0.2)
     with caplog.at_level(logging.WARNING, "camora"):
         async with app, app.worker(settings=settings):
-            assert await (await blocker.dispatch()).result(20) == "done"
+            assert await (await blocker.dispatch()).result(60) == "done"
     assert ran == [1]
     assert any("blocker" in text and "has blocked the event loop" in text for text in caplog.messages)
     assert any("was blocked for" in text for text in caplog.messages)
@@ -377,7 +377,7 @@ async def test_hooks_surround_the_life_of_a_worker(broker_url: str) -> None:
         seen.append("job")
 
     async with app, app.worker(settings=SOON):
-        await (await work.dispatch()).result(10)
+        await (await work.dispatch()).result(60)
     assert seen == ["start", "job", "stop"]
 
 
@@ -461,7 +461,7 @@ async def test_what_goes_wrong_is_in_the_log(broker_url: str, caplog: pytest.Log
         async with app, app.worker(settings=SOON) as worker:
             await app.dispatch("nobody.knows.it")
             with pytest.raises(JobFailed):
-                await (await flaky.dispatch()).result(10)
+                await (await flaky.dispatch()).result(60)
             while worker.handled < 3:
                 await asyncio.sleep(0.01)
     text = "\n".join(caplog.messages)

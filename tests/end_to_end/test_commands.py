@@ -20,6 +20,7 @@ from .processes import WorkerProcess, until, workers
 
 TASKS = '''
 import asyncio
+import os
 from pathlib import Path
 from camora import Camora, Queue, RetryPolicy
 
@@ -53,6 +54,10 @@ async def again() -> None:
 async def fail() -> None:
     if not (HERE / "mended").exists():
         raise OSError("no such host")
+
+if "SHOP_BEAT" in os.environ:  # reports so many seconds apart, which are believed for as long
+    from camora.worker import reporting, worker
+    worker.BEAT, reporting.TTL = float(os.environ["SHOP_BEAT"]), float(os.environ["SHOP_TTL"])
 '''
 
 
@@ -182,7 +187,7 @@ def test_waiting_for_a_retry_with_the_error_before(shop: Shop) -> None:
 
 def test_who_holds_the_lease(shop: Shop) -> None:
     job = shop.dispatch("hold", "name=a")
-    worker = shop.worker("--queues", "slow")
+    worker = shop.worker("--queues", "slow", SHOP_BEAT="1", SHOP_TTL="15")
     shop.started("a")
     assert shop.why(job)[0] in {"leased", "running"}  # until the worker reports again
     until(lambda: shop.why(job) == ["running"], "the worker's report")
@@ -194,7 +199,7 @@ def test_who_holds_the_lease(shop: Shop) -> None:
 
 def test_a_holder_that_was_killed_is_told(shop: Shop) -> None:
     job = shop.dispatch("hold", "name=a")
-    worker = shop.worker("--queues", "slow", CAMORA_WORKER__LEASE="600")
+    worker = shop.worker("--queues", "slow", CAMORA_WORKER__LEASE="600", SHOP_BEAT="1", SHOP_TTL="4")
     shop.started("a")
     worker.signal(signal.SIGKILL)
     until(lambda: shop.why(job) == ["holder-silent"], "its report growing old")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from camora import (
+    AppSettings,
     BaseTask,
     Camora,
     Context,
@@ -20,9 +22,12 @@ from camora import (
     Status,
     WorkerSettings,
 )
+from camora.dispatching import BATCH
 from camora.errors import (
+    BrokerUnavailable,
     ConfigurationError,
     DispatchError,
+    DispatchUncertain,
     PayloadError,
     ResultsDisabled,
     ResultTimeout,
@@ -48,7 +53,7 @@ async def test_a_function_runs_and_its_result_arrives_as_its_annotated_type(brok
     assert (await add(1, 2)).total == 3
     async with app, app.worker(settings=SOON):
         job = await add.dispatch(1, y=4)
-        assert await job.result(10) == Sum(5, datetime(2026, 1, 1, tzinfo=UTC))
+        assert await job.result(60) == Sum(5, datetime(2026, 1, 1, tzinfo=UTC))
         again = await app.job(job.id)
         assert await again.result(0) == Sum(5, datetime(2026, 1, 1, tzinfo=UTC))
         info = await job.info()
@@ -69,7 +74,7 @@ async def test_plain_functions_run_in_threads(broker_url: str) -> None:
         return threading.get_ident()
 
     async with app, app.worker(settings=SOON):
-        assert await (await where.dispatch()).result(10) != threading.get_ident()
+        assert await (await where.dispatch()).result(60) != threading.get_ident()
 
 
 async def test_a_class_is_dispatched_as_object_class_or_name(broker_url: str) -> None:
@@ -101,7 +106,7 @@ async def test_a_class_is_dispatched_as_object_class_or_name(broker_url: str) ->
             await app.dispatch(SendEmail, recipient="kappa", content="two"),
             await app.dispatch("SendEmail", recipient="kappa", content="three"),
         ]
-        assert [await job.result(10) for job in jobs] == ["sent"] * 3
+        assert [await job.result(60) for job in jobs] == ["sent"] * 3
         with pytest.raises(PayloadError, match="SendEmail: recipient: expected str, got 5"):
             await app.dispatch(SendEmail, recipient=5, content="")
     assert sorted(sent) == [("kappa", "one"), ("kappa", "three"), ("kappa", "two")]
@@ -122,9 +127,73 @@ async def test_many_are_dispatched_in_batches_and_streamed(broker_url: str) -> N
             for number in range(3):
                 yield double.s(number)
 
-        assert [await job.result(10) async for job in app.dispatch_many(signatures())] == [0, 2, 4]
+        assert [await job.result(60) async for job in app.dispatch_many(signatures())] == [0, 2, 4]
         with pytest.raises(DispatchError, match="takes signatures"):
             await app.dispatch_many([1])
+
+
+async def test_what_comes_before_a_mistake_is_enqueued_and_nothing_of_its_own_batch(broker_url: str) -> None:
+    app = Camora(broker_url)
+
+    @app.task
+    async def double(x: int) -> int:
+        return 2 * x
+
+    def spoilt(by: object) -> Iterator[Any]:
+        yield from (double.s(number) for number in range(BATCH + 10))
+        if isinstance(by, Exception):
+            raise by
+        yield by
+
+    async with app:
+        mistakes = (1, double.s("two"), OSError("the source is gone"))
+        for turn, mistake in enumerate(mistakes, 1):
+            told = []
+            with pytest.raises((DispatchError, OSError)):
+                async for job in app.dispatch_many(spoilt(mistake)):
+                    told.append(job.id)  # noqa: PERF401 -- what was told before the mistake counts
+            assert len(told) == len(set(told)) == BATCH
+            assert sum((await app.broker.queues.counts())["default"].values()) == turn * BATCH
+
+
+async def test_who_goes_away_in_the_middle_of_many_enqueues_no_more_of_them(broker_url: str) -> None:
+    app = Camora(broker_url)
+
+    @app.task
+    async def double(x: int) -> int:
+        return 2 * x
+
+    async with app:
+        jobs = app.dispatch_many(double.s(number) for number in range(5 * BATCH)).__aiter__()
+        await anext(jobs)
+        await jobs.aclose()
+        assert sum((await app.broker.queues.counts())["default"].values()) == BATCH
+
+
+async def test_a_try_that_is_cut_off_names_what_the_one_before_was_refused_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Camora(f"sqlite:///{tmp_path}/camora.db", settings=AppSettings(dispatch_timeout=0.5))
+
+    @app.task
+    async def double(x: int) -> int:
+        return 2 * x
+
+    tries = 0
+
+    async def publish(envelopes: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise BrokerUnavailable("it only reads")
+        await asyncio.Event().wait()
+
+    async with app:
+        await double.dispatch(1)
+        monkeypatch.setattr(app.broker, "publish", publish)
+        with pytest.raises(DispatchUncertain, match=r"within 0\.5 s \(the try before: it only reads\): the job may be"):
+            await double.dispatch(2)
+    assert tries == 2
 
 
 async def test_ids_are_known_before_and_ordered_by_time(broker_url: str) -> None:
@@ -140,7 +209,7 @@ async def test_ids_are_known_before_and_ordered_by_time(broker_url: str) -> None
         assert mine.id == "0" * 32
         await nothing.options(job_id="0" * 32).dispatch()
         async with app.worker(settings=SOON):
-            assert await mine.result(10) is None
+            assert await mine.result(60) is None
 
 
 async def test_options_of_one_dispatch_do_not_stay(broker_url: str) -> None:
@@ -151,8 +220,8 @@ async def test_options_of_one_dispatch_do_not_stay(broker_url: str) -> None:
         return ctx.queue
 
     async with app, app.worker(queues=["main", "other"], settings=SOON):
-        assert await (await where.options(queue="other").dispatch()).result(10) == "other"  # type: ignore[call-arg]
-        assert await (await where.dispatch()).result(10) == "main"  # type: ignore[call-arg]
+        assert await (await where.options(queue="other").dispatch()).result(60) == "other"  # type: ignore[call-arg]
+        assert await (await where.dispatch()).result(60) == "main"  # type: ignore[call-arg]
 
 
 async def test_a_delayed_job_waits_and_says_so(broker_url: str) -> None:
@@ -169,10 +238,10 @@ async def test_a_delayed_job_waits_and_says_so(broker_url: str) -> None:
         assert await job.status() is Status.SCHEDULED
         with pytest.raises(ResultTimeout):
             await job.result(0.01)
-        assert due - 0.002 <= await job.result(10)
-        assert due - 0.002 <= await at.result(10)
+        assert due - 0.002 <= await job.result(60)
+        assert due - 0.002 <= await at.result(60)
         late = await now.options(eta=datetime(2000, 1, 1, tzinfo=UTC)).dispatch()
-        assert await late.result(10)
+        assert await late.result(60)
 
 
 @pytest.mark.parametrize(
@@ -224,13 +293,13 @@ async def test_keys_make_dispatch_idempotent(broker_url: str) -> None:
         other = await charge.dispatch(8)
         assert first.id == again.id != other.id
         async with app.worker(settings=SOON):
-            assert await again.result(10) == 7
-            assert await other.result(10) == 8
+            assert await again.result(60) == 7
+            assert await other.result(60) == 8
             later = await charge.dispatch(7)
             assert later.id != first.id
-            assert await later.result(10) == 7
+            assert await later.result(60) == 7
             kept = await charge.options(key="x", key_ttl=60).dispatch(9)
-            assert await kept.result(10) == 9
+            assert await kept.result(60) == 9
             assert (await charge.options(key="x").dispatch(9)).id == kept.id
     assert sorted(ran) == [7, 7, 8, 9]
 
@@ -260,7 +329,7 @@ async def test_progress_and_dispatch_from_inside_a_job(broker_url: str) -> None:
         assert info.progress is not None
         assert (info.progress.done, info.progress.total, info.progress.text) == (3, 10, "counting")
         release.set()
-        assert await (await app.job(await job.result(10))).result(10) == 5
+        assert await (await app.job(await job.result(60))).result(60) == 5
 
 
 async def test_results_can_be_switched_off(broker_url: str) -> None:
@@ -281,7 +350,7 @@ async def test_results_can_be_switched_off(broker_url: str) -> None:
     async with app, app.worker(settings=SOON):
         job = await secret.dispatch()
         with pytest.raises(ResultsDisabled, match="keep_result=False"):
-            await job.result(10)
+            await job.result(60)
         assert await job.status() is Status.SUCCEEDED
 
 

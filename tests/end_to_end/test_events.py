@@ -342,7 +342,7 @@ async def test_no_observer_changes_a_job(broker_url: str, act: Callable[[Sequenc
 
     async with app, app.worker(settings=QUICK):
         jobs = [await add.dispatch(number, 1) for number in range(20)]
-        assert [await job.result(20) for job in jobs] == list(range(1, 21))
+        assert [await job.result(60) for job in jobs] == list(range(1, 21))
         await app.events.flush()
     assert bad.calls
     assert len(good.of(JobSucceeded)) == 20
@@ -366,9 +366,9 @@ async def test_a_blocked_observer_holds_up_nobody_and_what_it_loses_is_counted_a
         return x + y
 
     async with app, app.worker(settings=QUICK):
-        assert await (await add.dispatch(1, 2)).result(20) == 3
+        assert await (await add.dispatch(1, 2)).result(60) == 3
         assert await asyncio.to_thread(blocked.wait, 20)
-        assert await (await add.dispatch(2, 2)).result(20) == 4  # while it is blocked
+        assert await (await add.dispatch(2, 2)).result(60) == 4  # while it is blocked
         count = 10_500
         async for _ in app.dispatch_many(add.options(delay=3600).s(number, 1) for number in range(count)):
             pass

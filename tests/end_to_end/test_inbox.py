@@ -108,7 +108,7 @@ async def test_rows_and_completion_are_committed_together(database: Database) ->
 
     async with app, app.worker():
         jobs = [await task.dispatch(number) for number, task in enumerate((pay, pay_in_thread, pay_by_connection))]  # type: ignore[operator]
-        assert [await job.result(timeout=20) for job in jobs] == [0, 1, 2]
+        assert [await job.result(timeout=60) for job in jobs] == [0, 1, 2]
     assert database.rows() == [(job.id, number) for number, job in enumerate(jobs)]
     with database.engine.connect() as connection:
         marks = {row[0] for row in connection.execute(text("SELECT id FROM camora_inbox"))}
@@ -137,8 +137,8 @@ async def test_what_fails_leaves_nothing(database: Database) -> None:
         jobs = [await pay.dispatch(amount) for amount in (1, 2, 3, 4)]
         for job in jobs[:3]:
             with pytest.raises(JobFailed):
-                await job.result(timeout=20)
-        assert await jobs[3].result(timeout=20) == 4
+                await job.result(timeout=60)
+        assert await jobs[3].result(timeout=60) == 4
     assert database.rows() == [(jobs[3].id, 4)]
 
 
@@ -152,10 +152,10 @@ async def test_a_clash_of_the_users_own_rows_is_the_jobs_failure(database: Datab
 
     async with app, app.worker():
         first = await pay.dispatch(1)
-        assert await first.result(timeout=20) == 1
+        assert await first.result(timeout=60) == 1
         second = await pay.dispatch(1)
         with pytest.raises(JobFailed, match="IntegrityError"):
-            await second.result(timeout=20)
+            await second.result(timeout=60)
     assert database.rows() == [(first.id, 1)]
 
 

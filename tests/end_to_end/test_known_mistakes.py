@@ -44,11 +44,11 @@ async def test_a_worker_works_on_after_every_kind_of_failure(broker_url: str) ->
             await app.dispatch("nobody.knows.it")
             await app.broker.publish([Envelope(id=f"bad-{round_}", task="?", queue="default", body=b"\xff")])
             with pytest.raises(JobTimeout):
-                await (await too_long.dispatch()).result(10)
+                await (await too_long.dispatch()).result(60)
             for task in (unstorable, leaves):
                 with pytest.raises(JobFailed):
-                    await (await task.dispatch()).result(10)
-            assert await (await fine.dispatch(round_)).result(10) == round_
+                    await (await task.dispatch()).result(60)
+            assert await (await fine.dispatch(round_)).result(60) == round_
 
 
 async def test_a_worker_started_before_the_first_dispatch_works(broker_url: str) -> None:
@@ -60,7 +60,7 @@ async def test_a_worker_started_before_the_first_dispatch_works(broker_url: str)
 
     async with app, app.worker(settings=SOON) as worker:
         assert worker.busy == 0
-        assert await (await first.dispatch()).result(10) == 1
+        assert await (await first.dispatch()).result(60) == 1
 
 
 async def test_what_was_dispatched_before_any_worker_ever_started_is_done(broker_url: str) -> None:
@@ -74,7 +74,7 @@ async def test_what_was_dispatched_before_any_worker_ever_started_is_done(broker
         job = await early.dispatch()
         assert await job.status() is Status.QUEUED
         async with app.worker(settings=SOON):
-            assert await job.result(10) == 1
+            assert await job.result(60) == 1
 
 
 async def test_a_poison_message_does_not_take_its_batch_along(broker_url: str) -> None:
@@ -90,7 +90,7 @@ async def test_a_poison_message_does_not_take_its_batch_along(broker_url: str) -
         await app.broker.publish(bad)
         after = [await fine.dispatch(number) for number in range(10)]
         async with app.worker(settings=SOON):
-            assert [await job.result(10) for job in before + after] == [*range(10), *range(10)]
+            assert [await job.result(60) for job in before + after] == [*range(10), *range(10)]
             while len([letter async for letter in app.dead_letters()]) < 10:
                 await asyncio.sleep(0.01)
 
@@ -111,7 +111,7 @@ async def test_the_concurrency_option_has_its_effect(broker_url: str) -> None:
         jobs = await app.dispatch_many(counted.s() for _ in range(60))
         async with app.worker(settings=WorkerSettings(concurrency=4)):
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
     assert most == 4
 
 
@@ -183,7 +183,7 @@ async def test_a_retry_that_is_repeated_is_never_two(broker_url: str) -> None:
 
     async with app, app.worker(settings=SOON):
         job = await again.dispatch()
-        assert await job.result(20) == 20
+        assert await job.result(60) == 20
         assert await app.broker.queues.find(job.id) is None
     assert len(ran) == 20
 

@@ -78,7 +78,7 @@ async def test_a_tasks_rate_holds_over_all_workers(broker_url: str) -> None:
         async with app.worker(settings=SOON), app.worker(settings=SOON):
             # Those who wait for their rate hold nobody back.
             others = await app.dispatch_many(other.s(number) for number in range(100))
-            assert [await job.result(20) for job in others] == list(range(100))
+            assert [await job.result(60) for job in others] == list(range(100))
             for job in jobs:
                 await job.result(30)
     assert len(moments) == 25
@@ -101,7 +101,7 @@ async def test_a_queues_rate_holds_and_holds_no_other_queue_back(broker_url: str
     async with app:
         jobs = await app.dispatch_many(mail.s(number) for number in range(25))
         async with app.worker(settings=attrs.evolve(SOON, concurrency=2)):
-            assert await (await other.dispatch()).result(10) == "done"
+            assert await (await other.dispatch()).result(60) == "done"
             assert len(moments) < 25
             for job in jobs:
                 await job.result(30)
@@ -119,7 +119,7 @@ async def test_slots_hold_over_workers_and_by_the_arguments(broker_url: str) -> 
         with of_all, of_each[customer]:
             if of_all.now == 2:
                 together.set()
-            await asyncio.wait_for(together.wait(), 10)  # the one of the other customer runs beside it
+            await asyncio.wait_for(together.wait(), 60)  # the one of the other customer runs beside it
             await asyncio.sleep(0)
 
     async with app:
@@ -174,15 +174,15 @@ async def test_however_a_job_ends_its_slot_is_free(broker_url: str, ending: str)
 
     async with app:
         limits = await limits_of(app)
-        async with app.worker(settings=attrs.evolve(SOON, lease=60)):
+        async with app.worker(settings=attrs.evolve(SOON, lease=600)):
             policy = RetryPolicy(max_tries=2, delay=0.01, jitter=False) if ending == "is retried" else None
             options = narrow.options() if policy is None else narrow.options(retry_policy=policy)
             first = await options.dispatch(ending)
-            await asyncio.wait_for(entered.wait(), 10)
+            await asyncio.wait_for(entered.wait(), 60)
             if ending == "is cancelled":
                 await first.cancel()
             # Its lease is long: it runs only when the slot was given back.
-            assert await (await narrow.dispatch("returns")).result(15) == "returns"
+            assert await (await narrow.dispatch("returns")).result(60) == "returns"
         [use] = await limits.usage(["slots:narrow"])
         assert use.used == 0
         await limits.close()
@@ -202,7 +202,7 @@ async def test_a_job_that_expires_while_it_waits_does_not_run(broker_url: str) -
         async with app.worker(settings=SOON):
             job = await narrow.options(expires=0.3).dispatch()
             with pytest.raises(JobExpired):
-                await job.result(20)
+                await job.result(60)
         await limits.close()
     assert ran == []
 
@@ -219,17 +219,17 @@ async def test_a_job_that_waits_can_be_cancelled_and_is_given_back_by_a_worker_t
         await limits.take([Ask(holder="stranger", limits=(Limit(name="slots:narrow", most=1),))], lease=60)
         jobs = [await narrow.dispatch(), await narrow.dispatch()]
         async with app.worker(settings=SOON):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(seen.times) < 2:
                     await asyncio.sleep(0.01)
             await jobs[0].cancel()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await jobs[0].status() is not Status.CANCELLED:
                     await asyncio.sleep(0.01)
         assert await jobs[1].status() in (Status.QUEUED, Status.SCHEDULED)
         await limits.give_back(["stranger"])
         async with app.worker(settings=SOON):
-            await jobs[1].result(20)
+            await jobs[1].result(60)
         await limits.close()
 
 
@@ -249,12 +249,12 @@ async def test_a_paused_queue_hands_out_nothing_and_then_everything(broker_url: 
         await app.queue_control.pause("mail")
         jobs = await app.dispatch_many(mail.s(number) for number in range(5))
         async with app.worker(settings=SOON):
-            assert await (await other.dispatch()).result(10) == "done"
+            assert await (await other.dispatch()).result(60) == "done"
             assert ran == []
             assert list(await app.queue_control.paused()) == ["mail"]
             await app.queue_control.resume("mail")
             for job in jobs:
-                await job.result(20)
+                await job.result(60)
     assert sorted(ran) == [0, 1, 2, 3, 4]
 
 
@@ -291,7 +291,7 @@ async def test_the_result_backend_counts_where_the_broker_cannot(tmp_path: Path)
 
     async with app, app.worker(settings=SOON):
         for job in [await narrow.dispatch() for _ in range(10)]:
-            await job.result(20)
+            await job.result(60)
     assert gauge.most == 1
 
 
@@ -306,7 +306,7 @@ async def test_a_limited_task_may_be_registered_while_the_worker_runs(broker_url
                 await asyncio.sleep(0)
 
         for job in [await late.dispatch() for _ in range(10)]:
-            await job.result(20)
+            await job.result(60)
     assert gauge.most == 1
 
 
@@ -350,7 +350,7 @@ async def test_a_limit_that_cannot_be_made_from_the_arguments_ends_the_job() -> 
     async with app, app.worker(settings=SOON):
         job = await charge.dispatch({})
         with pytest.raises(JobFailed, match="limit_by cannot be made from the arguments"):
-            await job.result(10)
+            await job.result(60)
 
 
 # On real processes

@@ -205,6 +205,7 @@ class InFolder(WorkerProcess):
 
     def __init__(self, folder: Path, command: Sequence[str], **environment: str) -> None:
         self.command, self.cwd = tuple(command), folder
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the files change within a second
         super().__init__(folder, f"sqlite:///{folder}/camora.db", **environment)
 
 
@@ -458,6 +459,9 @@ async def test_an_address_that_is_taken_is_a_mistake(start: Start) -> None:
 
 # The directory of workers
 
+OFTEN = {"SHOP_BEAT": "0.5", "SHOP_TTL": "15"}
+"""Workers report often, so that nobody waits for it long."""
+
 
 class Answer:
     """What a command printed, and its exit code."""
@@ -517,7 +521,7 @@ async def until_listed(app: Camora, count: int) -> dict[str, WorkerInfo]:
 
 async def test_workers_are_listed_with_what_they_do(start: Start, app: Camora, tmp_path: Path, camora: Command) -> None:
     assert camora("workers").out.strip() == "no worker has reported in the last 15 seconds"
-    supervisor = start("--processes", "2", "--concurrency", "7", "--queues", "default,mail").ready(2)
+    supervisor = start("--processes", "2", "--concurrency", "7", "--queues", "default,mail", **OFTEN).ready(2)
     job = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
     pids = {child.pid for child in psutil.Process(supervisor.process.pid).children()}
@@ -547,7 +551,7 @@ async def test_workers_are_listed_with_what_they_do(start: Start, app: Camora, t
 async def test_a_quiet_worker_takes_nothing_until_it_is_told(
     start: Start, app: Camora, tmp_path: Path, camora: Command
 ) -> None:
-    worker = start("--health", "127.0.0.1:0").ready()
+    worker = start("--health", "127.0.0.1:0", **OFTEN).ready()
     seen = Seen(worker)
     running = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
@@ -569,7 +573,7 @@ async def test_a_quiet_worker_takes_nothing_until_it_is_told(
 async def test_a_worker_that_is_told_to_stop_finishes_and_is_not_replaced(
     start: Start, app: Camora, tmp_path: Path, camora: Command
 ) -> None:
-    supervisor = start("--processes", "2").ready(2)
+    supervisor = start("--processes", "2", **OFTEN).ready(2)
     running = await app.dispatch("hold", name="a")
     await asyncio.to_thread(until, started(tmp_path, "a"), "the job's start")
     pid = pid_of(tmp_path, "a")
@@ -588,7 +592,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_and_is_not_replaced(
 
 
 async def test_a_dead_worker_is_forgotten(start: Start, app: Camora) -> None:
-    dead, alive = start().ready(), start().ready()
+    dead, alive = (start(SHOP_BEAT="1", SHOP_TTL="4").ready() for _ in range(2))
     await until_listed(app, 2)
     dead.process.kill()
     [last] = (await until_listed(app, 1)).values()
@@ -629,7 +633,7 @@ async def test_a_second_signal_ends_it_while_the_broker_is_away(
         assert worker.end(timeout=12) == 0
     (tmp_path / "release-a").touch()
     other = start().ready()
-    assert await job.result(20) == str(other.process.pid)
+    assert await job.result(60) == str(other.process.pid)
 
 
 async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start, app: Camora, tmp_path: Path) -> None:
@@ -640,7 +644,7 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start,
     assert worker.end() == 1
     (tmp_path / "release-a").touch()
     other = start().ready()
-    assert await job.result(20) == str(other.process.pid)
+    assert await job.result(60) == str(other.process.pid)
 
 
 @pytest.mark.parametrize("task", ["forget_thread", "forget_own_thread"])
@@ -668,7 +672,7 @@ async def test_a_second_signal_ends_a_process_that_stands_still(start: Start, ap
     assert not psutil.pid_exists(pid_of(tmp_path, "a"))
     (tmp_path / "release-a").touch()
     other = start().ready()
-    assert await job.result(20) == str(other.process.pid)
+    assert await job.result(60) == str(other.process.pid)
 
 
 @contextlib.contextmanager

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from camora import Camora, CancelResult, Status
-from camora.errors import BrokerUnavailable, ConfigurationError, MessageTooLarge
+from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain, MessageTooLarge
 from camora.message import Envelope
 from camora.testing.ledger import audit
 from processes import until, workers
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.servers.fixtures import fresh_postgres_url, fresh_url
+from tests.servers.proxy import Proxy, Trap
 
 
 @pytest.fixture
@@ -50,6 +52,16 @@ async def migrated(app: Camora) -> None:
     await broker.close()
 
 
+async def waiting(app: Camora) -> int:
+    """How many messages are in the outbox, on their way or not."""
+    assert app.outbox is not None
+    broker = app.outbox.broker.twin()
+    await broker.open()
+    counts = await broker.queues.counts()
+    await broker.close()
+    return sum(number for states in counts.values() for state, number in states.items() if state != "dead")
+
+
 def confirm(app: Camora) -> Any:
     return app.tasks.get("confirm")
 
@@ -64,7 +76,7 @@ async def test_a_job_of_a_transaction_runs_once_it_is_committed_and_not_otherwis
         with shop.begin() as connection:
             connection.execute(text("INSERT INTO orders VALUES (2, 'pot')"))
             job = await confirm(app).options(connection=connection).dispatch(2)
-        assert await job.result(timeout=20) == 2
+        assert await job.result(timeout=60) == 2
         assert await job.status() is Status.SUCCEEDED
         assert await never.status() is Status.UNKNOWN
 
@@ -82,7 +94,7 @@ async def test_what_waits_in_the_outbox_is_known_and_can_be_cancelled(app: Camor
         assert await first.status() is Status.CANCELLED
         async with app.worker():
             # Relayed, it waits there for its time.
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (found := await app.broker.queues.find(second.id)) is None:
                     await asyncio.sleep(0.01)
             assert found.due > 0
@@ -96,7 +108,7 @@ async def test_dispatch_sync_in_a_transaction(app: Camora, shop: Engine) -> None
         again = confirm(app).options(connection=connection, job_id=job.id).dispatch_sync(5)
     assert again.id == job.id
     async with app, app.worker():
-        assert await job.result(timeout=20) == 5
+        assert await job.result(timeout=60) == 5
 
 
 async def test_a_broker_that_is_away_is_waited_for(app: Camora, shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +126,11 @@ async def test_a_broker_that_is_away_is_waited_for(app: Camora, shop: Engine, mo
     async with app, app.worker():
         with shop.begin() as connection:
             job = await confirm(app).options(connection=connection).dispatch(3)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await tries.wait()
         assert await job.status() is Status.QUEUED
         away = False
-        assert await job.result(timeout=20) == 3
+        assert await job.result(timeout=60) == 3
 
 
 async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
@@ -141,8 +153,8 @@ async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
         garbage = Envelope(id="garbage", task="", queue=app.outbox.queue, body=b"\xff nothing of ours")
         await app.outbox.broker.publish_within(connection, [garbage])
     async with app, app.worker():
-        assert await good.result(timeout=20) == 2
-        async with asyncio.timeout(20):
+        assert await good.result(timeout=60) == 2
+        async with asyncio.timeout(60):
             while len(letters := [letter async for letter in app.dead_letters()]) < 2:
                 await asyncio.sleep(0.01)
         assert {letter.id: letter.reason for letter in letters} == {refused: "refused", "garbage": "undecodable"}
@@ -152,10 +164,101 @@ async def test_one_that_the_broker_refuses_does_not_hold_up_the_others(
         # Whatever it was that refused it is mended: it sets out again, and arrives.
         monkeypatch.setattr(app.broker, "publish", publish)
         assert await app.requeue(refused)
-        assert await again.result(timeout=20) == 1
+        assert await again.result(timeout=60) == 1
         assert not await app.requeue(refused)
         assert await app.purge_dead_letters(ids=["garbage"]) == 1
         assert [letter async for letter in app.dead_letters()] == []
+
+
+async def test_an_answer_that_is_lost_is_no_refusal(app: Camora, shop: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await migrated(app)
+    publish, lost, refused = app.broker.publish, 0, ""
+
+    async def unheard(envelopes: Any) -> Any:
+        nonlocal lost
+        if any(envelope.id == refused for envelope in envelopes):
+            raise MessageTooLarge("too large for this broker", size=2, limit=1)
+        ids = await publish(envelopes)
+        lost += 1
+        if lost <= 4:  # beside the one that is refused, and later without it
+            raise DispatchUncertain("the answer was lost", job_id=ids[0], final=lost % 2 == 0)
+        return ids
+
+    monkeypatch.setattr(app.broker, "publish", unheard)
+    with shop.begin() as connection:
+        jobs = [await confirm(app).options(connection=connection).dispatch(number) for number in range(3)]
+        refused = (await confirm(app).options(connection=connection).dispatch(3)).id
+    async with app, app.worker():
+        assert [await job.result(timeout=60) for job in jobs] == [0, 1, 2]
+        async with asyncio.timeout(60):
+            while await waiting(app) or lost <= 4:
+                await asyncio.sleep(0.01)
+        assert [letter.id async for letter in app.dead_letters()] == [refused]
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgresql+asyncpg", "postgresql+psycopg"])
+async def test_jobs_wait_in_the_outbox_while_the_network_loses_answers(
+    kind: str, tmp_path: Path, shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = fresh_url() if kind == "redis" else fresh_postgres_url(driver=kind.partition("+")[2])
+    address = make_url(near)
+    with Proxy((address.host or "", address.port or 0)) as network:
+        far = address.set(host=network.host, port=network.port)
+        if kind != "redis":
+            far = far.update_query_dict({"busy_timeout": "0.1"})
+        app = Camora(far.render_as_string(hide_password=False), outbox=f"sqlite:///{tmp_path}/shop.db")
+        ran = []
+
+        @app.task(name="confirm")
+        async def confirm(order: int) -> int:
+            ran.append(order)
+            return order
+
+        await migrated(app)
+        publish, doubts, enough = app.broker.publish, 0, asyncio.Event()
+
+        async def watched(envelopes: Any) -> Any:
+            nonlocal doubts
+            try:
+                return await publish(envelopes)
+            except DispatchUncertain:
+                doubts += 1
+                if doubts == 3:
+                    enough.set()
+                raise
+
+        monkeypatch.setattr(app.broker, "publish", watched)
+        async with app:
+            with shop.begin() as connection:
+                job = await confirm.options(connection=connection).dispatch(6)
+            network.drop_next_reply(job.id.encode())
+            assert network.trap is not None
+            network.trap.done = Again(network, job.id)
+            async with app.worker():
+                async with asyncio.timeout(30):
+                    await enough.wait()
+                network.heal()
+                assert await job.result(timeout=30) == 6
+                async with asyncio.timeout(60):
+                    while await waiting(app):
+                        await asyncio.sleep(0.01)
+            assert [letter async for letter in app.dead_letters()] == []
+        assert ran == [6]
+
+
+class Again(threading.Event):
+    """Is set when a reply was swallowed, and has the next one swallowed as well."""
+
+    def __init__(self, network: Proxy, job_id: str) -> None:
+        super().__init__()
+        self._network = network
+        self._job_id = job_id
+
+    def set(self) -> None:
+        """In the loop of the network, before that hears anything more."""
+        super().set()
+        self._network.trap = Trap(self._job_id.encode())
+        self._network.trap.done = self
 
 
 async def test_from_a_postgresql_to_a_redis(tmp_path: Path) -> None:
@@ -178,7 +281,7 @@ async def test_from_a_postgresql_to_a_redis(tmp_path: Path) -> None:
         async with AsyncSession(asynchronous) as session:
             never = await confirm.options(connection=session).dispatch(3)
             await session.rollback()
-        assert [await job.result(timeout=20) for job in (first, second)] == [1, 2]
+        assert [await job.result(timeout=60) for job in (first, second)] == [1, 2]
         assert await never.status() is Status.UNKNOWN
     await asynchronous.dispose()
     sync.dispose()
@@ -201,7 +304,7 @@ async def test_what_fails_for_no_known_reason_is_tried_again(
     async with app, app.worker():
         with shop.begin() as connection:
             job = await confirm(app).options(connection=connection).dispatch(4)
-        assert await job.result(timeout=20) == 4
+        assert await job.result(timeout=60) == 4
     assert failures == 3
 
 

@@ -47,9 +47,9 @@ async def test_an_outage_of_the_limits_store_speaks_for_nobodys_place(monkeypatc
 
     async with app, app.worker(settings=SOON):
         job = await daily.dispatch()
-        await until(lambda: asked >= 3)
+        await until(lambda: asked >= 2)
         away = False
-        assert await job.result(20) == "done"
+        assert await job.result(60) == "done"
 
 
 async def test_schedules_survive_a_job_that_cancels_all_it_can_find() -> None:
@@ -119,8 +119,8 @@ async def test_a_run_that_lost_its_lease_leaves_the_slot_of_its_successor_alone(
         other = await narrow.dispatch("other")
         await asyncio.sleep(0.5)  # room for the mistake
         release.set()
-        await first.result(20)
-        await other.result(20)
+        await first.result(60)
+        await other.result(60)
     assert max(most) == 1
 
 
@@ -151,7 +151,7 @@ async def test_a_suspect_whose_task_is_cancelled_is_given_back(monkeypatch: pyte
         [_] = await stranger.receive(1, 1.0)
         await stranger.close()
         async with app.worker(settings=attrs.evolve(SOON, isolate_after=1)):
-            await job.result(20)
+            await job.result(60)
     assert cancelled == [1]
     assert ran == [1]
 
@@ -178,7 +178,7 @@ async def test_a_grant_in_the_moment_of_a_cancellation_is_given_back(monkeypatch
         monkeypatch.setattr(desk.LimitsDesk, "_exchange", exchanging)
         await narrow.dispatch()
         await until(lambda: cancelled and not worker.busy)
-        assert await (await narrow.dispatch()).result(20) == "done"  # long before the lease is over
+        assert await (await narrow.dispatch()).result(60) == "done"  # long before the lease is over
 
 
 async def test_a_worker_held_by_a_rate_is_well() -> None:
@@ -188,7 +188,7 @@ async def test_a_worker_held_by_a_rate_is_well() -> None:
     async def mail() -> None: ...
 
     async with app, app.worker(settings=attrs.evolve(SOON, poll_interval=0.05)) as worker:
-        await (await mail.dispatch()).result(20)
+        await (await mail.dispatch()).result(60)
         await mail.dispatch()
         [lane] = [lane for lane in worker._lanes if lane.queues == ("mail",)]
         await until(lambda: lane.held)

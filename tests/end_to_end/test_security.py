@@ -61,7 +61,7 @@ async def test_two_lines_turn_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     async with app, app.worker(settings=QUICK):
         await put(app, JsonCodec().encode(Message(id="bare", task="pay", args=[1_000_000])), job_id="bare")
-        assert await (await pay.dispatch(5)).result(20) == 5
+        assert await (await pay.dispatch(5)).result(60) == 5
         await app.events.flush()
         while "bare" not in (found := await letters(app)):
             await pay.dispatch(5)
@@ -151,7 +151,7 @@ async def test_what_nobody_here_has_sent_is_a_dead_letter_that_says_why(
         letter = (await letters(app))[made["job_id"]]
         honest = await pay.dispatch(7)
         await app.start(burst=True)
-        assert await honest.result(1) == 7  # results are signed, too
+        assert await honest.result(60) == 7  # results are signed, too
         # An operator may try it again; that makes it no more genuine.
         assert await app.requeue(letter.id)
         await app.start(burst=True)
@@ -184,7 +184,7 @@ async def test_what_is_too_old_waits_for_an_operator(broker_url: str) -> None:
         assert app.codec.decode(letter.body).kwargs == {"amount": 5}  # it can be looked at
         assert await app.requeue("late")
         await app.start(burst=True)
-        assert await (await app.job("late")).result(1) == 5
+        assert await (await app.job("late")).result(60) == 5
         assert not await letters(app)
 
 
@@ -200,7 +200,7 @@ async def test_a_result_that_somebody_has_written_is_refused(tmp_path: Path) -> 
     async with app:
         job = await balance.dispatch()
         await app.start(burst=True)
-        assert await job.result(5) == 12
+        assert await job.result(60) == 12
         with sqlite3.connect(tmp_path / "camora.db") as db:
             names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             [table] = [
@@ -211,7 +211,7 @@ async def test_a_result_that_somebody_has_written_is_refused(tmp_path: Path) -> 
             assert db.execute(f"UPDATE {table} SET value = ? WHERE id = ?", (b"9000000", job.id)).rowcount == 1
         db.close()
         with pytest.raises(DecodeError, match="not signed"):
-            await job.result(5)
+            await job.result(60)
 
 
 async def test_retries_and_schedules_stay_signed(broker_url: str) -> None:
@@ -225,7 +225,7 @@ async def test_retries_and_schedules_stay_signed(broker_url: str) -> None:
 
     async with app, app.worker(settings=QUICK):
         job = await flaky.dispatch()  # type: ignore[call-arg]
-        assert await job.result(20) == 3
+        assert await job.result(60) == 3
         assert not await letters(app)
 
 
@@ -440,7 +440,7 @@ async def test_no_failure_shows_a_secret(
     async with app, app.worker(settings=QUICK):
         job = await app.dispatch(signature)
         with pytest.raises(JobFailed) as failure:
-            await job.result(20)
+            await job.result(60)
         info = await job.info()
         [letter] = (await letters(app)).values()
         await app.events.flush()
@@ -474,7 +474,7 @@ async def test_a_task_object_shows_none_either(broker_url: str) -> None:
         what = Login(user="kappa", password=PASSWORD)
         job = await app.dispatch(what)
         with pytest.raises(JobFailed) as failure:
-            await job.result(20)
+            await job.result(60)
         [letter] = (await letters(app)).values()
     assert_clean(what, failure.value, letter.error)
     assert "PermissionError: not ***" in str(failure.value)
@@ -492,7 +492,7 @@ async def test_a_value_that_does_not_fit_is_not_quoted(broker_url: str, caplog: 
         body = app.codec.encode(Message(id="odd", task="pin", kwargs={"code": PASSWORD}))
         await put(app, body, job_id="odd", task="pin")
         with pytest.raises(JobFailed) as failure:
-            await (await app.job("odd")).result(20)
+            await (await app.job("odd")).result(60)
         letter = (await letters(app))["odd"]
     assert letter.reason == "payload"
     assert_clean(refused.value, failure.value, letter.error, caplog.text)

@@ -29,7 +29,7 @@ TIMEOUT = 1.0
 _UNFINISHED = ("ready", "scheduled", "leased")
 
 
-async def eventually(what: Callable[[], Any], text: str, timeout: float = 30) -> None:
+async def eventually(what: Callable[[], Any], text: str, timeout: float = 60) -> None:
     """Look until it is so: other processes have no events to wait on. `what` may be a coroutine function."""
     deadline = time.monotonic() + timeout
     while True:
@@ -43,7 +43,12 @@ async def eventually(what: Callable[[], Any], text: str, timeout: float = 30) ->
 
 
 class Rig(ABC):
-    """Everything of one test. A kind of server adds how its URLs are made."""
+    """Everything of one test. A kind of server adds how its URLs are made.
+
+    `results` is where results are kept, if not with the broker.
+    """
+
+    results: str | None = None
 
     def __init__(self, folder: Path, server: ServerProcess, start: Callable[..., WorkerProcess]) -> None:
         self.folder = folder
@@ -51,6 +56,10 @@ class Rig(ABC):
         self.proxy = Proxy((server.host, server.port))
         self.faults = 0
         self.dispatched: list[str] = []
+        self.possible: set[str] = set()
+        """Ids that may have been dispatched, as far as anybody knows: nobody was told that they were."""
+        self.repeated: set[str] = set()
+        """Ids that were dispatched again because nobody knew whether they had been: without dedup they run twice."""
         self.due: dict[str, int] = {}
         self.workers: list[WorkerProcess] = []
         self._start = start
@@ -63,12 +72,13 @@ class Rig(ABC):
     def worker(
         self, *arguments: str, through: bool = False, user: str = "", url: str = "", **environment: str
     ) -> WorkerProcess:
-        """A worker process, started and not waited for."""
+        """A worker process, started and not waited for. Five jobs at a time unless the arguments say otherwise."""
+        kept = {"SHOP_RESULTS": self.results} if self.results else {}
         made = self._start(
             self.folder,
             url or self.url(through=through, user=user),
-            *arguments,
-            **{"CAMORA_WORKER__LEASE": str(LEASE), **environment},
+            *(arguments or ("--concurrency", "5")),
+            **{"CAMORA_WORKER__LEASE": str(LEASE), **kept, **environment},
         )
         self.workers.append(made)
         return made
@@ -77,7 +87,8 @@ class Rig(ABC):
     async def app(self, *, through: bool = False, patience: float = 30.0, **options: Any) -> AsyncIterator[Camora]:
         """An app that dispatches, for as long as `patience` seconds."""
         settings = AppSettings(dispatch_timeout=patience)
-        async with Camora(self.url(through=through, **options), settings=settings) as made:
+        url = self.url(through=through, **options)
+        async with Camora(url, results=self.results, settings=settings) as made:
             yield made
 
     async def dispatch(
@@ -90,6 +101,7 @@ class Rig(ABC):
                 return self.noted(await app.options(**options).dispatch(task, **kwargs))
             except DispatchUncertain as error:
                 options["job_id"] = error.job_id
+                self.repeated.add(error.job_id)
 
     async def delayed(self, app: Camora, delay: float, task: str, **kwargs: Any) -> Job[Any]:
         """A job that must not start before its time."""
@@ -101,6 +113,7 @@ class Rig(ABC):
     async def load(self, app: Camora, count: int) -> list[Job[Any]]:
         """As many jobs, of all sorts: plain, tried again, urgent, delayed."""
         jobs = []
+        urgencies = 3 if app.broker.capabilities.priority else 1
         for number in range(count):
             match number % 4:
                 case 0:
@@ -108,7 +121,7 @@ class Rig(ABC):
                 case 1:
                     jobs.append(await self.dispatch(app, "flaky", number=number))
                 case 2:
-                    jobs.append(await self.dispatch(app, "work", how={"priority": number % 3}, number=number))
+                    jobs.append(await self.dispatch(app, "work", how={"priority": number % urgencies}, number=number))
                 case _:
                     jobs.append(await self.delayed(app, 0.2 + (number % 5) / 5, "work", number=number))
         return jobs
@@ -126,12 +139,21 @@ class Rig(ABC):
         """Whether it was started at all."""
         return any(entry.job_id == job.id for entry in read(self.folder / "ledger"))
 
-    async def balance(self, *, duplicates: int, timeout: float = 60) -> Audit:
-        """Wait until nothing is left to do, then let the ledger, and the results, speak for all jobs of the test."""
+    async def balance(self, *, duplicates: int, timeout: float = 120) -> Audit:
+        """Wait until nothing is left to do, then let the ledger, and the results, speak for all jobs of the test.
+
+        As many as `duplicates` may have run twice, and where the broker does not know ids those that were dispatched
+        again because nobody knew better.
+        """
         async with self.app() as app:
+            duplicates += 0 if app.broker.capabilities.dedup else len(self.repeated)
             await eventually(lambda: self.idle(app.broker), "the end of all jobs", timeout)
             dead = [letter.id async for letter in app.dead_letters()]
             missing = await self._without_result(app)
+        self.dispatched += sorted(
+            self.possible.difference(self.dispatched) & {entry.job_id for entry in read(self.folder / "ledger")}
+        )
+        self.possible.clear()
         found = audit(self.folder / "ledger", dispatched=self.dispatched, dead=dead, due=self.due, faults=self.faults)
         print(f"{found.summary()}, without result {len(missing)}")
         found.check(duplicates=duplicates)
@@ -159,6 +181,17 @@ class Rig(ABC):
             at = self._read_up_to.get(id(worker), 0)
             await eventually(lambda: any(word in line for line in worker.lines[at:] for word in said), text)  # noqa: B023
             self._read_up_to[id(worker)] = len(worker.lines)
+
+    async def recovered(self, *workers: WorkerProcess) -> None:
+        """Wait until none of these still believes that the broker is away: nobody says twice that it is."""
+        for worker in workers:
+            text = f"a worker's recovery (its log:\n{worker.text()})"
+
+            def back(lines: list[str] = worker.lines) -> bool:
+                said = [line for line in lines if "broker away" in line or "broker is back" in line]
+                return not said or "broker is back" in said[-1]
+
+            await eventually(back, text)
 
     def alive(self) -> None:
         """No worker has ended by itself."""

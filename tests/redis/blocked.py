@@ -10,7 +10,7 @@ from tests.servers.fixtures import shared
 async def blocked(count: int = 1) -> None:
     """Wait until so many wait at the streams."""
     with shared("redis").connection() as connection:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while _waiting(connection.call("CLIENT", "LIST")) < count:
                 await asyncio.sleep(0.005)
 

@@ -139,9 +139,9 @@ async def _use(broker: RedisBroker) -> None:
     async with app:
         waiting = await add.dispatch(1, 2)
         async with app.worker():
-            assert await waiting.result(timeout=20) == 3
+            assert await waiting.result(timeout=60) == 3
             with pytest.raises(JobFailed):
-                await (await fail.dispatch()).result(timeout=20)
+                await (await fail.dispatch()).result(timeout=60)
 
 
 async def test_it_leaves_no_connection_behind(private_server: NewServer) -> None:
@@ -182,7 +182,7 @@ async def test_names_are_those_given_and_the_rest_follows_from_them() -> None:
 
     async with app, app.worker(queues=["mail"]):
         with pytest.raises(JobFailed):
-            await (await fail.dispatch()).result(timeout=20)
+            await (await fail.dispatch()).result(timeout=60)
     async with redis.asyncio.Redis.from_url(url) as client:
         assert await client.xlen("failure_stream:mail") == 1
         [group] = await client.xinfo_groups("test_stream:mail")

@@ -152,11 +152,11 @@ async def test_a_consumer_that_waits_goes_after_its_queue(rig: Rig) -> None:
     queue = rig.all[1]
     consumer = await rig.consumer(queue)
     waiting = asyncio.ensure_future(taken(consumer, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(_blocked, rig.node_of(queue)):
             await asyncio.sleep(0.01)
     target = await asyncio.to_thread(rig.move, queue)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(_blocked, target):
             await asyncio.sleep(0.01)
     await rig.broker.publish([envelope("a", queue)])
@@ -200,7 +200,7 @@ async def refused(node: Node) -> None:
         return int(node.info("errorstats").get("errorstat_TRYAGAIN", "count=0").partition("=")[2])
 
     before = await asyncio.to_thread(count)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await asyncio.to_thread(count) == before:
             await asyncio.sleep(0.01)
 
@@ -239,7 +239,7 @@ async def test_a_node_that_is_gone_stops_its_own_queues_only(private_cluster: Ca
     begun = time.monotonic()
     with pytest.raises(_AWAY):
         await rig.broker.publish([envelope("refused", gone)])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
 
     # Nor is it needed by somebody who meets a queue for the first time, and by new consumers.
     await twin.publish([envelope("new", others[0])])
@@ -255,7 +255,7 @@ async def test_a_node_that_is_gone_stops_its_own_queues_only(private_cluster: Ca
         await rig.broker.publish([envelope(f"{turn}-{queue}", queue) for queue in others])
         begun = time.monotonic()
         found += await taken(consumer, 2)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
     alive = [one for one in held if one.queue != gone]
     assert await consumer.settle([Settlement(delivery=one, action=Action.ACK) for one in found + alive[:1]])
 
@@ -267,7 +267,7 @@ async def test_a_node_that_is_gone_stops_its_own_queues_only(private_cluster: Ca
     await asyncio.to_thread(rig.cluster.wait_ok)
     await published(rig.broker, [envelope("back", gone)])
     found = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "back" not in [one.id for one in found]:
             found += await taken(consumer, 1)
     await asyncio.to_thread(leases.close)
@@ -307,7 +307,7 @@ async def test_a_replica_takes_over(private_cluster: Callable[..., Cluster]) -> 
 class TestKeysOfScripts(BrokerConformance):
     """The whole exam with scripts to which the server refuses every key outside of the slot of those they declare."""
 
-    lease = 0.3
+    lease = 0.5
 
     @pytest.fixture
     def broker_factory(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Broker]:
@@ -342,12 +342,16 @@ async def test_a_worker_settles_with_living_nodes_while_one_does_not_answer(
     async with app, app.worker():
         jobs = {queue: await hold.options(queue=queue).dispatch(queue) for queue in rig.all}
         for _ in jobs:
-            await asyncio.wait_for(started.acquire(), 20)
+            await asyncio.wait_for(started.acquire(), 60)
+        waiting = {queue: asyncio.create_task(jobs[queue].result(90)) for queue in others}
+        async with asyncio.timeout(60):
+            while not any(node.cli("PUBSUB", "CHANNELS") for node in rig.cluster.masters):
+                await asyncio.sleep(0.02)
         dead.pause()
         let_go.set()
         # All three end in the same moment, in one batch.
         for queue in others:
-            assert await jobs[queue].result(20) == queue
+            assert await waiting[queue] == queue
         dead.resume()
         await asyncio.to_thread(rig.cluster.wait_ok)
         assert await jobs[gone].result(30) == gone

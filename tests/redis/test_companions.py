@@ -360,7 +360,7 @@ async def test_a_listener_that_is_cut_off_listens_again(private_server: Callable
             await eventually(lambda: server.cli("PUBSUB", "CHANNELS") == ["camora:schedules"], "a listener")
             assert server.cli("CLIENT", "KILL", "TYPE", "pubsub") == 1
             await other.put([ScheduleRecord(key=f"{number}")])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await waiting
 
 
@@ -381,7 +381,7 @@ async def test_a_server_that_is_restarted_is_told_and_waited_for_again(private_s
         waiting = asyncio.create_task(store.changed(60))
         await eventually(lambda: server.cli("PUBSUB", "CHANNELS") == ["camora:schedules"], "a listener")
         await store.put([ScheduleRecord(key="b")])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting
 
 
@@ -391,7 +391,7 @@ async def test_closing_ends_waiting(broker: RedisBroker, link: Link, begun: bool
     await store.open()
     waiting = asyncio.create_task(store.changed(60))
     await asyncio.sleep(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while begun and await link.call("", "PUBSUB", "CHANNELS", "camora:schedules") == []:
             await asyncio.sleep(0.01)
     await store.close()
@@ -478,7 +478,7 @@ async def test_no_schedule_is_lent_twice_while_the_slot_moves(moving: Moving) ->
             assert await or_away(other.next_due()) in (60_001, None)
         assert await other.advance(a, last=1, next_tick=5)
         assert await other.pause(["b"]) == 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting
         assert await other.advance(b, last=1, next_tick=None)
         assert [(found.key, found.next, found.version) for found in await store.list()] == [("a", 5, 2), ("b", None, 3)]

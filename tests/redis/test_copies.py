@@ -20,7 +20,7 @@ async def test_dispatches_wait_for_replicas_beside_each_other() -> None:
             asyncio.create_task(broker.publish([envelope(f"q{number}", options={"wait_replicas": 1})]))
             for number in range(8)
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while server.cli("CLIENT", "LIST").count("cmd=wait") < 8:
                 await asyncio.sleep(0.02)
         for task in waiting:

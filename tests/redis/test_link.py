@@ -103,14 +103,14 @@ async def test_a_server_that_never_answers(link: Link, proxy: Proxy, connected: 
     began = time.monotonic()
     with pytest.raises((BrokerUnavailable, ConnectionLost)):
         await link.call("", "PING")
-    assert time.monotonic() - began < 10 * _TIMEOUT
+    assert time.monotonic() - began < 40 * _TIMEOUT
     proxy.heal()
     await recovered(link)
 
 
 async def recovered(link: Link) -> None:
     """It works again, by itself."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await link.call("", "PING")
@@ -130,7 +130,7 @@ async def test_a_server_that_is_known_to_be_away_is_not_waited_for(link: Link, p
     began = time.monotonic()
     answers = await asyncio.gather(*(link.call("", "PING") for _ in range(50)), return_exceptions=True)
     assert all(isinstance(answer, BrokerUnavailable) for answer in answers)
-    assert time.monotonic() - began < 10 * _TIMEOUT
+    assert time.monotonic() - began < 40 * _TIMEOUT
     assert proxy.connections <= 4
     proxy.heal()
     await recovered(link)
@@ -159,7 +159,7 @@ async def test_a_server_that_closes_idle_connections(private_server: Callable[..
     server = private_server(config=["timeout 1"])
     link = Link(store(server.url), "test")
     wire = await link.wire("")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await wire.ended()
     assert await link.call("", "ECHO", "again") == b"again"
     await link.close()
@@ -223,9 +223,9 @@ async def test_every_call_of_a_broker_has_a_deadline(proxy: Proxy, call: str) ->
         began = time.monotonic()
         with pytest.raises((BrokerUnavailable, DispatchUncertain)):
             await calls[call]()
-        assert time.monotonic() - began < 10 * _TIMEOUT
+        assert time.monotonic() - began < 40 * _TIMEOUT
     proxy.heal()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await calls[call]()
@@ -245,7 +245,7 @@ async def test_a_publication_whose_answer_is_lost_is_stored_once(proxy: Proxy) -
     with pytest.raises(DispatchUncertain) as caught:
         await broker.publish([envelope("uncertain")])
     assert caught.value.job_id == "uncertain"
-    assert done.wait(10)
+    assert done.wait(60)
     await broker.publish([envelope("uncertain")])
     assert await broker.queues.counts() == {"default": {"ready": 2}}
     await broker.close()
@@ -328,7 +328,7 @@ async def test_too_few_replicas_are_told_and_the_job_is_stored_once() -> None:
 async def test_replicas_are_waited_for(private_server: Callable[..., Server]) -> None:
     server = private_server(config=["repl-diskless-sync-delay 0"])
     replica = private_server(config=[f"replicaof {server.host} {server.port}"])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while replica.info("replication")["master_link_status"] != "up":
             await asyncio.sleep(0.01)
     broker = RedisBroker.from_url(f"{server.url}?wait_replicas=1&wait_timeout=10")

@@ -49,7 +49,7 @@ def place(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 async def eventually(what: Callable[[], object], text: str) -> None:
     """Look until it is so: what other connections do has no event here."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := what()) or (isinstance(found, Awaitable) and not await found):
             await asyncio.sleep(0.01)
 
@@ -86,11 +86,11 @@ async def test_what_others_push_is_run_by_our_workers(kind: str) -> None:
     async with app:
         await call(app, "RPUSH", name, told("early", args=[1]))  # before there is any worker
         async with app.worker():
-            assert await (await app.job("early")).result(timeout=10) == 1
+            assert await (await app.job("early")).result(timeout=60) == 1
             await call(app, "RPUSH", name, told("late", kwargs={"x": 10}))
-            assert await (await app.job("late")).result(timeout=10) == 10
+            assert await (await app.job("late")).result(timeout=60) == 10
             job = await app.dispatch("add", 5, y=6)
-            assert await job.result(timeout=10) == 11
+            assert await job.result(timeout=60) == 11
     assert ran == [1, 10, 11]
 
 
@@ -100,8 +100,8 @@ async def test_messages_may_be_message_pack(place: tuple[str, str]) -> None:
     async with app, app.worker():
         packed = msgspec.msgpack.encode({"id": "packed", "task": "add", "kwargs": {"x": 20, "y": 3}})
         await call(app, "RPUSH", name, packed)
-        assert await (await app.job("packed")).result(timeout=10) == 23
-        assert await (await app.dispatch("add", 5)).result(timeout=10) == 5
+        assert await (await app.job("packed")).result(timeout=60) == 23
+        assert await (await app.dispatch("add", 5)).result(timeout=60) == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,10 +132,10 @@ async def test_messages_of_a_signing_app_are_known_by_their_ids(place: tuple[str
     (url, name), ran = place, list[Any]()
     app = working(url, name, ran, app={"codec": SignedCodec(JsonCodec(), "k" * 32)})
     async with app, app.worker():
-        assert await (await app.dispatch("add", 1)).result(timeout=10) == 1
+        assert await (await app.dispatch("add", 1)).result(timeout=60) == 1
         await call(app, "RPUSH", name, told("unsigned", args=[5]))
         with pytest.raises(JobFailed):
-            await (await app.job("unsigned")).result(timeout=10)
+            await (await app.job("unsigned")).result(timeout=60)
         [letter] = [one async for one in app.dead_letters()]
         assert (letter.id, letter.reason) == ("unsigned", "unsigned")
     assert ran == [1]
@@ -305,10 +305,10 @@ async def test_retries_leases_and_dead_letters_are_those_of_any_queue(place: tup
     async with app, app.worker():
         await call(app, "RPUSH", name, json.dumps({"id": "one", "task": "flaky"}))
         with pytest.raises(JobFailed):
-            await (await app.job("one")).result(timeout=10)
+            await (await app.job("one")).result(timeout=60)
         assert tries == [1, 2]
         await app.requeue("one") if hasattr(app, "requeue") else await app.broker.dead_letters.requeue("one")
-        assert await (await app.job("one")).result(timeout=10) == 7
+        assert await (await app.job("one")).result(timeout=60) == 7
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey", "cluster"])
@@ -338,7 +338,7 @@ async def consumer_of(broker: RedisBroker, *queues: str, lease: float = 5.0) -> 
 
 
 async def one_of(consumer: Consumer) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await consumer.receive(10, 1.0)):
             pass
     return found
@@ -356,7 +356,7 @@ async def test_a_paused_queue_leaves_the_list_to_others(place: tuple[str, str]) 
             assert await call(app, "LLEN", name) == 2
             assert json.loads(await call(app, "LPOP", name))["id"] == "one"
             await app.broker.queues.pause("jobs", paused=False)
-            assert await (await app.job("two")).result(timeout=10) == 2
+            assert await (await app.job("two")).result(timeout=60) == 2
     assert ran == [2]
 
 
@@ -417,14 +417,14 @@ async def test_results_with_a_url_of_their_own_are_found(kind: str) -> None:
     (url, name), ran = fresh(kind), list[Any]()
     app = working(url, name, ran, app={"results": url})
     async with app, app.worker():
-        assert await (await app.dispatch("add", 1)).result(timeout=10) == 1
+        assert await (await app.dispatch("add", 1)).result(timeout=60) == 1
 
         @app.task(name="late", queue=ListQueue("late", key=f"{name}late"))
         async def late() -> str:
             return "late"
 
     async with app, app.worker():
-        assert await (await late.dispatch()).result(timeout=10) == "late"
+        assert await (await late.dispatch()).result(timeout=60) == "late"
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ async def test_nothing_is_lost_when_the_server_is_killed(private_server: NewServ
             # While it comes back, what it has just been told is on its way.
             await eventually(lambda: any(number >= turn * 1000 for number in ran), "the next job")  # noqa: B023
         await eventually(lambda: len(set(ran)) == 300, "all runs")
-        assert await (await app.job("2-99")).result(timeout=10) == 2099
+        assert await (await app.job("2-99")).result(timeout=60) == 2099
         await eventually(lambda: empty(app, "jobs"), "the end of all")
 
 
@@ -592,7 +592,7 @@ async def test_work_in_the_background_is_ended_by_its_owner_alone() -> None:
         [task] = [one for one in asyncio.all_tasks() if one.get_coro().__name__ == "stubborn"]  # type: ignore[union-attr]
         task.cancel()
         await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await begun.acquire()  # it has begun anew
         await work.stop()
     assert refusals == 6

@@ -39,7 +39,7 @@ async def test_who_is_full_of_what_was_heard_takes_no_job_away(broker: RedisBrok
     [heard] = await receiving
     assert heard.queue == "mixed-bus"
     await broker.publish([envelope("work")])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         [taken] = await idle.receive(1, 20.0)
     assert taken.deliveries == 1
     assert await idle.settle([ack(taken)]) == [True]
@@ -67,7 +67,7 @@ async def test_what_comes_in_the_moment_of_a_cancellation_is_handed_out_next(
         await broker.publish([mine])
         await asyncio.wait([receiving])
         assert receiving.cancelled()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         [found] = await consumer.receive(1, 20.0)
     assert (found.id, found.deliveries) == (mine.id, 1)
     assert await consumer.settle([ack(found)]) == [True]

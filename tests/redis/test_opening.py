@@ -228,11 +228,11 @@ async def _use_everything(url: str) -> None:
 
     async with app:
         async with app.worker():
-            assert await (await add.dispatch(1, 2)).result(timeout=20) == 3
+            assert await (await add.dispatch(1, 2)).result(timeout=60) == 3
             failed = await fail.dispatch()
             with pytest.raises(CamoraError, match="no"):
-                await failed.result(timeout=20)
-            assert await (await add.options(delay=0.05, priority=3, key="k").dispatch(2, 2)).result(timeout=20) == 4
+                await failed.result(timeout=60)
+            assert await (await add.options(delay=0.05, priority=3, key="k").dispatch(2, 2)).result(timeout=60) == 4
         queues, letters = app.broker.queues, app.broker.dead_letters
         assert [letter.id for letter in await letters.list()] == [failed.id]
         await queues.pause("default")

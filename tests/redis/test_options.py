@@ -35,7 +35,7 @@ async def master(private_server: NewServer) -> tuple[Server, Server]:
     """A server with one replica in sync."""
     server = private_server(config=["repl-diskless-sync-delay 0"])
     replica = private_server(config=[f"replicaof {server.host} {server.port}"])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while replica.info("replication")["master_link_status"] != "up":
             await asyncio.sleep(0.01)
     return server, replica
@@ -211,9 +211,9 @@ async def test_all_of_it_may_stand_in_the_file(tmp_path: Path, monkeypatch: pyte
     pay = app.task(name="payment.take")(nothing)
     async with app, app.worker():
         await hear.dispatch()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await heard.wait()
-        assert await (await add.dispatch(1, 2)).result(timeout=10) == 3
+        assert await (await add.dispatch(1, 2)).result(timeout=60) == 3
         with pytest.raises(DispatchUncertain, match=UNSURE):
             await pay.options(queue="elsewhere").dispatch()
 

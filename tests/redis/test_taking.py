@@ -33,7 +33,7 @@ async def broker(url: str) -> AsyncIterator[RedisBroker]:
 async def take(consumer: Consumer, count: int) -> list[Delivery]:
     """So many, though the first tries may fail."""
     found: list[Delivery] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             try:
                 found += await consumer.receive(count - len(found), 1.0)

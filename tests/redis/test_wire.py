@@ -120,7 +120,7 @@ def test_a_silent_server_ends_all_calls_and_the_connection(loop: str) -> None:
         answers = await asyncio.gather(*(wire.call("PING") for _ in range(3)), return_exceptions=True)
         assert [type(answer) for answer in answers] == [ConnectionLost] * 3
         assert len({id(answer) for answer in answers}) == 3
-        assert _TIMEOUT <= time.monotonic() - began < 10 * _TIMEOUT
+        assert _TIMEOUT <= time.monotonic() - began < 60 * _TIMEOUT
         assert wire.closed
         await wire.ended()
         with pytest.raises(ConnectionLost):
@@ -195,7 +195,7 @@ def test_a_wire_that_listens_hears_channels(loop: str, protocol: int) -> None:
 
     async def main(wire: Wire) -> None:
         wire.tell(pack(("SUBSCRIBE", channel)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not heard:
                 await asyncio.sleep(0.005)
             shared().cli("PUBLISH", channel, "hello")
@@ -226,7 +226,7 @@ def test_a_retired_wire_gives_the_answers_that_it_owes(loop: str) -> None:
         with pytest.raises(ConnectionLost):
             await wire.call("ECHO", "more")
         assert await asyncio.gather(*owed) == [b"0", b"1", b"2"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await wire.ended()
 
     with_wire(loop, main)
@@ -249,7 +249,7 @@ def test_closing_does_not_wait_for_a_peer_that_reads_nothing(loop: str) -> None:
         for _ in range(200):
             wire.send(pack(("ECHO", b"x" * 200_000))).cancel()
         await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await wire.close()
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -310,7 +310,7 @@ def test_other_transports(loop: str, how: str, private_server: Callable[..., Ser
         await asyncio.sleep(0)
         server.pause()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await wire.close()  # nobody answers the parting
         finally:
             server.resume()

@@ -1,4 +1,4 @@
-"""The app of the tests of schedules: a bell that rings every second, and schedulers that die when they are told to."""
+"""The app of the tests of schedules: a bell that rings twice a second, and schedulers that die when told to."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ async def ring(ctx: Context) -> None:
     os.close(file)
 
 
-app.schedule("bell", ring.s(), every(seconds=1), catch_up="all")
+app.schedule("bell", ring.s(), every(seconds=0.5), catch_up="all")

@@ -232,5 +232,11 @@ async def stubborn(name: str) -> None:
             mark(f"ignored-{name}")
 
 
+if "SHOP_BEAT" in os.environ:
+    # Reports so many seconds apart, which are believed for as long.
+    from camora.worker import reporting, worker
+
+    worker.BEAT, reporting.TTL = float(os.environ["SHOP_BEAT"]), float(os.environ["SHOP_TTL"])
+
 if os.environ.get("SHOP_BROKEN") and os.environ.get("CAMORA_CHILD"):
     sys.exit(7)

@@ -57,7 +57,7 @@ async def test_a_task_class_is_dispatched_in_three_ways_and_shares_one_client(ap
             await app.dispatch("SendEmail", recipient="kappa", content="3"),
         ]
         for job in jobs:
-            await job.result(10)
+            await job.result(60)
     assert sorted(content for _, content in CLIENT.sent) == ["1", "2", "3"]
     assert len(MADE) == 1
 
@@ -68,7 +68,7 @@ async def test_a_payload_that_does_not_fit_is_named_and_kept_with_its_error(app:
             await app.dispatch(SendEmail, recipient="kappa", content=3)
         job = await Camora(app.broker, results=app.results).dispatch("SendEmail", recipient="kappa")
         with pytest.raises(JobFailed, match="content"):
-            await job.result(10)
+            await job.result(60)
         letter = await app.dead_letter(job.id)
     assert letter is not None
     assert (letter.task, letter.id, letter.attempts) == ("SendEmail", job.id, 0)  # never called
@@ -112,7 +112,7 @@ async def test_retries_by_a_policy_of_the_app(broker_url: str, policy: Any) -> N
 
     app.register(Flaky)
     async with app, app.worker(settings=SOON):
-        assert await (await app.dispatch(Flaky())).result(10) == "done"
+        assert await (await app.dispatch(Flaky())).result(60) == "done"
     assert len(tries) == 3
 
 
@@ -129,7 +129,7 @@ async def test_a_periodic_task(broker_url: str) -> None:
         scheduler = app.make_scheduler()
         await scheduler.start()
         try:
-            await asyncio.wait_for(ran.wait(), 10)
+            await asyncio.wait_for(ran.wait(), 60)
         finally:
             await scheduler.close()
 

@@ -39,7 +39,7 @@ async def test_inside_the_program_every_mode_of_execution(url: str) -> None:
     in_process = app.register(where, name="in_process", execution="process")
     async with app, app.worker(settings=SOON):
         for task in (in_async, in_sync, in_thread):
-            assert await (await task.dispatch(1)).result(20) == 2
+            assert await (await task.dispatch(1)).result(60) == 2
         assert await (await in_process.dispatch()).result(60) != os.getpid()
 
 
@@ -62,9 +62,9 @@ async def test_eta_delta_overdue_time_timeout_and_defaults_for_all(url: str) -> 
         async with app.worker(settings=SOON):
             job = await forever.dispatch()
             with pytest.raises(JobTimeout):
-                await job.result(20)
+                await job.result(60)
             with pytest.raises(JobExpired):
-                await overdue.result(20)
+                await overdue.result(60)
         assert len(tries) == 2
         assert await (await app.job(job.id)).status() is Status.FAILED
 
@@ -84,8 +84,8 @@ async def test_launch_now_and_parameters_of_one_launch(url: str) -> None:
     assert await app.run_now(configured.s()) == 3  # here and now: no broker is asked
     tries.clear()
     async with app, app.worker(settings=SOON):
-        assert await (await configured.dispatch()).result(20) == 3
-        assert await (await flaky.dispatch()).result(20) == 4
+        assert await (await configured.dispatch()).result(60) == 3
+        assert await (await flaky.dispatch()).result(60) == 4
 
 
 async def test_old_jobs_are_forgotten_on_request(url: str) -> None:

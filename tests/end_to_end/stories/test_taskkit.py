@@ -38,12 +38,12 @@ async def test_one_handler_for_every_name_of_a_group(broker_url: str) -> None:
 
     async with app, app.worker(settings=SOON):
         send = app.options(queue="group").dispatch
-        assert await (await send("product.get", product_id=7)).result(10) == {"id": 7}
-        assert await (await send("product.flaky")).result(10) == 3
+        assert await (await send("product.get", product_id=7)).result(60) == {"id": 7}
+        assert await (await send("product.flaky")).result(60) == 3
         with pytest.raises(JobDiscarded, match="not sold"):
-            await (await send("product.gone")).result(10)
+            await (await send("product.gone")).result(60)
         with pytest.raises(JobFailed, match="ValueError"):
-            await (await send("product.else")).result(10)
+            await (await send("product.else")).result(60)
 
 
 async def test_due_at_a_moment_in_batches_and_here_and_now(broker_url: str) -> None:
@@ -61,7 +61,7 @@ async def test_due_at_a_moment_in_batches_and_here_and_now(broker_url: str) -> N
         assert await app.run_now(double.s(4)) == 8
         async with app.worker(settings=SOON):
             jobs = await app.dispatch_many(double.s(number) for number in range(100))
-            assert [await job.result(10) for job in jobs] == [number * 2 for number in range(100)]
+            assert [await job.result(60) for job in jobs] == [number * 2 for number in range(100)]
 
 
 def test_from_plain_code_a_result_that_is_late_says_so(broker_url: str) -> None:

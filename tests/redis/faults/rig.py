@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 from processes import workers
 
 from tests.faults import rig as common
-from tests.faults.rig import LEASE, TIMEOUT, eventually
+from tests.faults.rig import LEASE, TIMEOUT, begun, eventually
 from tests.servers.binaries import need
 from tests.servers.redis import Server
 
-__all__ = ["LEASE", "TIMEOUT", "Rig", "eventually", "rigged"]
+__all__ = ["LEASE", "TIMEOUT", "Rig", "begun", "eventually", "rigged"]
 
 
 class Rig(common.Rig):

@@ -45,7 +45,7 @@ async def test_jobs_survive_their_master(watched: WatchedRig, how: str) -> None:
         # While the old master lives it still has the replica that was not chosen, and what these two have is lost.
         rig.replicas = 2
     for _ in range(2):
-        rig.worker("--concurrency", "5").ready()
+        rig.worker().ready()
     async with rig.app() as app:
         await rig.load(app, 40)
         await eventually(lambda: rig.finished() > 10, "some work")

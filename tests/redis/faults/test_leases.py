@@ -1,4 +1,4 @@
-"""Leases under fire: dead, frozen and blocked workers, idle others, wrong clocks, consumers that stop at any moment."""
+"""Leases under fire: wrong clocks, rolling restarts, consumers that stop at any moment, answers that are lost."""
 
 from __future__ import annotations
 
@@ -15,80 +15,7 @@ from camora.message import Delivery, Envelope
 from camora.outcome import Action, Settlement, Status
 from processes import WorkerProcess
 
-from tests.redis.faults.rig import LEASE, Rig, eventually
-
-
-async def begun(rig: Rig, name: str, count: int = 1) -> None:
-    """Wait until the job of this name has been started so often."""
-    await eventually(lambda: len(list(rig.folder.glob(f"started-{name}-*"))) >= count, f"start {count} of {name}")
-
-
-@pytest.mark.parametrize("lease", [1.5, 3.0])
-async def test_jobs_of_a_dead_worker_start_at_idle_others_within_one_and_a_half_leases(rig: Rig, lease: float) -> None:
-    dead = rig.worker(CAMORA_WORKER__LEASE=str(lease)).ready()
-    async with rig.app() as app:
-        for name in "abc":
-            await app.dispatch("hold", name=name)
-            await begun(rig, name)
-        rig.worker(CAMORA_WORKER__LEASE=str(lease)).ready()
-        rig.worker(CAMORA_WORKER__LEASE=str(lease)).ready()
-        dead.process.kill()
-        killed = time.monotonic()
-        for name in "abc":
-            await begun(rig, name, 2)
-        assert time.monotonic() - killed < 1.5 * lease + 0.5  # half a second for this machine
-        for name in "abc":
-            (rig.folder / f"release-{name}").touch()
-        await eventually(lambda: rig.idle(app.broker), "the jobs' end")
-
-
-async def test_a_long_job_runs_once_though_others_are_idle(rig: Rig) -> None:
-    rig.worker().ready()
-    rig.worker().ready()
-    async with rig.app() as app:
-        rig.noted(await app.dispatch("work_for", seconds=4 * LEASE))
-        await rig.load(app, 20)
-    await rig.balance(duplicates=0)
-
-
-@pytest.mark.parametrize("task", ["block", "hold_gil"])
-async def test_a_blocked_loop_keeps_its_leases_and_a_held_interpreter_does_no_harm(rig: Rig, task: str) -> None:
-    """Who blocks the event loop is waited for; who holds the interpreter's lock loses the lease, and is fenced."""
-    blocked = rig.worker().ready()
-    async with rig.app() as app:
-        if task == "block":
-            job = await app.dispatch("block", name="a")
-            await begun(rig, "a")
-            rig.worker().ready()
-            await asyncio.sleep(2 * LEASE)  # longer than a lease: that is the fault
-            assert len(list(rig.folder.glob("started-a-*"))) == 1
-            (rig.folder / "release-a").touch()
-            assert await job.result(20) == str(blocked.process.pid)
-        else:
-            job = await app.dispatch("hold_gil", seconds=3 * LEASE)
-            await begun(rig, "gil")
-            other = rig.worker().ready()
-            assert await job.result(30) == str(other.process.pid)
-            assert await job.result() == str(other.process.pid)
-        await eventually(lambda: rig.idle(app.broker), "the end")
-    rig.alive()
-
-
-async def test_a_worker_frozen_in_mid_drain_is_fenced(rig: Rig) -> None:
-    frozen = rig.worker("--concurrency", "5").ready()
-    async with rig.app() as app:
-        for _ in range(3):
-            await rig.load(app, 40)
-            frozen.signal(signal.SIGSTOP)
-            rig.faults += 1
-            other = rig.worker("--concurrency", "5").ready()
-            await eventually(lambda: rig.idle(app.broker), "the work of the other one")
-            frozen.signal(signal.SIGCONT)
-            other.signal(signal.SIGTERM)
-            assert await asyncio.to_thread(other.end) == 0
-            rig.workers.remove(other)
-    await rig.balance(duplicates=3 * 10)
-    rig.alive()
+from tests.redis.faults.rig import LEASE, Rig, begun, eventually
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -112,17 +39,17 @@ async def test_a_job_is_cancelled_while_it_runs(rig: Rig) -> None:
         rig.proxy.cut()
         await job.cancel()
         with pytest.raises(JobCancelled):
-            await job.result(20)
+            await job.result(60)
         assert (await job.info()).status is Status.CANCELLED
 
 
 async def test_supervised_workers_under_fire(rig: Rig) -> None:
     """Rolling restarts in order, while jobs come in."""
     async with rig.app() as app:
-        workers: list[WorkerProcess] = [rig.worker("--concurrency", "5").ready()]
+        workers: list[WorkerProcess] = [rig.worker().ready()]
         for _ in range(4):
             await rig.load(app, 40)
-            workers.append(rig.worker("--concurrency", "5").ready())
+            workers.append(rig.worker().ready())
             leaving = workers.pop(0)
             leaving.signal(signal.SIGTERM)
             assert await asyncio.to_thread(leaving.end) == 0
@@ -174,8 +101,9 @@ async def test_what_came_with_a_lost_answer_is_handed_out_once(rig: Rig, late: b
 
 async def test_the_keeper_of_leases_knows_in_time_that_nobody_answers(rig: Rig) -> None:
     """Also where the server may take longer for an answer than a lease lasts."""
+    lease = 4 * LEASE  # so long that a busy machine's delays are short beside it
     async with Camora(rig.url(through=True, timeout=30), results=False) as app:
-        consumer = await app.broker.consumer(ConsumerSettings(queues=("kept",), worker="keeps", lease=LEASE))
+        consumer = await app.broker.consumer(ConsumerSettings(queues=("kept",), worker="keeps", lease=lease))
         await app.broker.publish([Envelope(id="kept", task="t", queue="kept", body=b"{}")])
         held = await consumer.receive(1, 5.0)
         keeper = await asyncio.to_thread(consumer.leases)
@@ -185,7 +113,7 @@ async def test_the_keeper_of_leases_knows_in_time_that_nobody_answers(rig: Rig) 
             began = time.monotonic()
             with pytest.raises(BrokerUnavailable):
                 await asyncio.to_thread(keeper.extend, held)
-            assert time.monotonic() - began < LEASE
+            assert time.monotonic() - began < lease
             rig.proxy.heal()
             await eventually(lambda: asyncio.to_thread(extended, keeper, held), "an answer")
         finally:

@@ -1,4 +1,4 @@
-"""Messages that are repeated, that nobody can read, and results that cannot be stored."""
+"""Messages that nobody can read, that nobody knows, that kill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from camora import Camora
 from camora.outcome import DeadLetter
 
 from tests.redis.faults.rig import Rig, eventually, rigged
@@ -14,20 +13,8 @@ from tests.redis.faults.rig import Rig, eventually, rigged
 STREAM = "camora:default"
 
 
-async def test_an_id_that_is_dispatched_again_runs_once(rig: Rig) -> None:
-    rig.worker().ready()
-    async with rig.app() as app:
-        for number in range(20):
-            rig.noted(await app.options(job_id=f"id-{number}").dispatch("work", number=number))
-            await app.options(job_id=f"id-{number}").dispatch("work", number=number)
-        await eventually(lambda: rig.idle(app.broker), "the jobs' end")
-        for number in range(20):
-            await app.options(job_id=f"id-{number}").dispatch("work", number=number)
-    await rig.balance(duplicates=0)
-
-
 async def test_bytes_that_nobody_can_read_become_dead_letters_with_all_their_bytes(rig: Rig) -> None:
-    worker = rig.worker("--concurrency", "5").ready()
+    worker = rig.worker().ready()
     junk = [b"", b"\xff\xfe\x00junk", b'{"id": 1', b'{"v": 99}', b"x" * 100_000]
     async with rig.app() as app:
         for number, body in enumerate(junk):
@@ -49,7 +36,7 @@ async def test_bytes_that_nobody_can_read_become_dead_letters_with_all_their_byt
 
 async def test_entries_of_strangers_in_a_stream_are_kept_and_hinder_nobody(rig: Rig) -> None:
     """Somebody adds entries that have none of our fields, or strange ones."""
-    rig.worker("--concurrency", "5").ready()
+    rig.worker().ready()
     strange: list[tuple[object, ...]] = [
         ("foo", "bar"),
         ("i", "only-an-id"),
@@ -91,25 +78,6 @@ async def test_a_task_that_no_worker_knows_waits_for_one_that_does(rig: Rig) -> 
         assert found is not None
         assert found.state in ("scheduled", "ready", "leased")
         assert not [letter async for letter in app.dead_letters()]
-
-
-async def test_jobs_are_settled_when_their_results_are_safe(tmp_path: Path) -> None:
-    """Results are kept on another server, which is away when jobs have ended."""
-    with rigged(tmp_path / "broker") as rig, rigged(tmp_path / "results") as kept:
-        worker = rig.worker("--concurrency", "5", SHOP_RESULTS=kept.url()).ready()
-        async with Camora(rig.url(), results=kept.url()) as app:
-            jobs = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
-            assert [await job.result(30) for job in jobs] == list(range(10))
-            kept.server.kill()
-            late = [rig.noted(await app.dispatch("work", number=number)) for number in range(10)]
-            await asyncio.to_thread(worker.wait_for, "cannot settle")
-            assert not await rig.idle(app.broker)
-            kept.server.start()
-            rig.faults += 1
-            assert [await job.result(30) for job in late] == list(range(10))
-            assert [await job.result(30) for job in jobs] == list(range(10))
-            await eventually(lambda: rig.idle(app.broker), "the settlements")
-        rig.alive()
 
 
 @pytest.mark.parametrize("kind", ["redis-6.2", "redis-7", "redis-8", "valkey-9"])

@@ -17,7 +17,7 @@ STREAM = "camora:default"
 
 
 async def test_scripts_that_the_server_has_forgotten(rig: Rig) -> None:
-    rig.worker("--concurrency", "5").ready()
+    rig.worker().ready()
     async with rig.app() as app:
         for _ in range(5):
             await rig.load(app, 20)
@@ -30,7 +30,7 @@ async def test_scripts_that_the_server_has_forgotten(rig: Rig) -> None:
 
 @pytest.mark.parametrize("skip", ["no", "yes"])
 async def test_clients_that_are_killed(rig: Rig, skip: str) -> None:
-    rig.worker("--concurrency", "5").ready()
+    rig.worker().ready()
     async with rig.app() as app:
         for _ in range(8):
             await rig.load(app, 20)
@@ -63,7 +63,7 @@ async def test_rights_that_are_taken_and_given_back(
     guarded: Rig, change: tuple[str, ...], back: tuple[str, ...]
 ) -> None:
     rig = guarded
-    worker = rig.worker("--concurrency", "5", user="ann:secret").ready()
+    worker = rig.worker(user="ann:secret").ready()
     async with rig.app() as app:
         await rig.load(app, 20)
         await eventually(lambda: rig.finished() > 5, "some work")
@@ -95,7 +95,7 @@ async def test_a_group_that_is_destroyed_is_made_again_from_the_start(rig: Rig) 
     "how", [("DEL", STREAM), ("FLUSHALL",), ("DEL", "{camora:default}:bell")], ids=lambda how: how[0]
 )
 async def test_new_jobs_run_after_keys_were_deleted_under_waiting_workers(rig: Rig, how: tuple[str, ...]) -> None:
-    rig.worker("--concurrency", "5").ready()
+    rig.worker().ready()
     async with rig.app() as app:
         await rig.load(app, 8)
         await rig.balance(duplicates=0)
@@ -111,7 +111,7 @@ async def test_new_jobs_run_after_keys_were_deleted_under_waiting_workers(rig: R
 
 async def test_a_server_that_takes_no_more_connections(tmp_path: Path) -> None:
     with rigged(tmp_path, config=["maxclients 20"]) as rig:
-        rig.worker("--concurrency", "5").ready()
+        rig.worker().ready()
         async with rig.app() as app:
             await rig.load(app, 20)
             await eventually(lambda: rig.idle(app.broker), "the first jobs")
