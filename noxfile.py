@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = [
     "./core",
+    "./plugins/camora_amqp",
     "./plugins/camora_django",
     "./plugins/camora_pydantic",
     "./plugins/camora_redis",
@@ -49,7 +50,9 @@ def tests(session: nox.Session) -> None:
     install(session, "test", "lint")
     # Much of it waits for real processes; the blocks of a document, and the tests of a module, stay in order. What is
     # collected last is short, so that no process works on a long module while the others have nothing left.
-    session.run("pytest", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
+    # They start hundreds of processes, none of which is to compile what it imports again, whatever this shell asks for.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    session.run("pytest", "--numprocesses=5", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session
@@ -113,7 +116,7 @@ def isolation(session: nox.Session, resolution: str) -> None:
         session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
     check = ROOT / "tests" / "architecture" / "isolated.py"
     needs = {"camora_django": ["camora_sql"]}
-    for plugin in (None, "camora_django", "camora_pydantic", "camora_redis", "camora_sql"):
+    for plugin in (None, "camora_amqp", "camora_django", "camora_pydantic", "camora_redis", "camora_sql"):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"

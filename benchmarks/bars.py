@@ -41,6 +41,10 @@ class Verdict:
 
 RAW = ("raw_redis",)
 RAW_PG = ("raw_pg_lease",)
+RAW_AMQP = ("raw_aiopika",)
+RAW_AMQP_CLASSIC = ("raw_aiopika_classic",)
+AMQP_PEERS = ("celery_amqp", "faststream_amqp", "taskiq_amqp")
+AMQP_CLASSIC_PEERS = ("celery_amqp_classic", "dramatiq_amqp", "faststream_amqp_classic", "taskiq_amqp_classic")
 REDIS_PEERS = (
     "arq",
     "celery_redis",
@@ -151,6 +155,47 @@ BARS: Sequence[Bar] = (
         0.2,
         "PostgreSQL: last fifth of a drain behind an open transaction, times the first",
         at_least=True,
+    ),
+    Bar("w2", "camora_amqp", "rate", 11_500, "RabbitMQ: drained jobs a second", at_least=True),
+    Bar("w2", "camora_amqp", "rate", 0.8, "RabbitMQ: drain, times raw aio-pika", at_least=True, times=RAW_AMQP),
+    Bar("w2", "camora_amqp", "rate", 1.5, "RabbitMQ: drain, times the best peer", at_least=True, times=AMQP_PEERS),
+    Bar("w1", "camora_amqp", "bulk", 0.8, "RabbitMQ: bulk dispatch, times raw aio-pika", at_least=True, times=RAW_AMQP),
+    Bar("w3", "camora_amqp", "p50", 1.5, "RabbitMQ: dispatch to start, median, times raw aio-pika", times=RAW_AMQP),
+    Bar("w4", "camora_amqp", "seconds", 0.70, "RabbitMQ: 5,000 sleeps of 10 ms, 100 at once, seconds"),
+    Bar(
+        "w2",
+        "camora_amqp_classic",
+        "rate",
+        0.8,
+        "RabbitMQ, classic: drain, times raw aio-pika",
+        at_least=True,
+        times=RAW_AMQP_CLASSIC,
+    ),
+    Bar(
+        "w2",
+        "camora_amqp_classic",
+        "rate",
+        1.5,
+        "RabbitMQ, classic: drain, times the best peer",
+        at_least=True,
+        times=AMQP_CLASSIC_PEERS,
+    ),
+    Bar(
+        "w1",
+        "camora_amqp_classic",
+        "bulk",
+        0.8,
+        "RabbitMQ, classic: bulk dispatch, times raw aio-pika",
+        at_least=True,
+        times=RAW_AMQP_CLASSIC,
+    ),
+    Bar(
+        "w3",
+        "camora_amqp_classic",
+        "p50",
+        1.5,
+        "RabbitMQ, classic: dispatch to start, median, times raw aio-pika",
+        times=RAW_AMQP_CLASSIC,
     ),
     Bar("import", "camora_memory", "ms", 100, "import camora, ms"),
     Bar("import", "camora_memory", "backends", 0, "import camora: backend libraries loaded"),

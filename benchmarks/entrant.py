@@ -84,6 +84,9 @@ class Entrant(ABC):
 class SyncEntrant(Entrant):
     """For systems whose clients block: they give `send` and `send_and_wait`."""
 
+    senders: ClassVar[int] = 1
+    """Threads that send many, where each waits for its server."""
+
     @abstractmethod
     def send(self, job: str, *args: Any) -> Any:
         """Enqueue one job."""
@@ -96,6 +99,14 @@ class SyncEntrant(Entrant):
         return self.send(job, *args)
 
     async def dispatch_many(self, job: str, arguments: Sequence[tuple[Any, ...]]) -> None:
+        if self.senders == 1:
+            self._send_all(job, arguments)
+            return
+        share = -(-len(arguments) // self.senders)
+        shares = [arguments[start : start + share] for start in range(0, len(arguments), share)]
+        await asyncio.gather(*(asyncio.to_thread(self._send_all, job, some) for some in shares))
+
+    def _send_all(self, job: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         for args in arguments:
             self.send(job, *args)
 

@@ -14,16 +14,16 @@ class Reading:
     """Since the server started; what is not known is None."""
 
     cpu_us: float | None
-    executed: int
+    executed: int | None
     """On Redis: commands, those that scripts call among them. On PostgreSQL: transactions, ended either way."""
 
     def cpu_since(self, earlier: Reading) -> float | None:
         """CPU microseconds between two readings."""
         return None if self.cpu_us is None or earlier.cpu_us is None else self.cpu_us - earlier.cpu_us
 
-    def executed_since(self, earlier: Reading) -> int:
+    def executed_since(self, earlier: Reading) -> int | None:
         """What was executed between two readings."""
-        return self.executed - earlier.executed
+        return None if self.executed is None or earlier.executed is None else self.executed - earlier.executed
 
 
 class Meter(ABC):
@@ -54,4 +54,8 @@ def meter_of(kind: str, url: str) -> Meter | None:
         from benchmarks.postgres_meter import PostgresMeter
 
         return PostgresMeter(url)
+    if kind == "rabbitmq":
+        from benchmarks.rabbitmq_meter import RabbitMeter
+
+        return RabbitMeter(url)
     return None

@@ -75,9 +75,38 @@ class PostgresParser(Parser):
         return count
 
 
+class AmqpParser(Parser):
+    """Methods of AMQP 0-9-1, and heartbeats. A publish is one, whatever frames its message takes."""
+
+    _ASKS = frozenset((1, 8))
+    _GREETING, _HEAD, _END = 8, 7, 1
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._greeted = False
+
+    def feed(self, data: bytes) -> int:
+        self._data += data
+        count = at = 0
+        if not self._greeted:
+            if len(self._data) < self._GREETING:
+                return 0
+            self._greeted, at = True, self._GREETING
+        # A type of one byte, a channel of two, a length of four, the payload, and a byte that ends it.
+        while len(self._data) - at >= self._HEAD:
+            end = at + self._HEAD + int.from_bytes(self._data[at + 3 : at + self._HEAD], "big") + self._END
+            if end > len(self._data):
+                break
+            count += self._data[at] in self._ASKS
+            at = end
+        del self._data[:at]
+        return count
+
+
 _KINDS: Mapping[str, tuple[tuple[str, ...], int, Callable[[], Parser]]] = {
     "redis": (("redis",), 6379, RedisParser),
     "postgresql": (("postgresql", "postgres"), 5432, PostgresParser),
+    "rabbitmq": (("amqp",), 5672, AmqpParser),
 }
 """The schemes of its URLs, its port, and what reads it."""
 

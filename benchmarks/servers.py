@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 __all__ = ["KINDS", "NoServer", "Server", "free_port", "running", "serve"]
 
-KINDS = ("redis", "postgresql")
+KINDS = ("redis", "postgresql", "rabbitmq")
 
 
 class NoServer(Exception):
@@ -51,6 +51,10 @@ def serve(kind: str, flavour: str = "") -> Iterator[Server]:
         from benchmarks.postgres_server import postgres_server
 
         serving = postgres_server()
+    elif kind == "rabbitmq":
+        from benchmarks.rabbitmq_server import rabbitmq_server
+
+        serving = rabbitmq_server()
     else:
         raise NoServer(f"no {kind} server")
     with serving as server:
@@ -74,22 +78,27 @@ def running(
     end: int,
     environment: Mapping[str, str] | None = None,
     user: Mapping[str, Any] | None = None,
+    patience: float = 10.0,
 ) -> Iterator[None]:
-    """A server's process, from when it answers until it is ended with this signal. Raises `NoServer`."""
+    """A server's process, from when it answers until it is ended with this signal.
+
+    Raises `NoServer` if it does not start, or does not answer within `patience` seconds.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment or {**os.environ},
             cwd=log.parent, **(user or {}),
         )  # fmt: skip
     try:
-        for _ in range(200):
+        late = time.monotonic() + patience
+        while True:
             if process.poll() is not None:
                 raise NoServer(f"{Path(command[0]).name} did not start: {log.read_text(errors='replace')[-300:]}")
             if answers():
                 break
+            if time.monotonic() > late:
+                raise NoServer(f"{Path(command[0]).name} did not answer within {patience:g} s")
             time.sleep(0.05)
-        else:
-            raise NoServer(f"{Path(command[0]).name} did not answer within 10 s")
         yield
     finally:
         process.send_signal(end)

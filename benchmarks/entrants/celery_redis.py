@@ -9,7 +9,7 @@ from benchmarks.jobs import PLAIN_JOBS
 
 
 class CeleryRedis(SyncEntrant):
-    requires = ("celery", "redis")
+    requires: ClassVar[tuple[str, ...]] = ("celery", "redis")
     distribution = "celery"
     package = "celery"
     server = "redis"

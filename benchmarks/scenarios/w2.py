@@ -41,8 +41,9 @@ async def drain(bench: Bench, job: str, count: int, *, store: int = 0, rested: b
         cpu_us = bench.meter.read().cpu_since(before) if bench.meter and before else None
     if cpu_us is not None:
         figures["server_us"] = cpu_us / count
-    if bench.meter and before:
-        figures["executed"] = bench.meter.read().executed_since(before) / count
+    executed = bench.meter.read().executed_since(before) if bench.meter and before else None
+    if executed is not None:
+        figures["executed"] = executed / count
     return figures
 
 

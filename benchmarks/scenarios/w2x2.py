@@ -31,16 +31,15 @@ async def _drain(bench: Bench, count: int, workers: int) -> dict[str, float]:
     every = max(1, count // TELLINGS)
     async with contextlib.AsyncExitStack() as stack:
         handles = [await stack.enter_async_context(bench.worker(expect=-1, every=every)) for _ in range(workers)]
-        told: dict[str, int] = {}
-        sent = await _warm(bench, told, workers)
+        told = {str(handle.pid): 0 for handle in handles}
+        sent = await _warm(bench, told)
         with _frozen(handles):
             await bench.entrant.dispatch_many("noop", [()] * count)
             worked, served = sum(handle.cpu_ns for handle in handles), bench.meter.read() if bench.meter else None
             started = time.monotonic_ns()
         now, end = started, sent + count - workers * every
         while sum(told.values()) < end:
-            _, number, moment, _, pid = await bench.line()
-            told[pid], now = int(number), max(now, int(moment))
+            now = max(now, await _hear(bench, told))
         seconds = (now - started) / 1e9
         figures = {
             "rate": (sum(told.values()) - sent) / seconds,
@@ -53,17 +52,25 @@ async def _drain(bench: Bench, count: int, workers: int) -> dict[str, float]:
         return figures
 
 
-async def _warm(bench: Bench, told: dict[str, int], workers: int) -> int:
+async def _hear(bench: Bench, told: dict[str, int]) -> int:
+    """Note how many jobs a worker has run. When it told so; 0 for what one of before had still to tell."""
+    _, number, moment, _, pid = await bench.line()
+    if pid not in told:
+        return 0
+    told[pid] = int(number)
+    return int(moment)
+
+
+async def _warm(bench: Bench, told: dict[str, int]) -> int:
     """One job after the other, until every worker has run one. The number sent."""
     sent = 0
-    while len(told) < workers:
+    while not all(told.values()):
         await bench.entrant.dispatch("noop")
         sent += 1
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
                 while True:
-                    _, number, _, _, pid = await bench.line()
-                    told[pid] = int(number)
+                    await _hear(bench, told)
     return sent
 
 

@@ -41,8 +41,9 @@ async def measure(bench: Bench) -> dict[str, float]:
             cpu_us = after.cpu_since(before)
             if cpu_us is not None:
                 figures["server_us"] = cpu_us / count
-            if bench.meter.prompt:
-                figures["executed"] = after.executed_since(before) / count
+            executed = after.executed_since(before)
+            if bench.meter.prompt and executed is not None:
+                figures["executed"] = executed / count
     return figures
 
 
