@@ -87,8 +87,9 @@ class Scripted(Consumer):
     async def close(self) -> None: ...
 
 
-def settler(consumer: Consumer) -> tuple[Settler, dict[str, bool]]:
+def settler(consumer: Consumer) -> tuple[Settler, dict[str, bool], list[list[str]]]:
     ended: dict[str, bool] = {}
+    put_off: list[list[str]] = []
     made = Settler(
         consumer,
         None,
@@ -96,9 +97,10 @@ def settler(consumer: Consumer) -> tuple[Settler, dict[str, bool]]:
         settled=lambda batch, answers: ended.update(
             (run.delivery.id, applied) for (run, _), applied in zip(batch, answers, strict=True)
         ),
+        put_off=lambda batch: put_off.append([run.delivery.id for run, _ in batch]),
         logger=logging.getLogger("camora.test"),
     )
-    return made, ended
+    return made, ended, put_off
 
 
 def submit(made: Settler, *ids: str) -> None:
@@ -109,7 +111,7 @@ def submit(made: Settler, *ids: str) -> None:
 
 async def test_what_ends_at_the_same_moment_is_settled_together() -> None:
     consumer = Scripted()
-    made, ended = settler(consumer)
+    made, ended, _ = settler(consumer)
     submit(made, "a", "b", "c")
     await made.drain()
     assert consumer.calls == [["a", "b", "c"]]
@@ -118,7 +120,7 @@ async def test_what_ends_at_the_same_moment_is_settled_together() -> None:
 
 async def test_a_broker_that_is_away_is_asked_again_until_it_is_back() -> None:
     consumer = Scripted(BrokerUnavailable("away"), BrokerUnavailable("away"))
-    made, ended = settler(consumer)
+    made, ended, _ = settler(consumer)
     submit(made, "a")
     await made.drain()
     assert consumer.calls == [["a"]] * 3
@@ -133,10 +135,11 @@ async def test_what_ends_while_a_server_is_away_does_not_wait_for_it() -> None:
         raise BrokerUnavailable("its server is away")
 
     consumer = Scripted(away, lambda settlements: [None, True])
-    made, ended = settler(consumer)
+    made, ended, put_off = settler(consumer)
     submit(made, "gone")
     await made.drain()
     assert consumer.calls == [["gone"], ["gone", "there"], ["gone"]]
+    assert put_off == [["gone"]]
     assert ended == {"there": True, "gone": True}
 
 
@@ -147,7 +150,7 @@ async def test_one_that_cannot_be_settled_does_not_take_the_others_along() -> No
         return [True] * len(settlements)
 
     consumer = Scripted(*[refuse_b] * 10)
-    made, ended = settler(consumer)
+    made, ended, _ = settler(consumer)
     submit(made, "a", "b", "c")
     await made.drain()
     assert ended == {"a": True, "b": True, "c": True}
@@ -156,7 +159,7 @@ async def test_one_that_cannot_be_settled_does_not_take_the_others_along() -> No
 
 
 async def test_a_refused_settlement_is_told() -> None:
-    made, ended = settler(Scripted(False))
+    made, ended, _ = settler(Scripted(False))
     submit(made, "a")
     await made.drain()
     assert ended == {"a": False}

@@ -184,12 +184,14 @@ class Settler:
         *,
         atomic: bool,
         settled: Callable[[Batch, Sequence[bool]], None],
+        put_off: Callable[[Batch], None],
         logger: logging.Logger,
     ) -> None:
         self._consumer = consumer
         self._results = results
         self._atomic = atomic
         self._settled = settled
+        self._tell_put_off = put_off
         self._logger = logger
         self._waiting: Batch = []
         self._flusher: asyncio.Task[None] | None = None
@@ -197,7 +199,10 @@ class Settler:
         self._abandoned = False
 
     def submit(self, run: Run, settlement: Settlement) -> None:
-        """Settle this run with the next batch; `settled(batch, applied)` is called when that is done."""
+        """Settle this run with the next batch; `settled(batch, applied)` is called when that is done.
+
+        `put_off(batch)` is called each time the broker takes some of a batch not yet.
+        """
         self._waiting.append((run, settlement))
         self._start()
 
@@ -246,6 +251,7 @@ class Settler:
         """What is settled. The rest is tried again later: it must not hold up what belongs to other servers."""
         pairs = list(zip(batch, answers, strict=True))
         later = [one for one, answer in pairs if answer is None]
+        self._tell_put_off(later)
         task = asyncio.get_running_loop().create_task(self._after_a_while(later))
         self._put_off.add(task)
         task.add_done_callback(self._put_off.discard)

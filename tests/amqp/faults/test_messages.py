@@ -8,6 +8,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from camora import RetryPolicy
 from camora.errors import BrokerUnavailable
 from camora.outcome import DeadLetter
 from camora.testing.ledger import read
@@ -116,7 +117,8 @@ async def test_an_id_that_is_dispatched_again_is_never_lost_and_has_one_result(r
 
 
 async def test_a_full_queue_refuses_in_words_and_takes_more_when_it_is_drained(rig: Rig) -> None:
-    """An operator has limited it; what is tried again and not taken back stays with the worker until there is room."""
+    """An operator has limited it; what is to be tried again waits until there is room."""
+    rig.try_again_after(2)
     async with rig.app(patience=1.0) as app:
         await rig.dispatch(app, "work", number=0)
         rig.limit("default", 8)
@@ -127,5 +129,16 @@ async def test_a_full_queue_refuses_in_words_and_takes_more_when_it_is_drained(r
     rig.worker().ready()
     async with rig.app() as app:
         await rig.load(app, 40)
+    await rig.balance(duplicates=0)
+    rig.alive()
+
+
+async def test_a_queue_that_is_too_full_empties_though_every_job_wants_to_come_back_to_it(rig: Rig) -> None:
+    """More retries wait for room than the worker has slots: what waits does not keep it from taking the others."""
+    async with rig.app() as app:
+        for number in range(60):
+            await rig.dispatch(app, "flaky", how={"retry_policy": RetryPolicy(max_tries=3, delay=0)}, number=number)
+    rig.limit("default", 8)
+    rig.worker().ready()
     await rig.balance(duplicates=0)
     rig.alive()

@@ -46,7 +46,9 @@ class Ender:
         self._gone = gone
         self._logger = logger
         self._reports = Reports(events, clock, worker)
-        self._settler = Settler(consumer, results, atomic=atomic, settled=self._on_settled, logger=logger)
+        self._settler = Settler(
+            consumer, results, atomic=atomic, settled=self._on_settled, put_off=self._on_put_off, logger=logger
+        )
         self._storing: set[asyncio.Task[None]] = set()
         self.settled = 0
         """Jobs ended by this lane so far; what was given back or is tried again is not counted."""
@@ -110,6 +112,10 @@ class Ender:
         # Not the run's own task: an interruption of the attempt must not reach its record.
         self._storing.add(task := asyncio.get_running_loop().create_task(store()))
         task.add_done_callback(self._storing.discard)
+
+    def _on_put_off(self, batch: Batch) -> None:
+        self._hands.put_off.update(run for run, _ in batch)
+        self._gone()
 
     def _on_settled(self, batch: Batch, answers: Sequence[bool]) -> None:
         for (run, settlement), applied in zip(batch, answers, strict=True):

@@ -18,6 +18,8 @@ class Hands:
         self._runs: dict[Delivery, Run] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        self.put_off: set[Run] = set()
+        """Those that have ended and whose settlement the broker does not take for a while."""
         self.let_go = 0
         """How many have left so far."""
 
@@ -31,6 +33,7 @@ class Hands:
     def drop(self, run: Run) -> None:
         """It is settled, or somebody else's. May be repeated."""
         if self._runs.pop(run.delivery, None) is not None:
+            self.put_off.discard(run)
             self.let_go += 1
             if not self._runs:
                 self._empty.set()

@@ -22,6 +22,8 @@ _AHEAD = 0.1
 """Seconds of work that may wait in this process: enough to hide a round trip, too little to hoard."""
 _PATIENCE = 0.5
 """Seconds after which what was taken ahead goes back."""
+_PUT_OFF = 1000
+"""Runs that hold no slot while the broker does not take their settlement: each keeps its message in memory."""
 
 
 class Runner:
@@ -74,7 +76,9 @@ class Runner:
             ahead = min(self._concurrency, int(done / elapsed * _AHEAD)) if elapsed > 0 else 0
         if self._too_slow:
             ahead = 0  # until a job has ended: what just went back would be taken again
-        held = len(self._hands) - min(self.parked, self._concurrency)
+        # What waits for a full queue to have room must not be what keeps it full: nothing else would empty it.
+        waiting = min(self.parked, self._concurrency) + min(len(self._hands.put_off), _PUT_OFF)
+        held = len(self._hands) - waiting
         free = self._concurrency + ahead - held
         # Small bites cost a round trip each; while there is enough to do, wait for a mouthful.
         if free < self._concurrency // 4 and held >= self._concurrency:
