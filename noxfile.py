@@ -55,17 +55,16 @@ def tests(session: nox.Session) -> None:
     # They start hundreds of processes, none of which is to compile what it imports again, whatever this shell asks for.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     cache = Path(session.create_tmp()) / "cache"
-    options = ("-o", f"cache_dir={cache}", *session.posargs)
+    pytest = ("pytest", "-o", f"cache_dir={cache}")
+    beside = ("--cache-clear", "--numprocesses=5", "--dist=loadfile", "--no-loadscope-reorder")
     try:
-        session.run(
-            "pytest", "--cache-clear", "--numprocesses=5", "--dist=loadfile", "--no-loadscope-reorder", *options
-        )
+        session.run(*pytest, *beside, *session.posargs)
     except CommandFailed as error:
         alone = failed(cache)
         if error.reason != "Returned code 1" or not 0 < len(alone) <= UNSTEADY:
             raise
         session.warn(f"Failed beside others, and run once more alone: {', '.join(alone)}")
-        session.run("pytest", *options, *alone)
+        session.run(*pytest, *alone)
 
 
 UNSTEADY = 8
