@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
+from camora import Camora
 from camora.builtin.memory import MemoryBroker, MemoryStore
 from camora.builtin.memory.inspection import MemoryQueues
 from camora.errors import MessageTooLarge, UnsupportedCapability
@@ -86,6 +87,64 @@ class TestPoorBroker(PublishingSuite, TimingSuite, DedupSuite, InspectingSuite, 
     @pytest.fixture
     def broker_factory(self) -> Callable[[], Broker]:
         return PoorBroker
+
+
+class PatientQueues(PoorQueues):
+    async def cancel(self, job_id: str) -> CancelResult:
+        found = await MemoryQueues.find(self, job_id)
+        if found is None or found.state != "scheduled":
+            raise _refuse("cancel")
+        return await MemoryQueues.cancel(self, job_id)
+
+
+class PatientBroker(MemoryBroker):
+    """Cancels what is not due yet, and nothing else."""
+
+    capabilities = Capabilities(
+        atomic_settle=Support.NATIVE, leases=Support.NATIVE, delay=Support.NATIVE, cancel_scheduled=Support.NATIVE
+    )
+
+    def __init__(self, store: MemoryStore | None = None, *, name: str = "") -> None:
+        super().__init__(store or PoorStore(), name=name)
+        self._queues = PatientQueues(self.store)
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        for envelope in envelopes:
+            if envelope.priority:
+                raise _refuse("priority")
+            if envelope.key is not None:
+                raise _refuse("dedup")
+        return await super().publish(envelopes)
+
+
+class TestPatientBroker(InspectingSuite, HonestySuite):
+    """The same for who can cancel, but not everything."""
+
+    lease = 0.2
+
+    @pytest.fixture
+    def broker_factory(self) -> Callable[[], Broker]:
+        return PatientBroker
+
+
+async def test_who_cancels_only_what_waits_says_of_the_rest_what_its_results_know() -> None:
+    app = Camora(PatientBroker(), results="memory://")
+
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async with app:
+        later = await add.options(delay=3600).dispatch(1, 2)
+        now = await add.dispatch(1, 2)
+        with pytest.raises(UnsupportedCapability):
+            await now.cancel()
+        assert await later.cancel() is CancelResult.REMOVED
+        assert await later.status() == "cancelled"
+        assert await later.cancel() is CancelResult.FINISHED
+        async with app.worker():
+            assert await now.result(60) == 3
+        assert await now.cancel() is CancelResult.FINISHED
 
 
 def test_the_hunt_asks_for_nothing_that_is_not_declared() -> None:

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 from camora import Camora, CancelResult, Status
-from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain, MessageTooLarge
+from camora.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    DispatchUncertain,
+    MessageTooLarge,
+    UnsupportedCapability,
+)
 from camora.message import Envelope
 from camora.testing.ledger import audit
 from processes import until, workers
@@ -356,3 +362,28 @@ async def test_a_relay_that_is_killed_at_any_step_loses_and_doubles_nothing(
         async with app, asyncio.timeout(30):
             while any(number for queue in (await app.broker.queues.counts()).values() for number in queue.values()):
                 await asyncio.sleep(0.01)
+
+
+async def test_what_waits_in_the_outbox_can_be_cancelled_although_its_broker_cannot(
+    tmp_path: Path, shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Camora("memory://", outbox=f"sqlite:///{tmp_path}/shop.db")
+
+    async def refuse(job_id: str) -> CancelResult:
+        raise UnsupportedCapability(f"{job_id} cannot be cancelled", capability="cancel")
+
+    monkeypatch.setattr(app.broker.queues, "cancel", refuse)
+
+    @app.task(name="confirm")
+    async def confirm(order: int) -> int:
+        return order
+
+    await migrated(app)
+    async with app:
+        with shop.begin() as connection:
+            first = await confirm.options(connection=connection).dispatch(1)
+        assert await first.cancel() is CancelResult.REMOVED
+        assert await first.status() is Status.CANCELLED
+        second = await confirm.dispatch(2)
+        with pytest.raises(UnsupportedCapability):
+            await second.cancel()

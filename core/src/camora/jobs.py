@@ -189,7 +189,14 @@ class Jobs:
         queued = None
         with contextlib.suppress(UnsupportedCapability):  # what cannot be looked for cannot be cancelled: see there
             queued = await connection.broker.queues.find(job_id)
-        answer = await _cancel(connection, job_id)
+        try:
+            answer = await _cancel(connection, job_id)
+        except UnsupportedCapability:
+            # Who cannot cancel it cannot say that it is over, either; its result can.
+            known = await _record_of(connection, job_id)
+            if known is None or not known.status.finished:
+                raise
+            return CancelResult.FINISHED
         if answer is CancelResult.REMOVED and connection.results is not None:
             record = JobRecord(
                 id=job_id,
@@ -201,7 +208,7 @@ class Jobs:
             )
             await connection.results.store([record])
         if answer is CancelResult.UNKNOWN and connection.results is not None:
-            [known] = await connection.results.fetch([job_id])
+            known = await _record_of(connection, job_id)
             if known is not None and known.status.finished:
                 return CancelResult.FINISHED
         return answer
@@ -236,7 +243,13 @@ def _moment(stamp: int) -> datetime | None:
 
 
 async def _cancel(connection: Connection, job_id: str) -> CancelResult:
-    answer = await connection.broker.queues.cancel(job_id)
+    try:
+        answer = await connection.broker.queues.cancel(job_id)
+    except UnsupportedCapability:
+        waiting_room = await connection.outbox()
+        if waiting_room is None or await waiting_room.queues.cancel(job_id) is not CancelResult.REMOVED:
+            raise
+        return CancelResult.REMOVED
     outbox = await connection.outbox() if answer is CancelResult.UNKNOWN else None
     for _ in range(0 if outbox is None else _TRIES):
         assert outbox is not None

@@ -50,7 +50,11 @@ class Queues(ABC):
 
     @abstractmethod
     async def cancel(self, job_id: str) -> CancelResult:
-        """Remove a waiting message, or flag a leased one for its worker (see `Leases.cancelled`). One atomic step."""
+        """Remove a waiting message, or flag a leased one for its worker (see `Leases.cancelled`). One atomic step.
+
+        A broker that declares `cancel_scheduled` alone removes what is not due yet, and raises `UnsupportedCapability`
+        for any other id: it cannot know whether that job waits, runs, has ended or never was.
+        """
 
     @abstractmethod
     async def pause(self, queue: str, *, paused: bool = True) -> None:

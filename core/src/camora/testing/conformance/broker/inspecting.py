@@ -184,6 +184,31 @@ class InspectingSuite(BrokerSuite):
         assert await rig.broker.queues.cancel("never-was") is CancelResult.UNKNOWN
         assert await rig.broker.dead_letters.get(dead.id) is not None
 
+    async def test_what_is_not_due_yet_can_be_cancelled(self, rig: Rig) -> None:
+        if not (rig.broker.capabilities.cancel or rig.broker.capabilities.cancel_scheduled):
+            pytest.skip("the broker declares cancel and cancel_scheduled as unsupported")
+        rig.needs("delay")
+        soon, here, there, later = [envelope(due=_in(delay)) for delay in (1.0, 3600, 3600, 1.5)]
+        await rig.publish(soon, here, there, later)
+        assert await rig.broker.queues.cancel(soon.id) is CancelResult.REMOVED
+        assert await rig.broker.queues.cancel(here.id) is CancelResult.REMOVED
+
+        async def cancel() -> CancelResult:
+            async with rig.twin_here() as twin:
+                return await twin.queues.cancel(there.id)
+
+        assert await elsewhere(cancel) is CancelResult.REMOVED
+        for gone in (soon, here, there):
+            assert await _answer(rig, gone.id) in {*_TOO_LATE, None}
+        assert await _answer(rig, "never-was") in {CancelResult.UNKNOWN, None}
+        consumer = await rig.consumer()
+        delivery = await rig.one(consumer)
+        assert delivery.id == later.id
+        # A retry that waits for its time is the same job.
+        assert await rig.settle(consumer, retry(delivery, b"again", due=_in(3600))) == [True]
+        assert await rig.broker.queues.cancel(later.id) is CancelResult.REMOVED
+        await rig.nothing(consumer, wait=0.2)
+
     async def test_purging_a_queue_deletes_what_waits_and_leaves_what_runs(self, rig: Rig) -> None:
         await rig.publish(*[envelope() for _ in range(3)], envelope("other"))
         expected = {2}
@@ -200,5 +225,19 @@ class InspectingSuite(BrokerSuite):
         await rig.one(await rig.consumer("other"))
 
 
+async def _answer(rig: Rig, job_id: str) -> CancelResult | None:
+    """None when it is refused, which is right of who can cancel only what is not due yet."""
+    try:
+        return await rig.broker.queues.cancel(job_id)
+    except UnsupportedCapability:
+        if rig.broker.capabilities.cancel:
+            raise
+        return None
+
+
+def _in(seconds: float) -> int:
+    return round((time.time() + seconds) * 1000)
+
+
 def _in_an_hour() -> int:
-    return round(time.time() * 1000) + 3_600_000
+    return _in(3600)
