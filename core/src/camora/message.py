@@ -89,7 +89,8 @@ class Delivery(msgspec.Struct, gc=False, frozen=True, kw_only=True, eq=False):
     """A message lent to one worker under a lease.
 
     `deliveries` counts how often it was taken without being settled, this time included. `receipt` belongs to the
-    broker: it is the fencing token, different for each delivery of the same message.
+    broker: it is the fencing token, different for each delivery of the same message. `sequence_number` is for people:
+    what the broker's own tools call this message, where they number messages; else 0.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Delivery(msgspec.Struct, gc=False, frozen=True, kw_only=True, eq=False):
     body: bytes
     deliveries: int = 1
     receipt: Any = None
+    sequence_number: int = 0
 
     def __repr__(self) -> str:
         """Without what is in it."""

@@ -76,6 +76,12 @@ def kept() -> Iterator[Kept]:
             {"delay": 30.0, "error": 'OSError: no "route"\nto host \x1b[31m'},
         ),
         (JobStarted(at=NOON, **JOB, waited=0.0), "DEBUG", None, {"waited": 0.0}),
+        (
+            JobReceived(at=NOON, job_id="j", sequence_number=7),
+            "DEBUG",
+            "job.received job_id=j sequence_number=7 deliveries=1",
+            {"sequence_number": 7},
+        ),
         (JobReceived(at=NOON, job_id="j", deliveries=3), "DEBUG", "job.received job_id=j deliveries=3", {}),
         (JobFailed(at=NOON, **JOB, error="E: x"), "ERROR", None, {"error": "E: x", "duration": 0.0}),
         (JobDeadLettered(at=NOON, job_id="j", reason="stale"), "ERROR", "job.dead_lettered job_id=j reason=stale", {}),

@@ -42,13 +42,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class JobEvent(Event, frozen=True, kw_only=True, gc=False):
-    """Something that happened to a job. `worker` is empty where a dispatcher tells it."""
+    """Something that happened to a job. `worker` is empty where a dispatcher tells it.
+
+    `sequence_number` is the message's own number in its broker, where that shows one to workers; else 0.
+    """
 
     job_id: str
     task: str = ""
     queue: str = ""
     attempt: int = 0
     worker: str = ""
+    sequence_number: int = 0
 
 
 class JobDispatched(JobEvent, frozen=True, kw_only=True, gc=False):

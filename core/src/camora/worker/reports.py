@@ -48,6 +48,7 @@ class Reports:
                     queue=delivery.queue,
                     worker=self._worker,
                     deliveries=delivery.deliveries,
+                    sequence_number=delivery.sequence_number,
                 )
             )
 
@@ -98,6 +99,7 @@ class Reports:
             "queue": delivery.queue,
             "attempt": message.attempt if message else 0,
             "worker": self._worker,
+            "sequence_number": delivery.sequence_number,
         }
 
 
@@ -107,4 +109,5 @@ def _of_context(context: Context) -> dict[str, Any]:
         "task": context.task.name,
         "queue": context.delivery.queue,
         "attempt": context.attempt,
+        "sequence_number": context.delivery.sequence_number,
     }

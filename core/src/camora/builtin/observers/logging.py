@@ -44,8 +44,8 @@ class LoggingObserver(Observer):
     """Logs each event in one line, at the moment of the event, with its fields in the record's `extra`.
 
     The fields are those of the event's class, with `event` for its kind: `event`, `job_id`, `task`, `queue`,
-    `attempt`, `worker`, and what belongs to the kind: `duration`, `waited`, `delay`, `error`, `reason` … Raises
-    `ConfigurationError` for levels of events that there are not.
+    `attempt`, `worker`, `sequence_number` where the broker has one, and what belongs to the kind: `duration`,
+    `waited`, `delay`, `error`, `reason` … Raises `ConfigurationError` for levels of events that there are not.
     """
 
     def __init__(self, logger: str | logging.Logger = "camora.events", *, levels: Mapping[str, str] = {}) -> None:
@@ -102,7 +102,7 @@ def fields_of(event: Event) -> dict[str, Any]:
     return fields
 
 
-_SILENT = frozenset({"task", "queue", "attempt", "worker", "due", "error", "reason", "job_id"})
+_SILENT = frozenset({"task", "queue", "attempt", "worker", "due", "error", "reason", "job_id", "sequence_number"})
 """Fields of which an empty one says only that nobody knows it, or that there is none."""
 
 
