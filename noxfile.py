@@ -21,6 +21,7 @@ PACKAGES = [
     "./plugins/camora_django",
     "./plugins/camora_pydantic",
     "./plugins/camora_redis",
+    "./plugins/camora_servicebus",
     "./plugins/camora_sql",
 ]
 
@@ -139,7 +140,15 @@ def isolation(session: nox.Session, resolution: str) -> None:
         session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), package, silent=True)
     check = ROOT / "tests" / "architecture" / "isolated.py"
     needs = {"camora_django": ["camora_sql"]}
-    for plugin in (None, "camora_amqp", "camora_django", "camora_pydantic", "camora_redis", "camora_sql"):
+    for plugin in (
+        None,
+        "camora_amqp",
+        "camora_django",
+        "camora_pydantic",
+        "camora_redis",
+        "camora_servicebus",
+        "camora_sql",
+    ):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)
         python = environment / "bin" / "python"

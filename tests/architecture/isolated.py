@@ -67,9 +67,9 @@ def work_in_django(file: str) -> None:
     assert asyncio.run(finish()) == 3.0
 
 
-async def refuse(url: str) -> None:
+async def refuse(url: str, options: str = "") -> None:
     """There is no server here: the whole way to one must be there, and say so."""
-    app = Camora(url)
+    app = Camora(url + options)
     app.register(math.sqrt, name="sqrt")
     try:
         async with app:
@@ -91,6 +91,8 @@ def main() -> None:
             asyncio.run(work(f"sqlite:///{folder}/camora.db"))
     elif plugin == "camora_redis":
         asyncio.run(refuse("redis://127.0.0.1:1/0"))
+    elif plugin == "camora_servicebus":
+        asyncio.run(refuse("servicebus://127.0.0.1:1", "?emulator=true"))
     elif plugin == "camora_django":
         with tempfile.TemporaryDirectory() as folder:
             work_in_django(f"{folder}/shop.sqlite3")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from camora.errors import ConfigurationError
-from camora.units import Rate, rate
+from camora.errors import ConfigurationError, SettingsError
+from camora.units import Rate, duration, rate
 
-__all__ = ["check_name", "named", "rate_or_none", "whole"]
+__all__ = ["check_name", "more_than_no_time", "named", "rate_or_none", "seconds_or_none", "whole"]
 
 _NAME_LIMIT = 200
 
@@ -58,3 +59,22 @@ def rate_or_none(value: Any) -> Rate | None:
         return None if value is None else rate(value)
     except ValueError as error:
         raise ConfigurationError(f"rate_limit={error}") from None
+
+
+def seconds_or_none(value: Any) -> Any:
+    """A converter: a duration, also one with units, as seconds; None stays None."""
+    # What is no duration stays as it is, for the validator to name.
+    try:
+        return None if value is None else duration(value)
+    except ValueError:
+        return value
+
+
+def more_than_no_time(_: Any, attribute: Any, value: Any) -> None:
+    """A validator: seconds, more than 0; None only where that is the default. Raises `SettingsError`."""
+    if value is None and attribute.default is None:
+        return
+    if not isinstance(value, float):
+        raise SettingsError(f"{attribute.name} = {value!r}: expected seconds, or a text such as '5s'")
+    if not value > 0 or math.isinf(value):
+        raise SettingsError(f"{attribute.name} = {value!r}: must be more than 0")

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import attrs
 from camora.errors import ConfigurationError, SettingsError
-from camora.settings import Duration, mask_url, structure_settings
-from camora.units import duration
-from camora.validators import whole
+from camora.settings import Duration, structure_settings
+from camora.urls import Query, ServerUrl, host_and_port, text, truth
+from camora.validators import more_than_no_time, seconds_or_none, whole
 
 from camora_amqp.exchanges import Exchange
 
-__all__ = ["SCHEMES", "Address", "AmqpSettings", "seconds_or_none", "split_url"]
+__all__ = ["SCHEMES", "Address", "AmqpSettings", "split_url"]
 
 SCHEMES = ("amqp", "amqps")
 _PORTS = {"amqp": 5672, "amqps": 5671}
-
-
-def seconds_or_none(value: Any) -> Any:
-    """A duration as seconds."""
-    # What is no duration stays as it is, for the validator to name.
-    try:
-        return None if value is None else duration(value)
-    except ValueError:
-        return value
-
-
-def _is_duration(_: Any, attribute: Any, value: Any) -> None:
-    if value is None and attribute.default is None:
-        return
-    if not isinstance(value, float):
-        raise SettingsError(f"{attribute.name} = {value!r}: expected seconds, or a text such as '5s'")
-    if not value > 0 or math.isinf(value):
-        raise SettingsError(f"{attribute.name} = {value!r}: must be more than 0")
 
 
 def _is_prefix(_: Any, attribute: Any, value: Any) -> None:
@@ -81,11 +61,11 @@ class AmqpSettings:
     max_priority: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1, 9)))
     delivery_limit: int = attrs.field(default=20, validator=whole(1, 1_000_000))
     prefetch: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1, 65_535)))
-    heartbeat: Duration | None = attrs.field(default=None, converter=seconds_or_none, validator=_is_duration)
-    timeout: Duration = attrs.field(default=10.0, converter=seconds_or_none, validator=_is_duration)
+    heartbeat: Duration | None = attrs.field(default=None, converter=seconds_or_none, validator=more_than_no_time)
+    timeout: Duration = attrs.field(default=10.0, converter=seconds_or_none, validator=more_than_no_time)
     delay: Literal["ladder", "plugin"] = "ladder"
-    ack_timeout: Duration = attrs.field(default=1800.0, converter=seconds_or_none, validator=_is_duration)
-    result_ttl: Duration = attrs.field(default=86400.0, converter=seconds_or_none, validator=_is_duration)
+    ack_timeout: Duration = attrs.field(default=1800.0, converter=seconds_or_none, validator=more_than_no_time)
+    result_ttl: Duration = attrs.field(default=86400.0, converter=seconds_or_none, validator=more_than_no_time)
     name: str = "camora"
     exchanges: tuple[Exchange, ...] = attrs.field(default=(), converter=_exchanges)
 
@@ -149,101 +129,40 @@ def split_url(url: str, settings: AmqpSettings | None = None) -> tuple[Address, 
     Raises `ConfigurationError` for a URL that cannot be, and `SettingsError` for options that do not exist, stand
     there twice, or have no usable value. No password is ever shown.
     """
-    shown_scheme, _, shown = mask_url(url).partition("://")
-    where = f"{shown_scheme}://{shown.rpartition('@')[2]}".partition("?")[0]
-    bare, _, query = url.partition("?")
-    scheme, _, rest = bare.partition("://")
-    scheme = scheme.lower()
-    if scheme not in SCHEMES:
-        raise ConfigurationError(f"{where}: the scheme must be one of {', '.join(SCHEMES)}")
-    authority, _, path = rest.partition("/")
-    if "@" in path or "@" in query:
-        # A password with one of these in it comes apart at the wrong place, and would be shown.
-        raise ConfigurationError(
-            f"{where}: in a user name, a password or an option write / as %2F, ? as %3F, @ as %40 and % as %25"
-        )
-    given, tls, problems = _query(query, where)
+    parts = ServerUrl.of(url, SCHEMES)
+    where = parts.where
+    query = Query.of(parts, _IN_A_URL, _TLS, secret=["key_password"])
     start = {name: getattr(settings, name) for name in _IN_A_URL} if settings is not None else {}
+    problems = query.problems
     try:
-        made = structure_settings(AmqpSettings, {**start, **given}, where=where)
+        made = structure_settings(AmqpSettings, {**start, **query.settings}, where=where)
         if settings is not None:
             made = attrs.evolve(made, exchanges=settings.exchanges)
     except SettingsError as error:
         problems += error.problems
-    if scheme == "amqp" and tls:
-        problems.append(f"{where}: {next(iter(tls))} is for TLS: write amqps for amqp in the URL")
+    if parts.scheme == "amqp" and query.options:
+        problems.append(f"{where}: {next(iter(query.options))} is for TLS: write amqps for amqp in the URL")
     if problems:
         raise SettingsError("\n".join(problems), problems=problems)
-    credentials, _, hosts = authority.rpartition("@")
-    user, _, password = credentials.partition(":")
     address = Address(
-        hosts=tuple(_host(one, _PORTS[scheme], where) for one in hosts.split(",")),
-        user=unquote(user) or "guest",
-        password=unquote(password) if credentials else "guest",
-        vhost=unquote(path) or "/",
-        tls=tls if scheme == "amqps" else None,
+        hosts=tuple(host_and_port(one, _PORTS[parts.scheme], where) for one in parts.hosts),
+        user=parts.user or "guest",
+        password=parts.password if parts.named else "guest",
+        vhost=unquote(parts.path) or "/",
+        tls=query.options if parts.scheme == "amqps" else None,
         label=where,
-        named=bool(credentials),
+        named=parts.named,
     )
     return address, made
 
 
-def _text(value: str) -> str:
-    if not value:
-        raise ValueError("it is empty")
-    return value
-
-
-def _truth(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if value.lower() not in known:
-        raise ValueError("expected true or false")
-    return known[value.lower()]
-
-
 _TLS: dict[str, Callable[[str], Any]] = {
-    "cafile": _text,
-    "certfile": _text,
-    "keyfile": _text,
-    "key_password": _text,
-    "verify": _truth,
+    "cafile": text,
+    "certfile": text,
+    "keyfile": text,
+    "key_password": text,
+    "verify": truth,
 }
 """Options of TLS, beside `AmqpSettings`."""
 
 _IN_A_URL = [field.name for field in attrs.fields(AmqpSettings) if field.name != "exchanges"]
-
-
-def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Settings, options of TLS, and what is wrong with them."""
-    given: dict[str, Any] = {}
-    tls: dict[str, Any] = {}
-    problems = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in given or name in tls:
-            problems.append(f"{where}: setting {name!r} is given twice")
-        elif name in _IN_A_URL:
-            given[name] = value
-        elif name in _TLS:
-            try:
-                tls[name] = _TLS[name](value)
-            except ValueError as error:
-                shown = "***" if name == "key_password" else repr(value)
-                problems.append(f"{where}: {name} = {shown}: {error}")
-        else:
-            near = difflib.get_close_matches(name, [*_IN_A_URL, *_TLS], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join([*_IN_A_URL, *_TLS])}"
-            problems.append(f"{where}: unknown setting {name!r}: {hint}")
-    return given, tls, problems
-
-
-def _host(text: str, port: int, where: str) -> tuple[str, int]:
-    wrong = "" if text.startswith("[") or text.count(":") < 2 else f"write an IPv6 address in brackets, [::1]:{port}"
-    found = "", 0
-    try:
-        parts = urlsplit(f"//{text}")
-        found = unquote(parts.hostname or "localhost"), port if parts.port is None else parts.port
-    except ValueError as error:
-        wrong = wrong or str(error)
-    if wrong or not found[1]:
-        raise ConfigurationError(f"{where}: {text!r} is no host and port: {wrong or 'there is no port 0'}")
-    return found

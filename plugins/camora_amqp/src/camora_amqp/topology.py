@@ -12,10 +12,10 @@ import attrs
 import camora.queue
 from camora.errors import ConfigurationError, UnsupportedCapability
 from camora.settings import Duration
-from camora.validators import check_name, whole
+from camora.validators import check_name, seconds_or_none, whole
 
 from camora_amqp.exchanges import Binding, Exchange, name_of
-from camora_amqp.settings import AmqpSettings, seconds_or_none
+from camora_amqp.settings import AmqpSettings
 
 __all__ = ["Names", "Queue", "Topology"]
 

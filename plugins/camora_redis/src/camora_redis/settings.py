@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import attrs
 from camora.errors import ConfigurationError, SettingsError
-from camora.settings import Duration, Secret, mask_url, structure_settings
-from camora.units import duration
+from camora.settings import Duration, Secret, structure_settings
+from camora.urls import Query, ServerUrl, host_and_port, one_of, text, truth
+from camora.validators import more_than_no_time, seconds_or_none
 
 __all__ = ["SCHEMES", "Address", "RedisSettings", "split_url"]
 
 _BASES = ("redis", "rediss", "valkey", "valkeys")
-SCHEMES = (
-    *_BASES,
-    *(f"{base}+{form}" for base in _BASES for form in ("sentinel", "cluster")),
-    "redis+unix", "valkey+unix", "unix",
-)  # fmt: skip
+_SOCKETS = ("redis+unix", "valkey+unix", "unix")
+SCHEMES = (*_BASES, *(f"{base}+{form}" for base in _BASES for form in ("sentinel", "cluster")), *_SOCKETS)
 _PORTS = {"sentinel": 26379}
 _PORT = 6379
-
-
-def _seconds(value: Any) -> Any:
-    # What is no duration stays as it is, for the validator to name.
-    try:
-        return duration(value)
-    except ValueError:
-        return value
-
-
-def _is_duration(_: Any, attribute: Any, value: Any) -> None:
-    if not isinstance(value, float):
-        raise SettingsError(f"{attribute.name} = {value!r}: expected seconds, or a text such as '5s'")
-    if not value > 0 or math.isinf(value):
-        raise SettingsError(f"{attribute.name} = {value!r}: must be more than 0")
 
 
 def _is_count(_: Any, attribute: Any, value: Any) -> None:
@@ -77,10 +58,10 @@ class RedisSettings:
 
     prefix: str = attrs.field(default="camora", validator=_is_name)
     group: str = attrs.field(default="camora", validator=_is_name)
-    timeout: Duration = attrs.field(default=5.0, converter=_seconds, validator=_is_duration)
+    timeout: Duration = attrs.field(default=5.0, converter=seconds_or_none, validator=more_than_no_time)
     dedup_window: int = attrs.field(default=100_000, validator=_is_count)
     wait_replicas: int = attrs.field(default=0, validator=_is_count)
-    wait_timeout: Duration = attrs.field(default=1.0, converter=_seconds, validator=_is_duration)
+    wait_timeout: Duration = attrs.field(default=1.0, converter=seconds_or_none, validator=more_than_no_time)
     protocol: int | None = attrs.field(default=None, validator=_is_protocol)
     sentinel_username: str | None = None
     sentinel_password: Secret | None = attrs.field(default=None, repr=False)
@@ -109,20 +90,15 @@ def split_url(url: str, settings: RedisSettings | None = None) -> tuple[Address,
     Raises `ConfigurationError` for a URL that cannot be, and `SettingsError` for options that do not exist, stand
     there twice, or have no usable value. No password is ever shown.
     """
-    where = _shown(url)
-    bare, _, query = url.partition("?")
-    scheme, _, rest = bare.partition("://")
-    base, _, form = scheme.lower().partition("+")
-    if scheme.lower() not in SCHEMES:
-        near = difflib.get_close_matches(scheme.lower(), SCHEMES, n=1)
-        hint = f"did you mean {near[0]}://?" if near else f"the scheme must be one of {', '.join(SCHEMES)}"
-        raise ConfigurationError(f"{where}: {hint}")
+    parts = ServerUrl.of(url, SCHEMES, paths=_SOCKETS)
+    base, _, form = parts.scheme.partition("+")
     form = "unix" if base == "unix" else form or "single"
-    _refuse_raw_secrets(form, rest, query, where)
-    given, options, problems = _query(query, where)
+    where = parts.where
+    query = Query.of(parts, [field.name for field in attrs.fields(RedisSettings)], _OPTIONS, secret=["ssl_password"])
+    options, problems = query.options, query.problems
     start: Mapping[str, Any] = attrs.asdict(settings) if settings is not None else {}
     try:
-        made = structure_settings(RedisSettings, {**start, **given}, where=where)
+        made = structure_settings(RedisSettings, {**start, **query.settings}, where=where)
     except SettingsError as error:
         problems += error.problems
     if problems:
@@ -138,54 +114,17 @@ def split_url(url: str, settings: RedisSettings | None = None) -> tuple[Address,
             options.setdefault("ssl_check_hostname", False)
     if made.protocol is not None:
         options["protocol"] = made.protocol
-    address = _unix(rest, options, where) if form == "unix" else _network(form, rest, options, where)
+    address = _unix(parts, options) if form == "unix" else _network(form, parts, options)
     return (_with_sentinels(address, made) if form == "sentinel" else address), made
 
 
-def _shown(url: str) -> str:
-    """The URL without user, password and options."""
-    scheme, _, rest = mask_url(url).partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}".partition("?")[0]
-
-
-def _refuse_raw_secrets(form: str, rest: str, query: str, where: str) -> None:
-    """A password with one of these in it comes apart at the wrong place, and would be shown."""
-    _, _, path = rest.partition("/")
-    if "@" in query or (form != "unix" and "@" in path):
-        raise ConfigurationError(
-            f"{where}: in a user name, a password or an option write / as %2F, ? as %3F, @ as %40 and % as %25"
-        )
-
-
 # The query
-
-
-def _text(value: str) -> str:
-    if not value:
-        raise ValueError("it is empty")
-    return value
 
 
 def _client_name(value: str) -> str:
     if not value or not all("!" <= character <= "~" for character in value):
         raise ValueError("expected printable ASCII without spaces")
     return value
-
-
-def _truth(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if value.lower() not in known:
-        raise ValueError("expected true or false")
-    return known[value.lower()]
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value.lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return value.lower()
-
-    return read
 
 
 def _tls_version(value: str) -> ssl.TLSVersion:
@@ -204,59 +143,27 @@ def _database(value: str) -> int:
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "db": _database,
     "client_name": _client_name,
-    "socket_keepalive": _truth,
-    "ssl_ca_certs": _text,
-    "ssl_ca_path": _text,
-    "ssl_certfile": _text,
-    "ssl_keyfile": _text,
-    "ssl_password": _text,
-    "ssl_cert_reqs": _one_of("none", "optional", "required"),
-    "ssl_check_hostname": _truth,
-    "ssl_ciphers": _text,
+    "socket_keepalive": truth,
+    "ssl_ca_certs": text,
+    "ssl_ca_path": text,
+    "ssl_certfile": text,
+    "ssl_keyfile": text,
+    "ssl_password": text,
+    "ssl_cert_reqs": one_of("none", "optional", "required"),
+    "ssl_check_hostname": truth,
+    "ssl_ciphers": text,
     "ssl_min_version": _tls_version,
 }
 """Those of connections, beside `RedisSettings`."""
 
 
-def _query(query: str, where: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Settings, options of connections, and what is wrong with them."""
-    own = [field.name for field in attrs.fields(RedisSettings)]
-    given: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    problems = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in given or name in options:
-            problems.append(f"{where}: setting {name!r} is given twice")
-        elif name in own:
-            given[name] = value
-        elif name in _OPTIONS:
-            try:
-                options[name] = _OPTIONS[name](value)
-            except ValueError as error:
-                shown = "***" if name == "ssl_password" else repr(value)
-                problems.append(f"{where}: {name} = {shown}: {error}")
-        else:
-            near = difflib.get_close_matches(name, [*own, *_OPTIONS], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join([*own, *_OPTIONS])}"
-            problems.append(f"{where}: unknown setting {name!r}: {hint}")
-    return given, options, problems
-
-
 # Hosts and paths
 
 
-def _credentials(text: str) -> dict[str, Any]:
-    user, _, password = text.partition(":")
-    found = {"username": unquote(user), "password": unquote(password)}
-    return {name: value for name, value in found.items() if value}
-
-
-def _network(form: str, rest: str, options: dict[str, Any], where: str) -> Address:
-    authority, _, path = rest.partition("/")
-    credentials, _, hosts = authority.rpartition("@")
-    given = _credentials(credentials)
-    names = [_host(one, _PORTS.get(form, _PORT), where) for one in hosts.split(",")]
-    parts = [unquote(part) for part in path.split("/") if part]
+def _network(form: str, url: ServerUrl, options: dict[str, Any]) -> Address:
+    where = url.where
+    names = [host_and_port(one, _PORTS.get(form, _PORT), where) for one in url.hosts]
+    parts = [unquote(part) for part in url.path.split("/") if part]
     service = ""
     if form == "sentinel":
         if not parts or parts[0].isdecimal():
@@ -267,7 +174,7 @@ def _network(form: str, rest: str, options: dict[str, Any], where: str) -> Addre
     database = _number("/".join(parts) or None, options.pop("db", None), where)
     if form == "cluster" and database:
         raise ConfigurationError(f"{where}: a cluster has no database but 0; ?prefix=… keeps apps apart")
-    made = {"socket_keepalive": True, **options, **given}
+    made = {"socket_keepalive": True, **options, **_access(url.user, url.password)}
     if form != "cluster":
         made["db"] = database
     if form == "single":
@@ -286,28 +193,20 @@ def _number(of_path: str | None, of_query: int | None, where: str) -> int:
         raise ConfigurationError(f"{where}: {of_path!r} is no number of a database, such as 0") from None
 
 
-def _host(text: str, port: int, where: str) -> tuple[str, int]:
-    wrong = "" if text.startswith("[") or text.count(":") < 2 else "write an IPv6 address in brackets, [::1]:6379"
-    found = "", 0
-    try:
-        parts = urlsplit(f"//{text}")
-        found = unquote(parts.hostname or "localhost"), port if parts.port is None else parts.port
-    except ValueError as error:
-        wrong = wrong or str(error)
-    if wrong or not found[1]:
-        raise ConfigurationError(f"{where}: {text!r} is no host and port: {wrong or 'there is no port 0'}")
-    return found
+def _access(user: str, password: str) -> dict[str, str]:
+    return {name: value for name, value in (("username", user), ("password", password)) if value}
 
 
-def _unix(rest: str, options: dict[str, Any], where: str) -> Address:
-    credentials, _, path = rest.rpartition("@")
+def _unix(url: ServerUrl, options: dict[str, Any]) -> Address:
+    credentials, _, path = url.rest.rpartition("@")
     if not path.startswith("/"):
-        raise ConfigurationError(f"{where}: name the socket by its whole path: redis+unix:///run/redis.sock")
+        raise ConfigurationError(f"{url.where}: name the socket by its whole path: redis+unix:///run/redis.sock")
     path, number = _cut_number(path)
-    database = _number(number, options.pop("db", None), where)
+    database = _number(number, options.pop("db", None), url.where)
     options.pop("socket_keepalive", None)
     path = unquote(path)
-    made = {**options, **_credentials(credentials), "path": path, "db": database}
+    user, _, password = credentials.partition(":")
+    made = {**options, **_access(unquote(user), unquote(password)), "path": path, "db": database}
     return Address(
         form="unix", path=path, options=made, label=f"redis+unix://{path}" + (f"/{number}" if number else "")
     )

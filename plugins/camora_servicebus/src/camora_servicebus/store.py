@@ -1,0 +1,51 @@
+"""What all who use the same namespace in the same way share: where it is, settings, names, declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import camora.queue
+
+from camora_servicebus.names import Names
+from camora_servicebus.settings import Address, ServiceBusSettings, address_of
+
+__all__ = ["Store"]
+
+
+class Store:
+    """For any thread: what changes in it is one entry at a time. Making one does no I/O."""
+
+    def __init__(self, address: Address, settings: ServiceBusSettings) -> None:
+        self.address = address
+        self.settings = settings
+        self.names = Names(settings.prefix)
+        self.queues: dict[str, camora.queue.Queue] = {}
+        """The queues that were declared, by name."""
+        self.seen: set[str] = {"default"}
+        """Names of queues that were used, declared or not."""
+
+    @classmethod
+    def of_url(cls, url: str | None, settings: ServiceBusSettings | None = None) -> Self:
+        """Of a URL, whose query adds to the settings, or of a connection string. Raises `ConfigurationError`."""
+        return cls(*address_of(url, settings))
+
+    def learn(self, queues: Sequence[camora.queue.Queue]) -> None:
+        """Note that there are these queues. Raises `ConfigurationError` for names that the service cannot have."""
+        for queue in queues:
+            self.names.queue(queue.name)
+            self.seen.add(queue.name)
+            known = self.queues.get(queue.name)
+            # A plain queue hides no declaration of more.
+            if known is None or type(queue) is not camora.queue.Queue:
+                self.queues[queue.name] = queue
+
+    @property
+    def label(self) -> str:
+        """Where it is, without secrets."""
+        return self.address.label
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for stores of the same messages."""
+        return (self.address.host.lower(), self.address.port, self.settings.prefix.lower())
