@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from camora_servicebus.description import ServiceBusQueue
+
 if TYPE_CHECKING:
     from camora_servicebus.broker import ServiceBusBroker
     from camora_servicebus.settings import ServiceBusSettings
 
-__all__ = ["ServiceBusBroker", "ServiceBusSettings"]
+__all__ = ["ServiceBusBroker", "ServiceBusQueue", "ServiceBusSettings"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.message import Envelope
 
+from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.settings import ServiceBusSettings
 from camora_servicebus.store import Store
 
@@ -25,6 +26,8 @@ class ServiceBusBroker(Broker):
     `url` is `servicebus://NAME.servicebus.windows.net`, with options of `ServiceBusSettings` in its query; or None,
     where the settings have a connection string. Raises `ConfigurationError` for what cannot be.
     """
+
+    queue_kinds = (camora.queue.Queue, ServiceBusQueue)
 
     def __init__(self, url: str | None = None, settings: ServiceBusSettings | None = None) -> None:
         self._start(Store.of_url(url, settings))

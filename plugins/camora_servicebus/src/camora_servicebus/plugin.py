@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker
+from camora.interfaces import Broker, Command
 from camora.provider import MadeFrom, Provider
+from camora.queue import Queue
 
+from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.settings import SCHEMES, ServiceBusSettings
 
 
@@ -17,8 +19,34 @@ def _broker(made: MadeFrom) -> Broker:
     return ServiceBusBroker.from_url(made.url, made.settings)
 
 
+def _queue(made: MadeFrom) -> Queue:
+    queue: Queue = made.settings
+    return queue
+
+
+def servicebus(find_app: Callable[..., object]) -> object:
+    """`camora servicebus`."""
+    from camora_servicebus.commands import build
+
+    return build(find_app)
+
+
 @hookimpl
 def camora_brokers() -> Sequence[Provider[Broker]]:
     """The broker in Azure Service Bus."""
     text = "queues of Azure Service Bus"
     return [Provider("servicebus", _broker, settings=ServiceBusSettings, schemes=SCHEMES, help=text)]
+
+
+@hookimpl
+def camora_queue_kinds() -> Sequence[Provider[Queue]]:
+    """Queues with properties of their own."""
+    text = "a queue of Azure Service Bus with properties of its own"
+    return [Provider("servicebus", _queue, settings=ServiceBusQueue, help=text)]
+
+
+@hookimpl
+def camora_commands() -> Sequence[Command]:
+    """`camora servicebus apply`."""
+    text = "The queues of an app in Azure Service Bus."
+    return [Command(name="servicebus", help=text, load=servicebus, finds_app=True)]

@@ -1,0 +1,86 @@
+"""How the management interface refuses, in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ServiceRequestError,
+)
+from camora.errors import BrokerUnavailable, ConfigurationError
+
+__all__ = ["Conflict", "NotAllowed", "Refused", "in_words"]
+
+_TAIL = re.compile(r"\s*(To know more visit|TrackingId:|CorrelationId:).*", re.DOTALL)
+"""What helps the service's operators alone."""
+_NUMBER = re.compile(r"\s*\bSubCode=\d+\.?")
+_TAG = re.compile(r"<[^>]*>")
+_CLAIM = re.compile(r"claim|not authorized|authorization to perform", re.IGNORECASE)
+_UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _MANY, _DEFECT = 401, 403, 409, 429, 500
+
+
+class NotAllowed(ConfigurationError):
+    """Who we are is not let in, or has no right to manage."""
+
+
+class Refused(ConfigurationError):
+    """The service says that it cannot be so."""
+
+
+class Conflict(Exception):
+    """It exists by now, or somebody changes it at this moment: look again."""
+
+
+def in_words(error: AzureError, label: str, doing: str) -> Exception:
+    """What to raise for an error of the client: `doing` says what was tried."""
+    where = f"{label}: {doing}"
+    if isinstance(error, (ServiceRequestError, ClientAuthenticationError, HttpResponseError)):
+        status = getattr(error, "status_code", None)
+        text = _plain(error)
+        if status == _CONFLICT or isinstance(error, ResourceExistsError):
+            return Conflict(text)
+        if status in (_UNAUTHORIZED, _FORBIDDEN) or isinstance(error, ClientAuthenticationError):
+            return _not_let_in(where, text)
+        if status is not None and status != _MANY and status < _DEFECT:
+            return Refused(f"{where}: the service refuses: {text}")
+        if status is not None:
+            return BrokerUnavailable(f"{where}: the service cannot at this moment ({status}): {text}")
+    return BrokerUnavailable(
+        f"{where}: the management interface does not answer: {_first_line(error)}. It is reached over HTTPS: is its "
+        "port open from here?"
+    )
+
+
+def _not_let_in(where: str, text: str) -> NotAllowed:
+    if _CLAIM.search(text):
+        return NotAllowed(
+            f"{where}: these credentials have no right to manage: {text}. Use a key with Manage, or give the identity "
+            "the role 'Azure Service Bus Data Owner'"
+        )
+    return NotAllowed(
+        f"{where}: the credentials are not accepted: {text}. Correct the name of the key and the key, or the identity"
+    )
+
+
+def _plain(error: AzureError) -> str:
+    """The service's own words, without what only its operators read."""
+    text = str(getattr(error, "message", "") or error)
+    response = getattr(error, "response", None)
+    detail = re.search(r"<Detail>(.*?)</Detail>", text, re.DOTALL)
+    if detail is None and response is not None:
+        try:
+            detail = re.search(r"<Detail>(.*?)</Detail>", response.text(), re.DOTALL)
+        except (UnicodeDecodeError, AttributeError):
+            detail = None
+    if detail is not None:
+        text = detail[1]
+    return _first_line(_NUMBER.sub("", _TAIL.sub("", _TAG.sub(" ", text)))).rstrip(". ") or type(error).__name__
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

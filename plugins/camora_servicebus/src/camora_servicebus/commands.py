@@ -1,0 +1,133 @@
+"""`camora servicebus …`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import cyclopts
+from camora.errors import CamoraError, ConfigurationError
+
+from camora_servicebus import showing
+from camora_servicebus.admin import Admin
+from camora_servicebus.applying import carried_out, checked, planned
+from camora_servicebus.broker import ServiceBusBroker
+from camora_servicebus.wanting import wanted_of_app
+
+__all__ = ["build"]
+
+_WHERE = cyclopts.Group("Which app", sort_key=100)
+_PENDING = 1
+"""How a dry run ends that found something to do."""
+
+
+@cyclopts.Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Which:
+    """The app that a command is about."""
+
+    app: Annotated[
+        str | None,
+        cyclopts.Parameter(
+            name=["--app", "-a"],
+            group=_WHERE,
+            env_var="CAMORA_APP",
+            show_env_var=False,
+            help="module:attribute of the app; default: `app =` of camora.toml.",
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        cyclopts.Parameter(
+            name="--config", group=_WHERE, help="The camora.toml to use; default: found upwards from here."
+        ),
+    ] = None
+    profile: Annotated[
+        str | None, cyclopts.Parameter(name="--profile", group=_WHERE, help="Lay this profile of camora.toml over it.")
+    ] = None
+
+
+_ANY = Which()
+
+
+def build(find_app: Callable[..., Any]) -> cyclopts.App:
+    """The commands; the function finds an app as the core's commands do."""
+    app = cyclopts.App(name="servicebus", help="The queues of an app in Azure Service Bus.")
+
+    @app.command
+    def apply(
+        *,
+        dry_run: Annotated[
+            bool,
+            cyclopts.Parameter(
+                name="--dry-run",
+                negative=(),
+                show_default=False,
+                help="Show what would be done, and do nothing; exits with 1 when there is something to do.",
+            ),
+        ] = False,
+        as_json: Annotated[
+            bool, cyclopts.Parameter(name="--json", negative=(), show_default=False, help="Print JSON.")
+        ] = False,
+        which: Which = _ANY,
+    ) -> int:
+        """Make the queues that the app declares, and change those that are not as declared.
+
+        Shows what is to be done first, then does it. What an app does not say is left as it is, and nothing is ever
+        deleted. May be repeated, and run anywhere at the same time. Needs a key or an identity that may manage the
+        namespace.
+        """
+        found = find_app(which.app, config=which.config, profile=which.profile)
+        if not isinstance(found.broker, ServiceBusBroker):
+            raise ConfigurationError(
+                f"the app {found.name!r} has no queues in Azure Service Bus: its broker is {found.broker!r}. Say "
+                "servicebus://NAME.servicebus.windows.net in [broker] of camora.toml, or name another app by --app"
+            )
+        return asyncio.run(_apply(found, dry_run=dry_run, as_json=as_json))
+
+    return app
+
+
+async def _apply(app: Any, *, dry_run: bool, as_json: bool) -> int:
+    store = app.broker.database
+    async with Admin(store) as admin:
+        head = showing.head_line(store.label, await admin.namespace())
+        changes = await planned(admin, wanted_of_app(app))
+        if not as_json:
+            _print(head, *showing.as_lines(changes))
+        pending = [change for change in changes if change.action != "same"]
+        done: list[Any] = []
+        error: CamoraError | None = None
+        try:
+            checked(changes, store.label)
+            if not dry_run:
+                async for change in carried_out(admin, pending):
+                    done.append(change)
+                    if not as_json:
+                        _print(showing.done_line(change))
+        except CamoraError as failure:
+            error = failure
+    if as_json:
+        entities = [showing.as_data(change, done=change in done) for change in changes]
+        _print(json.dumps({"ok": error is None, "namespace": head, "dry_run": dry_run, "entities": entities}, indent=2))
+    if error is not None:
+        if done:
+            _say(f"{len(done)} of {len(pending)} were done; run it again, and it goes on from there")
+        raise error
+    if not as_json:
+        _print(showing.counted(changes, done=not dry_run))
+    return _PENDING if dry_run and pending else 0
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        print(line)  # noqa: T201 -- a command's answer
+
+
+def _say(remark: str) -> None:
+    print(f"camora: {remark}", file=sys.stderr)  # noqa: T201
