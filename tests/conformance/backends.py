@@ -146,11 +146,12 @@ def _redis_results(url: str) -> ResultBackend:
     return RedisResultBackend(url)
 
 
-def _redis(name: str, new_url: Callable[[], str], examples: int) -> Backend:
+def _redis(name: str, new_url: Callable[[], str], examples: int, *, many: bool = False) -> Backend:
     """Servers of Redis at URLs of empty stores. Their clocks are their own."""
 
     def subject(_: Path) -> Subject:
-        return Subject(broker=_redis_broker(new_url()), lease=0.5, blur=5.0, patience=5.0, keys_by_queue=True)
+        made = _redis_broker(new_url())
+        return Subject(broker=made, lease=0.5, blur=5.0, patience=5.0, keys_by_queue=True, pushes=many)
 
     return Backend(
         name=name,
@@ -247,7 +248,7 @@ BACKENDS = [
     _redis("redis", lambda: _redis_url("redis"), 5),
     _redis("valkey", lambda: _redis_url("valkey"), 3),
     _redis("redis-sentinel", lambda: _shared_url(_redis_sentinels), 3),
-    _redis("redis-cluster", lambda: _shared_url(_redis_cluster), 3),
+    _redis("redis-cluster", lambda: _shared_url(_redis_cluster), 3, many=True),
     _rabbitmq("rabbitmq", examples=3),
     _rabbitmq("rabbitmq-classic", "&queue_type=classic&max_priority=9", examples=3),
     _rabbitmq("rabbitmq-4", examples=2, newer=True),
