@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.servers.servicebus.entities.deadlines import Deadlines
 
-__all__ = ["Identity", "History"]
+__all__ = ["History", "Identity"]
 
 Identity = tuple[str, str]
 """Partition key (empty where the entity is not partitioned) and message id."""

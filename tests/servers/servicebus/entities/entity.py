@@ -29,7 +29,6 @@ from tests.servers.servicebus.entities.errors import (
 from tests.servers.servicebus.entities.ground import Ground
 from tests.servers.servicebus.entities.journal import Record
 from tests.servers.servicebus.entities.messages import Counts, Incoming, Locked, Stored, incoming_from, incoming_values
-from tests.servers.servicebus.entities.options import QueueOptions, SubscriptionOptions, TopicOptions
 from tests.servers.servicebus.entities.sessions import Session, Sessions
 
 __all__ = ["Entity"]
@@ -290,7 +289,7 @@ class Entity:
         self.ground.done()
 
     def close_session(self, session_id: str, holder: object = None) -> None:
-        """Give the session back, if it is held by this holder; deliveries of it are not counted ("Message sessions")."""
+        """Give the session back, if it is held by this holder; that counts no delivery ("Message sessions")."""
         now = self.advance()
         session = self._sessions.get(session_id)
         if session is not None and session.held and (holder is None or session.holder is holder):
@@ -815,7 +814,7 @@ class Entity:
                 "session": incoming.session_id,
                 "delivery_count": stored.delivery_count,
                 **more,
-            }  # fmt: skip
+            }
         )
 
     def _tell_session(self, event: str, session: Session, **more: Any) -> None:

@@ -109,6 +109,13 @@ class Namespace:
         """By name."""
         return [found for _, found in sorted(self._targets.items()) if isinstance(found, Topic)]
 
+    def times_of(self, path: str) -> Times:
+        """Of a queue, of a topic, or of "topic/name" for a subscription. Raises `NotFound`."""
+        found = self.times.get(_key(path))
+        if found is None:
+            raise NotFound(f"{path}: there is no such thing")
+        return found
+
     def entities(self) -> Iterator[Entity]:
         """All that one can receive from, dead-letter queues too."""
         return iter(list(self._entities.values()))

@@ -276,7 +276,7 @@ def _comparable(first: Any, second: Any) -> bool:
     numbers = (int, float)
     if isinstance(first, bool) or isinstance(second, bool):
         return isinstance(first, bool) and isinstance(second, bool)
-    return isinstance(first, numbers) and isinstance(second, numbers) or type(first) is type(second)
+    return (isinstance(first, numbers) and isinstance(second, numbers)) or type(first) is type(second)
 
 
 def _compared(compare: Callable[[Any, Any], bool], left: Value, right: Value) -> Value:
