@@ -1,33 +1,16 @@
-"""Sockets of event loops that may be gone, and those that the client library keeps to itself."""
+"""Sockets that the client library keeps to itself."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from typing import Any
 
 from aiormq.connection import TransportFactory
+from camora.sockets import let_go
 from yarl import URL
 
-__all__ = ["Opener", "let_go"]
-
-
-def let_go(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
-    """Close the socket of a transport of this loop: from any thread, without waiting. May be repeated."""
-    abort: Any = getattr(transport, "abort", transport.close)
-    if not loop.is_closed():
-        # It may run in another thread, or never again.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(abort)
-        return
-    with contextlib.suppress(RuntimeError):
-        abort()
-    # Of a loop that is closed, a transport cannot close its socket any more, and would complain.
-    bottom: Any = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
-    if (found := getattr(bottom, "_sock", None)) is not None:
-        bottom._sock = None  # noqa: SLF001
-        found.close()
+__all__ = ["Opener"]
 
 
 class Opener(TransportFactory):

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from camora.sockets import let_go
 from pamqp import commands, exceptions, frame, header
 from pamqp.base import Frame
 
@@ -24,7 +25,6 @@ from camora_amqp import frames
 from camora_amqp.errors import Refused, WireLost
 from camora_amqp.refusals import in_words
 from camora_amqp.settings import Address
-from camora_amqp.sockets import let_go
 
 __all__ = ["Channel", "Wire"]
 

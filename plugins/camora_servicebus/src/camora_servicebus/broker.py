@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Self
 
 import camora.queue
-from camora.errors import BrokerUnavailable
+from camora.errors import BrokerUnavailable, UnsupportedCapability
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
 from camora.interfaces.queues import Queues
 from camora.message import Envelope
 
+from camora_servicebus.admin import Admin
+from camora_servicebus.applying import create_missing
+from camora_servicebus.client import Connector
 from camora_servicebus.description import ServiceBusQueue
+from camora_servicebus.messages import Outgoing
+from camora_servicebus.publishing import Publisher
 from camora_servicebus.settings import ServiceBusSettings
 from camora_servicebus.store import Store
+from camora_servicebus.wanting import wanted_of_store
 
 __all__ = ["ServiceBusBroker"]
+
+_PROPERTIES = 8 * 1024
+"""Bytes that are kept free for what a message has beside its body."""
 
 
 class ServiceBusBroker(Broker):
@@ -47,8 +57,17 @@ class ServiceBusBroker(Broker):
     def _start(self, store: Store) -> None:
         self._store = store
         self._state = BrokerState.NEW
+        self._who = f"ServiceBusBroker({store.label})"
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._connector = Connector(store)
+        self._publisher = Publisher(self._connector, self._who)
         self.capabilities = Capabilities(
-            delay=Support.NATIVE, leases=Support.NATIVE, shared=Support.NATIVE, durable=Support.NATIVE
+            delay=Support.NATIVE,
+            leases=Support.NATIVE,
+            shared=Support.NATIVE,
+            durable=Support.NATIVE,
+            cancel_scheduled=Support.NATIVE,
+            largest=store.settings.max_message_size - _PROPERTIES,
         )
 
     def __repr__(self) -> str:
@@ -59,18 +78,55 @@ class ServiceBusBroker(Broker):
         """What its twins share with it."""
         return self._store
 
+    # What there is
+
     def declare(self, queues: Sequence[camora.queue.Queue]) -> None:
         """Note which queues there are, and of which kind."""
         super().declare(queues)
         self._store.learn(queues)
 
+    # Life
+
     async def open(self) -> None:
-        """Connect. Raises `BrokerUnavailable` or `ConfigurationError`."""
-        raise BrokerUnavailable(f"{self!r}: nothing is there yet")
+        """Connect, and let the service judge the credentials; with `create`, make the queues that are missing.
+
+        Raises `BrokerUnavailable`, or `ConfigurationError` for credentials that are not accepted.
+        """
+        if self._state is BrokerState.CLOSED:
+            raise BrokerUnavailable(f"{self!r} cannot be opened again; use its twin()")
+        self._home = asyncio.get_running_loop()
+        if self._store.settings.create:
+            async with Admin(self._store) as admin:
+                await create_missing(admin, wanted_of_store(self._store, self._store.seen))
+        # Some queue's: a key may be for one alone.
+        entity = self._store.address.entity or self._store.names.queue(next(iter(self._store.queues), "default"))
+        await self._publisher.open(entity)
+        self._state = BrokerState.OPEN
+
+    def _check_open(self) -> None:
+        if self._state is not BrokerState.OPEN:
+            raise BrokerUnavailable(f"{self!r} is not open; call open() first, or use twin() for one that is")
 
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
-        """Store a batch."""
-        raise BrokerUnavailable(f"{self!r}: nothing is there yet")
+        """Store a batch; the service answers for each message of it."""
+        self._check_open()
+        if not envelopes:
+            return []
+        for envelope in envelopes:
+            if envelope.key:
+                raise UnsupportedCapability(
+                    f"{envelope.task}: Azure Service Bus does not know which keys are taken. Leave the key out, or use "
+                    "a broker in Redis or a database (camora-redis, camora-sql)",
+                    capability="dedup",
+                )
+        entity = self._store.names.queue
+        messages = [Outgoing.of(envelope, entity(envelope.queue)) for envelope in envelopes]
+        self._store.seen.update(envelope.queue for envelope in envelopes)
+        numbers = await self._publisher.publish(messages)
+        for message, number in zip(messages, numbers, strict=True):
+            if number is not None:
+                self._store.scheduled.remember(message.job_id, message.entity, number, message.due)
+        return [envelope.id for envelope in envelopes]
 
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer with connections of its own, in a thread of its own."""
@@ -90,6 +146,12 @@ class ServiceBusBroker(Broker):
         """The dead letters."""
         raise NotImplementedError
 
+    def abandon(self) -> None:
+        """Let go of the sockets of a loop that is gone."""
+        self._publisher.abandon()
+
     async def close(self) -> None:
         """Close all connections."""
         self._state = BrokerState.CLOSED
+        await self._publisher.close()
+        await self._connector.close()

@@ -7,7 +7,9 @@ from typing import Self
 
 import camora.queue
 
+from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.names import Names
+from camora_servicebus.scheduled import Scheduled
 from camora_servicebus.settings import Address, ServiceBusSettings, address_of
 
 __all__ = ["Store"]
@@ -24,6 +26,8 @@ class Store:
         """The queues that were declared, by name."""
         self.seen: set[str] = {"default"}
         """Names of queues that were used, declared or not."""
+        self.scheduled = Scheduled()
+        """Jobs that this process has sent and that are not due yet."""
 
     @classmethod
     def of_url(cls, url: str | None, settings: ServiceBusSettings | None = None) -> Self:
@@ -39,6 +43,11 @@ class Store:
             # A plain queue hides no declaration of more.
             if known is None or type(queue) is not camora.queue.Queue:
                 self.queues[queue.name] = queue
+
+    def detects_duplicates(self, queue: str) -> bool:
+        """Whether the service drops a message whose id it has seen, as far as the app has declared it."""
+        found = self.queues.get(queue)
+        return isinstance(found, ServiceBusQueue) and found.duplicate_detection is not None
 
     @property
     def label(self) -> str:

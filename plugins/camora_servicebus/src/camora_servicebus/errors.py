@@ -1,0 +1,94 @@
+"""What the service and its client say, and what it means: was anything stored, and what can be done about it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any
+
+import attrs
+
+__all__ = ["Cause", "Judged", "judge"]
+
+
+class Cause(enum.Enum):
+    """Why something failed."""
+
+    AWAY = enum.auto()
+    """The namespace was not reached, or not in time."""
+    BUSY = enum.auto()
+    """The service throttles: it wants some seconds of rest."""
+    FULL = enum.auto()
+    """The entity has no room."""
+    MISSING = enum.auto()
+    """There is no such entity."""
+    DISABLED = enum.auto()
+    """The entity takes nothing at this moment: an operator has said so."""
+    DENIED = enum.auto()
+    """The credentials are not accepted, or give no right to this."""
+    TOO_LARGE = enum.auto()
+    """The message, or the batch, has more bytes than the entity takes."""
+    LOST = enum.auto()
+    """A lock, of a message or of a session, is not held any more."""
+    REFUSED = enum.auto()
+    """Some other no."""
+
+
+@attrs.frozen
+class Judged:
+    """`sure`: the service itself said no, so that nothing was stored or changed. `text` is fit to be shown."""
+
+    cause: Cause
+    text: str
+    sure: bool
+
+
+_CAUSES = {
+    "MessageSizeExceededError": Cause.TOO_LARGE,
+    "ServiceBusQuotaExceededError": Cause.FULL,
+    "ServiceBusServerBusyError": Cause.BUSY,
+    "MessagingEntityNotFoundError": Cause.MISSING,
+    "MessagingEntityDisabledError": Cause.DISABLED,
+    "ServiceBusAuthenticationError": Cause.DENIED,
+    "ServiceBusAuthorizationError": Cause.DENIED,
+    "MessageLockLostError": Cause.LOST,
+    "SessionLockLostError": Cause.LOST,
+    "OperationTimeoutError": Cause.AWAY,
+    "ServiceBusConnectionError": Cause.AWAY,
+    "ServiceBusCommunicationError": Cause.AWAY,
+}
+"""Of the client's errors, by the names of their classes: this module is read where the client is not needed."""
+_NOT_FOUND = 404
+_SECRETS = re.compile(r"(?i)(sharedaccess(?:key|signature)\s*=|sig=|Bearer )[^;&\s\"']+")
+
+
+def judge(error: BaseException) -> Judged:
+    """What an error of the client's means, or one of the network's."""
+    cause = next((_CAUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CAUSES), None)
+    if cause is None:
+        cause = Cause.AWAY if isinstance(error, (OSError, TimeoutError)) else Cause.REFUSED
+    inner: Any = getattr(error, "inner_exception", None) or error.__cause__
+    if cause is Cause.DENIED and getattr(inner, "status_code", None) == _NOT_FOUND:
+        # The service looks for the entity before it looks at the token.
+        cause = Cause.MISSING
+    return Judged(cause, _text(error), _said_no(cause, inner))
+
+
+def _said_no(cause: Cause, inner: Any) -> bool:
+    """Whether it was the answer to a message, and not the end of a link or a connection in whose midst it was."""
+    kinds = {kind.__name__ for kind in type(inner).__mro__}
+    if "AMQPConnectionError" in kinds or "AMQPSessionError" in kinds:
+        return False
+    if "AuthenticationException" in kinds or cause in (Cause.BUSY, Cause.FULL, Cause.DISABLED, Cause.TOO_LARGE):
+        return True
+    # A link that ends in between reports what was on its way as "unknown"; what else it reports, the service said.
+    unknown = str(getattr(inner, "condition", b"")).endswith(("unknown-error", "UnknownError", "client-error"))
+    if "MessageException" in kinds:
+        return not unknown
+    return cause not in (Cause.AWAY, Cause.REFUSED)
+
+
+def _text(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    found = " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+    return _SECRETS.sub(r"\1***", found)[:500]

@@ -1,0 +1,231 @@
+"""What is needed of the client library and is not offered by it.
+
+Each with the reason, and with a public way to fall back to where there is one.
+All else in this package uses what is documented. `tests/servicebus/test_internals.py` fails when a version of the
+client has another inside.
+"""
+
+# ruff: noqa: SLF001 -- that is what it is for
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusMessage
+    from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+
+__all__ = [
+    "abort", "alive", "authenticate", "close", "largest_message", "release", "schedule", "sender_of", "size_of",
+    "socket_of",
+]  # fmt: skip
+
+_CLOSING = 1.0
+"""Seconds for a polite end, after which the socket is closed."""
+
+
+# Opening
+
+
+def sender_of(
+    client: ServiceBusClient, entity: str, name: str, socket_timeout: float | None = None
+) -> ServiceBusSender:
+    """A sender that keeps no task of its own.
+
+    The client's keep-alive task sleeps for a second at a time, and closing a sender waits until it wakes up. Without it
+    whoever owns the sender must call `alive` from time to time, or the service ends the connection.
+    """
+    return client.get_queue_sender(
+        entity,
+        client_identifier=name,
+        socket_timeout=socket_timeout,
+        keep_alive=0,
+    )
+
+
+async def authenticate(client: ServiceBusClient, entity: str, name: str, timeout: float) -> None:
+    """Connect, and let the service judge the credentials; then close. Raises what the client raises, or `TimeoutError`.
+
+    No link is made: the entity need not exist, although some services say that it does not. The public way would be a
+    sender, which needs an entity that does.
+    """
+    sender = sender_of(client, entity, name)
+    inner: Any = sender
+    transport = inner._amqp_transport
+
+    async def connect() -> None:
+        from azure.servicebus.aio._async_utils import create_authentication  # type: ignore[import-not-found,unused-ignore]
+
+        auth = await create_authentication(inner)  # type: ignore[no-untyped-call,unused-ignore]
+        inner._handler = transport.create_mgmt_client_async(
+            config=inner._config,
+            auth=auth,
+            properties=inner._properties,
+            retry_policy=inner._error_policy,
+            client_name=inner._name,
+        )
+        await inner._handler.open_async(connection=None)
+        while not await inner._handler.client_ready_async():
+            pass  # it has read from the connection for a while
+
+    try:
+        await asyncio.wait_for(connect(), timeout)
+    except Exception as error:
+        raise _as_public(inner, error) from error
+    finally:
+        await close(sender)
+
+
+def _as_public(owner: Any, error: Exception) -> Exception:
+    """As the client itself would raise it."""
+    import logging
+
+    from azure.servicebus.exceptions import ServiceBusError
+
+    if isinstance(error, (TimeoutError, ServiceBusError)):
+        return error
+    quiet = logging.getLogger(__name__)
+    made: Exception = owner._amqp_transport.create_servicebus_exception(quiet, error)
+    return made
+
+
+# What there is
+
+
+def largest_message(sender: ServiceBusSender) -> int:
+    """Bytes of a message that the entity takes, as it said when the link was made; 0 if it has not been made.
+
+    It is more than `create_message_batch` allows where an entity takes large messages.
+    """
+    return int(getattr(sender, "_max_message_size_on_link", 0) or 0)
+
+
+def size_of(message: ServiceBusMessage) -> int:
+    """Bytes of a message with all its properties. The public way is a batch's `size_in_bytes`, which has a limit."""
+    inner: Any = message
+    from azure.servicebus._transport._pyamqp_transport import PyamqpTransport  # type: ignore[import-not-found,unused-ignore]
+
+    raw = PyamqpTransport.to_outgoing_amqp_message(inner.raw_amqp_message)
+    return int(PyamqpTransport.get_message_encoded_size(raw))
+
+
+async def alive(sender: ServiceBusSender, timeout: float) -> bool:
+    """Whether a sender can be used: reads what came in meanwhile, answers heartbeats, and renews the token in time.
+
+    The client finds out that its link or connection has ended only in the midst of sending, and then it cannot tell
+    whether the message was stored.
+    """
+    inner: Any = sender
+    amqp = inner._handler
+    if amqp is None or not inner._running:
+        return False
+
+    async def renew() -> None:
+        while not await amqp.auth_complete_async():
+            pass  # it has read from the connection for a while
+
+    try:
+        await asyncio.wait_for(renew(), timeout)
+        await amqp._connection.listen(wait=0.001, batch=100)
+        return amqp._connection._error is None and amqp._link.get_state().value == _ATTACHED
+    except Exception:  # noqa: BLE001 -- whatever it is, the sender is of no use any more
+        return False
+
+
+_ATTACHED = 3
+
+
+# Scheduled messages
+
+
+async def schedule(sender: ServiceBusSender, messages: Sequence[ServiceBusMessage], timeout: float) -> list[int]:
+    """Schedule messages, each for its own `scheduled_enqueue_time_utc`, in one request; their sequence numbers.
+
+    The client takes one time for all. Messages of one time are scheduled in the public way.
+    """
+    times = [message.scheduled_enqueue_time_utc for message in messages]
+    if len(set(times)) == 1 or not hasattr(sender, "_build_schedule_request"):
+        return await _schedule_by_time(sender, messages, timeout)
+    inner: Any = sender
+    entries: list[Any] = []
+    for message, due in zip(messages, times, strict=True):
+        request, _ = inner._build_schedule_request(due, inner._amqp_transport, {}, message)
+        entries += request[_MESSAGES]
+    from azure.servicebus._common import mgmt_handlers  # type: ignore[import-not-found,unused-ignore]
+
+    numbers: list[int] = await inner._mgmt_request_response_with_retry(
+        b"com.microsoft:schedule-message", {_MESSAGES: entries}, mgmt_handlers.schedule_op, timeout=timeout
+    )
+    return numbers
+
+
+_MESSAGES = "messages"
+
+
+async def _schedule_by_time(
+    sender: ServiceBusSender, messages: Sequence[ServiceBusMessage], timeout: float
+) -> list[int]:
+    numbers: list[int] = []
+    for due, group in groupby(messages, key=attrgetter("scheduled_enqueue_time_utc")):
+        numbers += await sender.schedule_messages(list(group), due or datetime.now(UTC), timeout=timeout)
+    return numbers
+
+
+# Messages that were received
+
+
+async def release(receiver: Any, message: Any) -> None:
+    """Give a message of `receive_messages` back as if it had never been delivered: no delivery is counted.
+
+    Raises what the client raises. The public way is to abandon it, which counts a delivery.
+    """
+    settle = getattr(getattr(receiver, "_handler", None), "settle_messages_async", None)
+    if settle is None or not hasattr(message, "_delivery_tag"):
+        await receiver.abandon_message(message)
+        return
+    await settle(message._delivery_id, message._delivery_tag, "released", await_outcome=True, outcome_timeout=_CLOSING)
+    message._settled = True
+
+
+# Ending
+
+
+async def close(handler: Any, seconds: float = _CLOSING) -> None:
+    """Close a sender or receiver of the client's; politely for so many seconds. Raises nothing.
+
+    Closing writes to a peer that may not read, and waits.
+    """
+    closing = asyncio.ensure_future(handler.close())
+    await asyncio.wait({closing}, timeout=seconds)
+    if not closing.done():
+        abort(handler)
+        closing.cancel()
+        await asyncio.wait({closing}, timeout=seconds)
+    if closing.done() and not closing.cancelled():
+        closing.exception()
+
+
+def abort(handler: Any) -> None:
+    """Cut the connection of a sender or receiver of the client's: what waits for it ends at once."""
+    transport = socket_of(handler)
+    if transport is not None:
+        with contextlib.suppress(RuntimeError):
+            transport.abort()
+
+
+def socket_of(handler: Any) -> Any:
+    """The transport of its connection, of TCP or of WebSockets; None where there is none."""
+    amqp = getattr(handler, "_handler", None)
+    connection = getattr(amqp, "_connection", None)
+    found = getattr(connection, "_transport", None)
+    writer = getattr(found, "writer", None)
+    if writer is not None:
+        return writer.transport
+    response = getattr(getattr(found, "sock", None), "_response", None)
+    return getattr(getattr(response, "connection", None), "transport", None)

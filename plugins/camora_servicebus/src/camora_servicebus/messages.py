@@ -1,0 +1,167 @@
+"""What a message of Camora's is in the service: which properties it has, and what is read from them.
+
+The body is the encoded message and nothing else. `correlation_id` is the job's id, `subject` the task's name. The
+`message_id` is the job's id, too, of the first copy, and `ID:1`, `ID:2`, … of those that follow it: a retry, or what is
+given back, must not be taken for a repetition by a queue that detects duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+from camora.message import Envelope
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
+
+__all__ = ["ADDED", "COPY", "Outgoing", "added_of", "body_of", "copy_of", "job_id_of", "message_id_of", "task_of"]
+
+ADDED = "camora-deliveries"
+"""How many deliveries are to be added to those that the service counts, or taken off: copies begin at 0 there."""
+COPY = "camora-copy"
+"""Which copy of its job's message this is; the first has no such property."""
+_LONGEST = 128
+"""Characters of a message id ("Service Bus quotas")."""
+_OF_THE_SERVICE = frozenset({"DeadLetterReason", "DeadLetterErrorDescription", ADDED, COPY})
+"""Properties that a copy does not inherit."""
+
+
+@attrs.define
+class Outgoing:
+    """A message on its way to an entity; `due` is milliseconds since the epoch, 0 for now."""
+
+    entity: str
+    job_id: str
+    task: str
+    body: bytes = attrs.field(repr=False)
+    due: int = 0
+    copy: int = 0
+    added: int = 0
+    session: str | None = None
+    properties: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """Application properties of others, which copies keep."""
+    more: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """Further properties of the message, by their names in the client library."""
+
+    @classmethod
+    def of(cls, envelope: Envelope, entity: str, *, copy: int = 0, added: int = 0) -> Outgoing:
+        """A job's message."""
+        return cls(entity, envelope.id, envelope.task, envelope.body, envelope.due, copy, added)
+
+    @classmethod
+    def again(cls, received: ServiceBusReceivedMessage, entity: str, *, due: int = 0, added: int = 0) -> Outgoing:
+        """The next copy of a message that was received or peeked, whoever has sent it."""
+        found = _properties(received)
+        kept = ("content_type", "partition_key", "reply_to", "reply_to_session_id", "to")
+        more = {name: value for name in kept if (value := getattr(received, name)) is not None}
+        return cls(
+            entity,
+            job_id_of(received),
+            task_of(received),
+            body_of(received),
+            due,
+            copy_of(received) + 1,
+            added,
+            received.session_id,
+            {name: value for name, value in found.items() if name not in _OF_THE_SERVICE},
+            more,
+        )
+
+    @property
+    def message_id(self) -> str:
+        """What duplicates are detected by."""
+        return message_id_of(self.job_id, self.copy)
+
+    def message(self) -> ServiceBusMessage:
+        """As the client library wants it; for one use."""
+        from azure.servicebus import ServiceBusMessage
+
+        properties: dict[str | bytes, Any] = {**self.properties}
+        if self.added:
+            properties[ADDED] = self.added
+        if self.copy:
+            properties[COPY] = self.copy
+        made = ServiceBusMessage(
+            self.body,
+            message_id=self.message_id,
+            correlation_id=self.job_id,
+            subject=self.task or None,
+            session_id=self.session,
+            application_properties=properties or None,
+            **self.more,
+        )
+        if self.due:
+            made.scheduled_enqueue_time_utc = datetime.fromtimestamp(self.due / 1000, UTC)
+        return made
+
+
+def message_id_of(job_id: str, copy: int = 0) -> str:
+    """The message id of a job's copy; of an id that is too long for one, a short one that stands for it."""
+    suffix = f":{copy}" if copy else ""
+    if len(job_id) + len(suffix) > _LONGEST:
+        job_id = hashlib.sha256(job_id.encode(errors="surrogatepass")).hexdigest()
+    return job_id + suffix
+
+
+# Of what came in: from anywhere, so that each of these copes with everything.
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None else str(value)
+
+
+def _properties(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    found = received.application_properties or {}
+    return {_text(name): _text(value) if isinstance(value, (bytes, str)) else value for name, value in found.items()}
+
+
+def body_of(received: ServiceBusReceivedMessage) -> bytes:
+    """The body as one text of bytes; of a message that has none, because its sender has sent a value, that as JSON."""
+    found: Any = received.body
+    if isinstance(found, bytes):
+        return found
+    if isinstance(found, str):
+        return found.encode(errors="surrogatepass")
+    if received.body_type.name == "DATA":
+        return b"".join(found)
+    value = list(found) if received.body_type.name == "SEQUENCE" else found
+    try:
+        return msgspec.json.encode(value, enc_hook=_text)
+    except Exception:  # noqa: BLE001 -- it came from anywhere
+        return repr(value).encode(errors="replace")
+
+
+def job_id_of(received: ServiceBusReceivedMessage) -> str:
+    """The job's id; of a message that has none, one made of what it is, the same each time that it comes."""
+    found = _text(received.correlation_id) or _text(received.message_id)
+    if found:
+        return found
+    number = received.sequence_number
+    whole = body_of(received) + str(number or "").encode()
+    return f"servicebus-{hashlib.sha256(whole).hexdigest()[:24]}"
+
+
+def task_of(received: ServiceBusReceivedMessage) -> str:
+    """The task's name; empty where the sender has given none."""
+    return _text(received.subject)
+
+
+def added_of(received: ServiceBusReceivedMessage) -> int:
+    """Deliveries to be added to the service's count; fewer than none are taken off."""
+    return _whole(_properties(received).get(ADDED))
+
+
+def copy_of(received: ServiceBusReceivedMessage) -> int:
+    """Which copy of its job's message it is."""
+    return max(0, _whole(_properties(received).get(COPY)))
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
