@@ -11,9 +11,11 @@ import contextlib
 import gc
 import json
 import signal
+import ssl
 import time
 from pathlib import Path
 
+from tests.servers.servicebus.admin import Administration
 from tests.servers.servicebus.control import Control
 from tests.servers.servicebus.doors import Doors
 from tests.servers.servicebus.entities import Namespace
@@ -29,7 +31,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     events = Events(folder / "events.jsonl", time.time)
     namespace = Namespace(journal=folder / "journal", tell=events.tell, tier=options.tier)
     service = Service(namespace, events, options, json.loads(arguments.keys))
-    doors = Doors(service, arguments.port)
+    doors = Doors(service, Administration(namespace, service.tokens.allows), arguments.port, _tls(arguments))
     control = Control(service, doors)
     commands = await asyncio.start_server(control.serve, "127.0.0.1", arguments.control_port, limit=1 << 24)
     await doors.open()
@@ -57,14 +59,24 @@ async def _serve(arguments: argparse.Namespace) -> None:
     events.close()
 
 
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    if arguments.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(arguments.certificate, arguments.certificate_key)
+    return context
+
+
 def main() -> None:
     """Serve until told to end."""
     parser = argparse.ArgumentParser(prog="python -m tests.servers.servicebus", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the journal and the events are kept")
-    parser.add_argument("--port", type=int, default=0, help="for AMQP")
+    parser.add_argument("--port", type=int, default=0, help="for clients: AMQP, and HTTP for the administration")
     parser.add_argument("--control-port", type=int, default=0, help="for commands of tests")
     parser.add_argument("--options", default="{}", help="how it behaves, as JSON: see Options in service.py")
     parser.add_argument("--keys", default="{}", help="the shared access keys by name, as JSON")
+    parser.add_argument("--certificate", help="with it the port speaks TLS: a PEM file")
+    parser.add_argument("--certificate-key", help="its key, a PEM file")
     asyncio.run(_serve(parser.parse_args()))
 
 

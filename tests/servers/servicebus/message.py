@@ -84,9 +84,8 @@ def sections(data: bytes) -> Sections:
                 properties = decode(data, value)[0]
             elif code == _APPLICATION:
                 application = (at, stop)
-            else:
+            elif body < 0:
                 body = at
-                break
     if body < 0:
         body = len(data)
     return Sections(header, annotations, properties, application or (body, body), body if bare < 0 else bare, body)

@@ -74,6 +74,19 @@ class Tokens:
             raise Refused("ExpiredToken: the token has run out")
         return expires
 
+    def allows(self, header: str) -> bool:
+        """Whether a request over HTTP with this header `Authorization` may do what it asks."""
+        kind, _, token = header.partition(" ")
+        if kind.lower() == "bearer":
+            name = "jwt"
+        else:
+            name, token = "servicebus.windows.net:sastoken", header
+        try:
+            self.check(name, token, "")
+        except Refused:
+            return False
+        return True
+
     def _sas(self, token: str, audience: str) -> float:
         fields = dict(parse_qsl(token.removeprefix(_SAS).replace("+", "%2B"), keep_blank_values=True))
         # Over the resource as it stands in the token, which is quoted: reading it would change its case.
@@ -86,7 +99,7 @@ class Tokens:
         if key is None or not hmac.compare_digest(_signature(key, raw, fields["se"]), fields["sig"]):
             raise Refused("InvalidSignature: the token has an invalid signature")
         scope, wanted = audience_path(unquote(raw)), audience_path(audience)
-        if scope and wanted != scope and not wanted.startswith(scope + "/"):
+        if audience and scope and wanted != scope and not wanted.startswith(scope + "/"):
             raise Refused(f"the token is for {scope!r}, not for {wanted!r}")
         return _number(fields["se"])
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.servers.ports import free_port
 from tests.servers.process import ServerFailed, ServerProcess
+from tests.servers.tls import Certificates, new_certificates
 
 __all__ = ["ServiceBusServer", "need"]
 
@@ -28,13 +29,16 @@ def need() -> None:
 class ServiceBusServer(ServerProcess):
     """A namespace of its own port. Its entities, messages and locks outlive a kill; so do its events.
 
-    `options` are those of `service.Options`. Entities that are created without a `lock_duration` get `lock_seconds`.
+    With `tls` its port speaks TLS alone: name it by `fully_qualified_namespace` and `endpoint`, not by a connection
+    string, since one for an emulator means plain TCP. `options` are those of `service.Options`. Entities that are
+    created without a `lock_duration` get `lock_seconds`.
     """
 
     in_use = "address already in use"
 
-    def __init__(self, *, lock_seconds: float = 60.0, **options: Any) -> None:
+    def __init__(self, *, lock_seconds: float = 60.0, tls: bool = False, **options: Any) -> None:
         super().__init__()
+        self.certificates: Certificates | None = new_certificates(self.folder) if tls else None
         self.options = options
         self.lock_seconds = lock_seconds
         self.control_port = 0
@@ -51,8 +55,14 @@ class ServiceBusServer(ServerProcess):
         return [
             sys.executable, "-m", "tests.servers.servicebus", "--folder", str(self.folder), "--port", str(self.port),
             "--control-port", str(self.control_port), "--options", json.dumps(self.options),
-            "--keys", json.dumps({self.key_name: self.key}),
+            "--keys", json.dumps({self.key_name: self.key}), *self._certificate(),
         ]  # fmt: skip
+
+    def _certificate(self) -> Sequence[str]:
+        if self.certificates is None:
+            return ()
+        shown = self.certificates
+        return ("--certificate", str(shown.server_certificate), "--certificate-key", str(shown.server_key))
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(_ROOT)}
@@ -87,6 +97,11 @@ class ServiceBusServer(ServerProcess):
     def fully_qualified_namespace(self) -> str:
         """Host and port, as clients name the namespace."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def endpoint(self) -> str:
+        """The same as a URL, as `custom_endpoint_address` takes it."""
+        return f"sb://{self.host}:{self.port}"
 
     @property
     def connection_string(self) -> str:
