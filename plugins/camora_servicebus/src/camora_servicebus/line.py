@@ -114,18 +114,24 @@ class Line:
     async def _ready(self) -> ServiceBusSender:
         """A sender whose connection stands. Raises what the client raises."""
         sender = self._sender
-        if sender is not None and self._loop.time() - self._answered > _FRESH:
-            if not await internals.alive(sender, self._timeout):
-                await self._discard()
-                sender = None
-            else:
-                self._answered = self._loop.time()
+        if sender is not None and not await self._stands(sender):
+            await self._discard()
+            sender = None
         if sender is None:
             sender = internals.sender_of(self._connector.client(), self._entity, self._connector.name())
             self._sender = sender
-            await asyncio.wait_for(sender.__aenter__(), self._timeout)
+            await internals.open_sender(sender, self._timeout)
             self._answered = self._loop.time()
         return sender
+
+    async def _stands(self, sender: ServiceBusSender) -> bool:
+        fresh = self._loop.time() - self._answered < _FRESH
+        if fresh and internals.silent(sender):
+            return True
+        if not await internals.alive(sender, self._timeout):
+            return False
+        self._answered = self._loop.time()
+        return True
 
     def _not_sent(self, waiting: deque[_Item], judged: Judged, error: BaseException) -> None:
         """Nothing of all that waits can be sent now."""

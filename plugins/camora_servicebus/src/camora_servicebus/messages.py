@@ -81,7 +81,7 @@ class Outgoing:
         """As the client library wants it; for one use."""
         from azure.servicebus import ServiceBusMessage
 
-        properties: dict[str | bytes, Any] = {**self.properties}
+        properties: dict[str | bytes, Any] = dict(self.properties.items())
         if self.added:
             properties[ADDED] = self.added
         if self.copy:
