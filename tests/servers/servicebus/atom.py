@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-import xml.etree.ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
 
 from tests.servers.servicebus.entities import InvalidArgument
