@@ -27,7 +27,7 @@ Secret = Annotated[str, SECRET]
 
 # A password may hold anything, `@`, `/` and line breaks too: up to the last `@` all of it is taken for one.
 _PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/@:?#\s]*:).*@", re.DOTALL)
-_SECRET_QUERY = re.compile(r"(?i)([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig)[^=&;]*=)[^&;]*")
+_SECRET_QUERY = re.compile(r"(?i)([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig|proxy)[^=&;]*=)[^&;]*")
 
 
 def mask_url(url: str) -> str:

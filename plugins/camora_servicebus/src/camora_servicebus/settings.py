@@ -105,10 +105,11 @@ class Proxy:
 class ServiceBusSettings:
     """Settings of everything that is kept in Azure Service Bus; durations are seconds, or texts such as "10s".
 
-    `connection_string` is that of a namespace or of one queue, instead of a URL. `credential` is an asynchronous
-    credential, as azure-identity has them, or any object with `async get_token(*scopes)`; without one, and without a
-    key, `DefaultAzureCredential` is asked. `prefix` begins the name of every queue's entity. `transport` is AMQP over
-    TCP (port 5671), or over WebSockets (port 443); `proxy` is the URL of an HTTP proxy, and goes by WebSockets, too.
+    `connection_string` is that of a namespace or of one queue; then the URL is `servicebus://`. `credential` is an
+    asynchronous credential, as azure-identity has them, or any object with `async get_token(*scopes)`; without one, and
+    without a key, `DefaultAzureCredential` is asked. `prefix` begins the name of every queue's entity. `transport` is
+    AMQP over TCP (port 5671), or over WebSockets (port 443); `proxy` is the URL of an HTTP proxy, and goes by
+    WebSockets, too.
     `timeout` is how long the service may take for an answer or a connection. `receivers` is how many connections a
     worker receives with from each queue; None: one for every ten slots, four at most. `lock_duration` and
     `max_delivery_count` are those of queues that say nothing else, when `camora servicebus apply` makes them.
@@ -196,24 +197,23 @@ class Address:
 def address_of(url: str | None, settings: ServiceBusSettings | None = None) -> tuple[Address, ServiceBusSettings]:
     """Where the namespace is, and the settings with those of the URL's query on top.
 
-    Raises `ConfigurationError` for a URL that cannot be, or for two answers to one question, and `SettingsError` for
-    options that do not exist, stand there twice, or have no usable value. No secret is ever shown.
+    With a connection string, which says where it is, the URL is None, or `servicebus://` with a query at most. Raises
+    `ConfigurationError` for a URL that cannot be, or for two answers to one question, and `SettingsError` for options
+    that do not exist, stand there twice, or have no usable value. No secret is ever shown.
     """
     settings = settings or ServiceBusSettings()
-    if url is None:
-        if settings.connection_string is None:
-            raise ConfigurationError(
-                "Azure Service Bus: say where the namespace is, servicebus://NAME.servicebus.windows.net, or give its "
-                "connection_string"
-            )
-        return _of_string(settings), settings
-    if settings.connection_string is not None:
-        raise ConfigurationError(
-            f"{ServerUrl.of(url, SCHEMES).where}: there is a connection_string too; it says all that the URL says: "
-            "leave one of them out"
-        )
-    parts = ServerUrl.of(url, SCHEMES)
+    parts = ServerUrl.of(url or "servicebus://", SCHEMES)
     where = parts.where
+    if settings.connection_string is None and not parts.rest:
+        raise ConfigurationError(
+            "Azure Service Bus: say where the namespace is, servicebus://NAME.servicebus.windows.net, or give its "
+            "connection_string"
+        )
+    if settings.connection_string is not None and parts.rest:
+        raise ConfigurationError(
+            f"{where}: there is a connection_string too, with which the URL is  servicebus://  alone: leave one of them "
+            "out"
+        )
     query = Query.of(parts, _IN_A_URL, _OPTIONS, secret=["proxy"])
     problems = query.problems
     start: Mapping[str, Any] = {name: getattr(settings, name) for name in _IN_A_URL}
@@ -223,8 +223,8 @@ def address_of(url: str | None, settings: ServiceBusSettings | None = None) -> t
         problems += error.problems
     if problems:
         raise SettingsError("\n".join(problems), problems=problems)
-    made = attrs.evolve(made, credential=settings.credential)
-    return _of_url(parts, made, query.options), made
+    made = attrs.evolve(made, credential=settings.credential, connection_string=settings.connection_string)
+    return _of_string(made) if made.connection_string else _of_url(parts, made, query.options), made
 
 
 def _of_url(parts: ServerUrl, settings: ServiceBusSettings, options: Mapping[str, Any]) -> Address:
