@@ -51,6 +51,7 @@ class State:
         self._deferred = 0
         self._sessions = Sessions()
         self._session_lapses: Deadlines[str] = Deadlines()
+        self._times: tuple[Deadlines[Any], ...] = (self._lapses, self._expiries, self._schedule, self._session_lapses)
         self._held: dict[object, dict[str, None]] = {}
         self._locked_by: dict[object, dict[int, Stored]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -69,8 +70,11 @@ class State:
 
     def due(self) -> float | None:
         """When something changes by itself."""
-        firsts = (queue.first() for queue in (self._lapses, self._expiries, self._schedule, self._session_lapses))
-        return min((first for first in firsts if first is not None), default=None)
+        soonest = None
+        for times in self._times:
+            if len(times) and (first := times.first()) is not None and (soonest is None or first < soonest):
+                soonest = first
+        return soonest
 
     # What is looked up
 
