@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import attrs
-from azure.core.exceptions import AzureError, ResourceNotFoundError, ServiceRequestError
+from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.servicebus.management import ServiceBusAdministrationClient
-from camora.errors import ConfigurationError
+from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_servicebus.admin_errors import Refused, in_words
 from camora_servicebus.properties import KINDS, read, written
@@ -61,11 +61,11 @@ class Admin:
     and `Refused` for what the service does not want; both are kinds of `ConfigurationError`.
     """
 
-    def __init__(self, store: Store, credential: Any = None) -> None:
-        """`credential` is a token credential of the running loop, for a store whose address has no key."""
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._label = store.label
-        self._credential = credential
+        self._own: Any = None
+        """A credential that was made here, and is closed here."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="camora-servicebus-admin")
         self._client: ServiceBusAdministrationClient | None = None
 
@@ -82,7 +82,7 @@ class Admin:
         """Let go of the connections; waits for a call that is on its way."""
         if self._client is not None:
             client, self._client = self._client, None
-            await asyncio.get_running_loop().run_in_executor(self._thread, _closed, client)
+            await asyncio.get_running_loop().run_in_executor(self._thread, _closed, client, self._own)
         self._thread.shutdown(wait=False)
 
     # Questions
@@ -160,22 +160,37 @@ class Admin:
 
     # The client
 
+    def _access(self, loop: asyncio.AbstractEventLoop) -> str | _Blocking:
+        """A key or a signature, as connection strings have them; or what gives tokens."""
+        address, given = self._store.address, self._store.settings.credential
+        if address.key:
+            return f"SharedAccessKeyName={address.key_name};SharedAccessKey={address.key}"
+        if address.signature:
+            return f"SharedAccessSignature={address.signature}"
+        if given is None:
+            given = self._own = _default(self._label)
+        return _Blocking(given, loop, self._store.settings.timeout)
+
     async def _call(self, doing: str, work: Callable[[ServiceBusAdministrationClient], T]) -> T:
         """Raises `ResourceNotFoundError` for what is not there."""
         loop = asyncio.get_running_loop()
         if self._client is None:
-            self._client = _client(self._store, self._credential, loop)
+            self._client = _client(self._store, self._access(loop))
         try:
             return await loop.run_in_executor(self._thread, work, self._client)
         except ResourceNotFoundError:
             raise
         except AzureError as error:
             raise in_words(error, self._label, doing) from error
+        except _NoToken as error:
+            raise BrokerUnavailable(f"{self._label}: {doing}: the credential gave no token{error}") from error.__cause__
 
 
-def _closed(client: ServiceBusAdministrationClient) -> None:
+def _closed(client: ServiceBusAdministrationClient, credential: Any) -> None:
     with contextlib.suppress(AzureError):
         client.__exit__(None, None, None)
+        if credential is not None:
+            credential.close()
 
 
 def _get(client: ServiceBusAdministrationClient, kind: str, path: tuple[str, ...]) -> Any:
@@ -187,7 +202,19 @@ def _get(client: ServiceBusAdministrationClient, kind: str, path: tuple[str, ...
         return None  # the answer describes something else, and the client takes that for nothing
 
 
-def _client(store: Store, credential: Any, loop: asyncio.AbstractEventLoop) -> ServiceBusAdministrationClient:
+def _default(label: str) -> Any:
+    """Not the asynchronous one: this waits in a thread, and needs no other HTTP library."""
+    try:
+        from azure.identity import DefaultAzureCredential  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{label}: there is neither a key nor a credential, so that DefaultAzureCredential is to be asked; this "
+            "needs azure.identity: pip install 'camora-servicebus[identity]'"
+        ) from error
+    return DefaultAzureCredential()
+
+
+def _client(store: Store, access: str | _Blocking) -> ServiceBusAdministrationClient:
     address, settings = store.address, store.settings
     name, port = address.management
     host = name if port == _HTTPS else f"{name}:{port}"
@@ -195,17 +222,14 @@ def _client(store: Store, credential: Any, loop: asyncio.AbstractEventLoop) -> S
         "transport": _Transport(plain=address.emulator, timeout=settings.timeout, cafile=settings.cafile),
         "retry_total": _TRIES,
         "retry_read": 1,
+        "retry_connect": 1,
         "timeout": settings.timeout * _PATIENCE,
     }
     if settings.proxy is not None:
         proxy = Proxy.of(settings.proxy, "proxy").url
         options["proxies"] = {"http": proxy, "https": proxy}
-    if not address.by_key:
-        return ServiceBusAdministrationClient(host, _Blocking(credential, loop, settings.timeout), **options)
-    if address.signature:
-        access = f"SharedAccessSignature={address.signature}"
-    else:
-        access = f"SharedAccessKeyName={address.key_name};SharedAccessKey={address.key}"
+    if not isinstance(access, str):
+        return ServiceBusAdministrationClient(host, access, **options)
     try:
         return ServiceBusAdministrationClient.from_connection_string(f"Endpoint=sb://{host};{access}", **options)
     except ValueError:
@@ -231,20 +255,32 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # made when it is fi
         return super().send(request, **given)
 
 
+class _NoToken(Exception):
+    """Of a credential; no error of the client's, which would ask again and again."""
+
+
 class _Blocking:
     """A token credential of an event loop for the thread that waits for it."""
 
     def __init__(self, credential: Any, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self._credential = credential
         self._loop = loop
-        self._timeout = timeout
+        self._patience = timeout * _PATIENCE
 
     def get_token(self, *scopes: str, **given: Any) -> Any:
-        if not inspect.iscoroutinefunction(self._credential.get_token):
-            return self._credential.get_token(*scopes, **given)
-        future = asyncio.run_coroutine_threadsafe(self._credential.get_token(*scopes, **given), self._loop)
         try:
-            return future.result(self._timeout * _PATIENCE)
+            if not inspect.iscoroutinefunction(self._credential.get_token):
+                return self._credential.get_token(*scopes, **given)
+            return self._waited(self._credential.get_token(*scopes, **given))
+        except (AzureError, _NoToken):
+            raise
+        except Exception as error:
+            raise _NoToken(f": {error}") from error
+
+    def _waited(self, asking: Coroutine[Any, Any, Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        try:
+            return future.result(self._patience)
         except TimeoutError:
             future.cancel()
-            raise ServiceRequestError(f"the credential gave no token within {self._timeout * _PATIENCE:g} s") from None
+            raise _NoToken(f" within {self._patience:g} s") from None

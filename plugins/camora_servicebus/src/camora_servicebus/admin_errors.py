@@ -10,6 +10,9 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
     ServiceRequestError,
+    ServiceRequestTimeoutError,
+    ServiceResponseError,
+    ServiceResponseTimeoutError,
 )
 from camora.errors import BrokerUnavailable, ConfigurationError
 
@@ -17,7 +20,10 @@ __all__ = ["Conflict", "NotAllowed", "Refused", "in_words"]
 
 _TAIL = re.compile(r"\s*(To know more visit|TrackingId:|CorrelationId:).*", re.DOTALL)
 """What helps the service's operators alone."""
-_NUMBER = re.compile(r"\s*\bSubCode=\d+\.?")
+_NUMBER = re.compile(r"\s*\bSubCode=\d+[.:]?\s*")
+_NUMBERED = re.compile(r"\[Errno -?\d+\] ([^')(]+)")
+_UNKNOWN = re.compile(r"Failed to resolve|Name or service not known|getaddrinfo")
+_SLOW = re.compile(r"time.?out", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _CLAIM = re.compile(r"claim|not authorized|authorization to perform", re.IGNORECASE)
 _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _MANY, _DEFECT = 401, 403, 409, 429, 500
@@ -49,10 +55,21 @@ def in_words(error: AzureError, label: str, doing: str) -> Exception:
             return Refused(f"{where}: the service refuses: {text}")
         if status is not None:
             return BrokerUnavailable(f"{where}: the service cannot at this moment ({status}): {text}")
-    return BrokerUnavailable(
-        f"{where}: the management interface does not answer: {_first_line(error)}. It is reached over HTTPS: is its "
-        "port open from here?"
-    )
+    return BrokerUnavailable(f"{where}: {_unanswered(error)}")
+
+
+def _unanswered(error: AzureError) -> str:
+    """Why there is no answer, out of what the libraries below say of it."""
+    text = _first_line(error)
+    if isinstance(error, (ServiceRequestTimeoutError, ServiceResponseTimeoutError)) or _SLOW.search(text):
+        return "no answer in time from the management interface, which is reached over HTTPS"
+    if isinstance(error, ServiceResponseError):
+        return "the connection broke before the answer came, and it may be done: say it again"
+    if _UNKNOWN.search(text):
+        text = "the name of the host is not known"
+    elif (found := _NUMBERED.search(text)) is not None:
+        text = found[1]
+    return f"no connection comes about: {text.rstrip('.')}. The management interface is reached over HTTPS"
 
 
 def _not_let_in(where: str, text: str) -> NotAllowed:
@@ -78,7 +95,7 @@ def _plain(error: AzureError) -> str:
             detail = None
     if detail is not None:
         text = detail[1]
-    return _first_line(_NUMBER.sub("", _TAIL.sub("", _TAG.sub(" ", text)))).rstrip(". ") or type(error).__name__
+    return _first_line(_NUMBER.sub(" ", _TAIL.sub("", _TAG.sub(" ", text)))).strip(". ") or type(error).__name__
 
 
 def _first_line(error: object) -> str:

@@ -13,7 +13,7 @@ from camora_servicebus.admin_errors import Conflict
 from camora_servicebus.differences import Change, Wanted, compared
 from camora_servicebus.properties import text_of
 
-__all__ = ["carried_out", "checked", "create_missing", "planned"]
+__all__ = ["carried_out", "checked", "create_missing", "planned", "problem_of"]
 
 _ROUNDS = 6
 """How often one entity is looked at again while others change it, too."""
@@ -28,7 +28,7 @@ async def planned(admin: Admin, wanted: Sequence[Wanted]) -> list[Change]:
 
 def checked(changes: Sequence[Change], label: str) -> None:
     """Raises one `ConfigurationError` for all that cannot be done, with both sides of each."""
-    problems = [text for text in map(_problem, changes) if text]
+    problems = [text for text in map(problem_of, changes) if text]
     if problems:
         listed = "\n  ".join(problems)
         raise ConfigurationError(f"{label}: nothing was changed, because this cannot be:\n  {listed}")
@@ -83,7 +83,7 @@ async def _carry_out(admin: Admin, wanted: Wanted) -> None:
     )
 
 
-def _problem(change: Change) -> str:
+def problem_of(change: Change) -> str:
     """What cannot be, and what to do about it; empty where all can."""
     wanted = change.wanted
     who = f"{wanted.kind} {wanted.name!r} ({wanted.entity})"

@@ -81,7 +81,7 @@ class ServiceBusQueue(camora.queue.Queue):
         default=None, converter=seconds_or_none, validator=_time(5, 5 * _MINUTE), kw_only=True
     )
     """How long a message belongs to a worker that is silent: 5 s to 5 minutes; 1 minute when it is made."""
-    max_delivery_count: int | None = attrs.field(default=None, validator=whole(1, 2**31 - 1), kw_only=True)
+    max_delivery_count: int | None = attrs.field(default=None, validator=whole(1, 2000), kw_only=True)
     """After so many deliveries the service itself moves a message to the dead letters; 20 when it is made."""
     sessions: bool = attrs.field(default=False, validator=_flag, kw_only=True)
     """Whether every message belongs to a session. Cannot be changed."""
