@@ -365,19 +365,38 @@ def test_deferred_messages_come_by_number_only(world: World) -> None:
     queue.abandon(again.token)
     assert queue.lock(5, ME) == []  # it is still deferred
     [again] = queue.by_sequence([1], ME)
-    assert again.delivery_count == 1
+    assert again.delivery_count == 2
     queue.complete(again.token)
     assert queue.counts().deferred == 0
 
 
-def test_deferred_messages_do_not_expire(world: World) -> None:
-    queue = world.queue()
+def test_deferring_counts_a_delivery(world: World) -> None:
+    queue = world.queue(max_delivery_count=2)
+    world.send("a")
+    [locked] = queue.lock(1, ME)
+    queue.defer(locked.token)
+    [locked] = queue.by_sequence([1], ME)
+    assert locked.delivery_count == 1
+    queue.defer(locked.token)
+    with pytest.raises(MessageNotFound):
+        queue.by_sequence([1], ME)
+    assert world.dead().peek(0, 1)[0].dead_letter_reason == "MaxDeliveryCountExceeded"
+
+
+@pytest.mark.parametrize("buried", [False, True])
+def test_deferred_messages_expire_when_somebody_wants_them(world: World, buried: bool) -> None:
+    queue = world.queue(dead_lettering_on_message_expiration=buried)
     world.send("a", "b", time_to_live=100)
     for locked in queue.lock(2, ME):
         queue.defer(locked.token)
+    world.sleep(99)
+    assert bodies(queue.take_by_sequence([2])) == ["b"]
     world.sleep(1000)
-    assert bodies(queue.take_by_sequence([2, 1])) == ["b", "a"]
+    assert world.seen() == ["a"]
+    with pytest.raises(MessageNotFound, match="expired"):
+        queue.by_sequence([1], ME)
     assert world.seen() == []
+    assert world.seen("q/$DeadLetterQueue") == ["a"] * buried
 
 
 # Duplicate detection
@@ -970,7 +989,7 @@ def test_the_next_time_is_the_soonest_of_all(world: World) -> None:
 
 
 def test_all_is_there_after_a_kill(world: World) -> None:
-    queue = world.queue(max_delivery_count=2, default_time_to_live=1000)
+    queue = world.queue(max_delivery_count=3, default_time_to_live=1000)
     world.namespace.create_topic("t")
     world.namespace.create_subscription("t", "s")
     fields = {"message_id": "m", "correlation_id": "c", "application_properties": {"x": uuid.UUID(int=1)}}
@@ -987,7 +1006,7 @@ def test_all_is_there_after_a_kill(world: World) -> None:
         assert world.seen() == ["locked", "deferred", "waits", "later"]
         assert world.seen("q/$DeadLetterQueue") == ["dead"]
         assert world.seen("t/Subscriptions/s") == ["copy"]
-        assert queue.options.max_delivery_count == 2
+        assert queue.options.max_delivery_count == 3
         assert queue.peek(0, 1)[0].incoming == Incoming(b"locked", **fields)
         assert [stored.state for stored in queue.peek(0, 5)] == ["active", "deferred", "active", "scheduled"]
         assert queue.counts().deferred == 1
@@ -1180,6 +1199,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.world.entity().defer(kept.token)
         self.spent.append(kept.token)
         kept.token, kept.deferred = None, True
+        kept.count += 1
+        if kept.count >= self.MAXIMUM:
+            self.bury(kept)
 
     @precondition(lambda self: self.locked())
     @rule(data=st.data())
@@ -1203,12 +1225,16 @@ class QueueMachine(RuleBasedStateMachine):
     def by_number(self, data: st.DataObject) -> None:
         numbers = data.draw(st.lists(st.integers(1, self.number + 1), min_size=1, max_size=3, unique=True))
         there = {each.number: each for each in self.there() if each.deferred and not each.token}
-        if set(numbers) <= set(there):
+        late = [there[number] for number in numbers if number in there and there[number].expires <= self.world.now]
+        if set(numbers) <= set(there) and not late:
             for number, locked in zip(numbers, self.world.entity().by_sequence(numbers, ME), strict=True):
                 there[number].token, there[number].until = locked.token, self.world.now + self.LOCK
         else:
             with pytest.raises(MessageNotFound):
                 self.world.entity().by_sequence(numbers, ME)
+            if set(numbers) <= set(there):
+                for kept in late:
+                    self.bury(kept)
 
     @precondition(lambda self: self.spent)
     @rule(data=st.data())

@@ -151,11 +151,16 @@ class Entity(Movement):
         self.ground.done()
 
     def defer(self, token: UUID, properties: Mapping[str, Any] | None = None) -> None:
-        """Keep it for who asks by its sequence number ("Message deferral"). Raises `LockLost`."""
+        """Keep it for who asks by its sequence number ("Message deferral"). Raises `LockLost`.
+
+        The delivery counts; the last one allowed ends in the dead-letter queue (Azure/azure-service-bus#375).
+        """
         self.advance()
         stored = self._under(token)
-        self._free(stored, stored.delivery_count, deferred=True, properties=properties)
         self._tell("deferred", stored, token=str(token))
+        count = self._counted(stored)
+        self._free(stored, count, deferred=True, properties=properties)
+        self._bury_if_spent(stored)
         self.ground.done()
 
     def dead_letter(
@@ -352,7 +357,17 @@ class Entity(Movement):
             if self.with_sessions and stored.session_id != session:
                 raise MessageNotFound(f"{self.path}: the message {number} is of another session")
             found.append(stored)
+        self._expire_deferred(found, now)
         return now, found
+
+    def _expire_deferred(self, found: Sequence[Stored], now: float) -> None:
+        """Deferred messages expire only when somebody wants to have them (Azure/azure-sdk-for-net#30252)."""
+        late = [stored for stored in found if stored.expires <= now]
+        for stored in late:
+            self._end_life(stored)
+        if late:
+            self.ground.done()
+            raise MessageNotFound(f"{self.path}: the deferred message {late[0].sequence_number} has expired")
 
     def _check_receivable(self) -> None:
         if self.deleted:

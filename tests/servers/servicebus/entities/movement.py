@@ -138,8 +138,10 @@ class Movement(State):
 
         What is locked or deferred stays meanwhile; it is looked at again when its lock ends.
         """
-        if stored.token is not None or stored.deferred:
-            return
+        if stored.token is None and not stored.deferred:
+            self._end_life(stored)
+
+    def _end_life(self, stored: Stored) -> None:
         if self.options.dead_lettering_on_message_expiration and self.dead is not None:
             text = "The message expired and was dead lettered."
             self._bury(stored, "TTLExpiredException", text)
@@ -150,20 +152,28 @@ class Movement(State):
     # What ends
 
     def _back(self, stored: Stored, now: float, *, counted: bool, properties: Mapping[str, Any] | None = None) -> None:
-        """Its lock has ended without it being settled; over the maximum it is dead-lettered.
-
-        In a dead-letter queue deliveries are not counted (Azure/azure-sdk-for-net#53437).
-        """
-        count = stored.delivery_count + (counted and self.dead is not None)
+        """Its lock has ended without it being settled; over the maximum it is dead-lettered."""
+        count = self._counted(stored) if counted else stored.delivery_count
         self._free(stored, count, deferred=stored.deferred, properties=properties)
-        if counted and self.dead is not None and count >= self.options.max_delivery_count:
-            text = f"Message could not be consumed after {self.options.max_delivery_count} delivery attempts."
-            self._bury(stored, "MaxDeliveryCountExceeded", text)
-        elif stored.expires <= now:
+        if counted and self._bury_if_spent(stored):
+            return
+        if stored.expires <= now:
             self._expire(stored)
         elif self.onward is not None and self._available(stored):
             self._drop(stored)  # it was locked when forwarding was set
             self.onward(stored)
+
+    def _counted(self, stored: Stored) -> int:
+        """With one more delivery. In a dead-letter queue they are not counted (Azure/azure-sdk-for-net#53437)."""
+        return stored.delivery_count + (self.dead is not None)
+
+    def _bury_if_spent(self, stored: Stored) -> bool:
+        """Dead-letter it if it was delivered often enough (the page on dead-letter queues: maximum delivery count)."""
+        if self.dead is None or stored.delivery_count < self.options.max_delivery_count:
+            return False
+        text = f"Message could not be consumed after {self.options.max_delivery_count} delivery attempts."
+        self._bury(stored, "MaxDeliveryCountExceeded", text)
+        return True
 
     def _bury(self, stored: Stored, reason: str, description: str, properties: Mapping[str, Any] | None = None) -> None:
         assert self.dead is not None
