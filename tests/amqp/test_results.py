@@ -260,6 +260,7 @@ async def test_waiting_without_limit_ends_when_the_app_is_closed(url: str) -> No
         await until(lambda: bool(app.results._mine), "somebody waits")
     with pytest.raises(ResultTimeout, match="closing the app"):
         await waiting
+    gc.collect()  # who waited has not opened it again
 
 
 # Refusals

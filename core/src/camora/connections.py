@@ -130,6 +130,13 @@ class Connections:
         loop, connection = self._ready
         return connection if loop is asyncio.get_running_loop() else None
 
+    def opened(self) -> Connection | None:
+        """This loop's connection, if it is open: unlike `get`, this opens none."""
+        opening = self._by_loop.get(asyncio.get_running_loop())
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
+            return None
+        return opening.result()
+
     async def get(self) -> Connection:
         """This loop's connection; opened by the first who asks. Raises what `Broker.open` raises."""
         loop = asyncio.get_running_loop()

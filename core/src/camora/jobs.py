@@ -76,16 +76,19 @@ class Jobs:
         results = await self._results(job_id)
         record = await (self._wait(results, job_id) if timeout is None else results.wait(job_id, timeout))
         if record is None:
-            raise await self._nothing_came(job_id, timeout)
+            raise await self._nothing_came(results, job_id, timeout)
         return self._value(record)
 
-    async def _nothing_came(self, job_id: str, timeout: float | None) -> Exception:
-        connection = await self._connections.get()
+    async def _nothing_came(self, results: ResultBackend, job_id: str, timeout: float | None) -> Exception:
+        connection = self._connections.opened()
+        if connection is None or connection.results is not results:
+            # Looking once more would open what has just been closed, and nobody would close it again.
+            return ResultTimeout(f"waiting for job {job_id} was ended by closing the app", job_id=job_id)
         unknown = (await self.info(job_id)).status is Status.UNKNOWN
         if unknown and connection.broker.capabilities.inspect:
             return ResultExpired(unknown_job(connection, job_id), job_id=job_id)
         if timeout is None:
-            return ResultTimeout(f"waiting for job {job_id} was ended by closing the app", job_id=job_id)
+            return ResultTimeout(f"waiting for job {job_id} was ended by the result backend", job_id=job_id)
         if unknown:
             text = f"no result within {timeout:g} s: {unknown_job(connection, job_id)}"
         else:
@@ -112,7 +115,9 @@ class Jobs:
 
     async def _lost(self, job_id: str) -> bool:
         """Whether nobody knows the job; a broker that does not show its jobs may have it for all we know."""
-        connection = await self._connections.get()
+        connection = self._connections.opened()
+        if connection is None:
+            return True
         return bool(connection.broker.capabilities.inspect) and (await self.info(job_id)).status is Status.UNKNOWN
 
     def _value(self, record: JobRecord) -> Any:
