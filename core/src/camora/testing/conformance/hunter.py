@@ -39,7 +39,8 @@ class Subject:
     `lease` is to be short, and `blur` (milliseconds) as much as its clock and this machine's may be apart.
     `patience` is how many seconds a message that must come may take. `keys_by_queue`: in another queue, the same
     idempotency key is another one. `pushes`: messages are sent ahead, or taken from several servers at once, so that
-    one may have them for a moment who does not ask for them, and others pass them. `refunds` is as in `BrokerConformance`.
+    one may have them for a moment who does not ask for them, and others pass them. `refunds`: as in
+    `BrokerConformance`.
     """
 
     broker: Broker
