@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 
 __all__ = [
-    "abort", "alive", "authenticate", "close", "largest_message", "open_sender", "release", "schedule", "sender_of",
+    "abort", "alive", "authenticate", "by_token", "close", "largest_message", "open_sender", "release", "schedule", "sender_of",
     "silent", "size_of", "socket_of",
 ]  # fmt: skip
 
@@ -236,6 +236,15 @@ async def release(receiver: Any, message: Any) -> None:
         return
     await settle(message._delivery_id, message._delivery_tag, "released", await_outcome=True, outcome_timeout=_CLOSING)
     message._settled = True
+
+
+def by_token(message: Any) -> Any:
+    """The same message, to be settled with any receiver by its lock token: its own connection is gone.
+
+    The client goes this way by itself, after it has waited for an answer from a link that never delivered the message.
+    """
+    message._is_deferred_message = True  # those have no link
+    return message
 
 
 # Ending

@@ -117,9 +117,9 @@ def letter_of(message: Any, queue: str, *, id: str, task: str, body: bytes) -> D
 
 
 def _added(message: Any) -> int:
-    from camora_servicebus.messages import added
+    from camora_servicebus.messages import added_of
 
-    return added(message)
+    return added_of(message)
 
 
 def _json(rest: _Told) -> str:
