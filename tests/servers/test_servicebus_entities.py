@@ -1309,3 +1309,166 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+@attrs.define(eq=False)
+class KeptSession:
+    """A session in the model."""
+
+    messages: dict[int, Kept] = attrs.field(factory=dict)
+    holder: str | None = None
+    until: float = 0.0
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Sessions do as a dictionary of lists would, each with one holder at most."""
+
+    LOCK, MAXIMUM = 60.0, 3
+    NOBODY = "whoever had it when the server was killed"
+    IDS, HOLDERS = st.sampled_from("abc"), st.sampled_from(["x", "y"])
+
+    @initialize()
+    def begin(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.world = World(Path(self._folder.name))
+        self.world.queue(requires_session=True, lock_duration=self.LOCK, max_delivery_count=self.MAXIMUM)
+        self.model = {name: KeptSession() for name in "abc"}
+        self.dead: set[int] = set()
+        self.number = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.namespace.close()
+            self._folder.cleanup()
+
+    def waiting(self, name: str) -> list[Kept]:
+        return [kept for _, kept in sorted(self.model[name].messages.items()) if not kept.token]
+
+    def end(self, name: str, counted: bool) -> None:
+        session = self.model[name]
+        session.holder = None
+        for kept in list(session.messages.values()):
+            if kept.token:
+                self.back(name, kept, counted)
+
+    def back(self, name: str, kept: Kept, counted: bool) -> None:
+        kept.token = None
+        kept.count += counted
+        if counted and kept.count >= self.MAXIMUM:
+            del self.model[name].messages[kept.number]
+            self.dead.add(kept.number)
+
+    @rule(name=IDS, count=st.integers(1, 3))
+    def send(self, name: str, count: int) -> None:
+        for number in self.world.send(*["x"] * count, session_id=name):
+            self.number += 1
+            assert number == self.number
+            self.model[name].messages[number] = Kept(number)
+
+    @rule(name=IDS, holder=HOLDERS)
+    def accept(self, name: str, holder: str) -> None:
+        session = self.model[name]
+        if session.holder:
+            with pytest.raises(SessionCannotBeLocked):
+                self.world.entity().accept_session(name, holder)
+            return
+        found = self.world.entity().accept_session(name, holder)
+        assert found is not None
+        assert found.session_id == name
+        session.holder, session.until = holder, self.world.now + self.LOCK
+
+    @rule(holder=HOLDERS)
+    def accept_next(self, holder: str) -> None:
+        free = {name for name, session in self.model.items() if not session.holder and self.waiting(name)}
+        found = self.world.entity().accept_session(None, holder)
+        assert (found.session_id if found else None) in (free or {None})
+        if found:
+            session = self.model[found.session_id]
+            session.holder, session.until = holder, self.world.now + self.LOCK
+
+    @rule(name=IDS, holder=HOLDERS, limit=st.integers(1, 3))
+    def lock(self, name: str, holder: str, limit: int) -> None:
+        session = self.model[name]
+        if session.holder != holder:
+            with pytest.raises(SessionLockLost):
+                self.world.entity().lock(limit, holder, session=name)
+            return
+        given = self.world.entity().lock(limit, holder, session=name)
+        expected = self.waiting(name)[:limit]
+        assert [(each.sequence_number, each.delivery_count) for each in given] == [
+            (kept.number, kept.count) for kept in expected
+        ]
+        assert {each.locked_until for each in given} <= {session.until}
+        for kept, locked in zip(expected, given, strict=True):
+            kept.token = locked.token
+
+    @precondition(lambda self: any(kept.token for each in self.model.values() for kept in each.messages.values()))
+    @rule(data=st.data(), how=st.sampled_from(["complete", "abandon", "release", "dead_letter"]))
+    def settle(self, data: st.DataObject, how: str) -> None:
+        locked = [(name, kept) for name, each in self.model.items() for kept in each.messages.values() if kept.token]
+        name, kept = data.draw(st.sampled_from(locked))
+        token = kept.token
+        getattr(self.world.entity(), how)(token)
+        if how in ("complete", "dead_letter"):
+            del self.model[name].messages[kept.number]
+            self.dead |= {kept.number} if how == "dead_letter" else set()
+        else:
+            self.back(name, kept, counted=how == "abandon")
+        with pytest.raises(SessionLockLost):
+            self.world.entity().complete(token)
+
+    @rule(name=IDS, holder=HOLDERS)
+    def renew(self, name: str, holder: str) -> None:
+        session = self.model[name]
+        if session.holder != holder:
+            with pytest.raises(SessionLockLost):
+                self.world.entity().renew_session(name, holder)
+            return
+        session.until = self.world.now + self.LOCK
+        assert self.world.entity().renew_session(name, holder) == session.until
+
+    @rule(name=IDS, holder=HOLDERS)
+    def close(self, name: str, holder: str) -> None:
+        self.world.entity().close_session(name, holder)
+        if self.model[name].holder == holder:
+            self.end(name, counted=False)
+
+    @rule(holder=HOLDERS)
+    def go(self, holder: str) -> None:
+        self.world.entity().holder_gone(holder, locks_too=False)
+        for name, session in self.model.items():
+            if session.holder == holder:
+                self.end(name, counted=False)
+
+    @rule(seconds=st.sampled_from([20.0, 60.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.sleep(seconds)
+        for name, session in self.model.items():
+            if session.holder and session.until <= self.world.now:
+                self.end(name, counted=True)
+
+    @rule()
+    def kill(self) -> None:
+        self.world.kill()
+        for session in self.model.values():
+            session.holder = session.holder and self.NOBODY
+
+    @invariant()
+    def all_is_accounted_for(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        entity = self.world.entity()
+        kept = sorted(
+            (number, each.count) for session in self.model.values() for number, each in session.messages.items()
+        )
+        assert [(each.sequence_number, each.delivery_count) for each in entity.peek(0, 10_000)] == kept
+        assert {each.sequence_number for each in self.world.dead().peek(0, 10_000)} == self.dead
+        assert sorted(entity.sessions()) == [name for name, session in self.model.items() if session.messages]
+        for name, session in self.model.items():
+            assert entity.ready(name) is bool(self.waiting(name))
+            assert len(entity.peek(0, 10_000, session=name)) == len(session.messages)
+        assert entity.ready() is any(self.waiting(name) for name, each in self.model.items() if not each.holder)
+
+
+TestSessionMachine = SessionMachine.TestCase
+TestSessionMachine.settings = TestQueueMachine.settings
