@@ -17,6 +17,7 @@ from camora.message import Envelope
 from camora_servicebus.admin import Admin
 from camora_servicebus.applying import create_missing
 from camora_servicebus.client import Connector
+from camora_servicebus.consumer import ServiceBusConsumer
 from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.messages import Outgoing
 from camora_servicebus.publishing import Publisher
@@ -130,7 +131,9 @@ class ServiceBusBroker(Broker):
 
     async def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer with connections of its own, in a thread of its own."""
-        raise BrokerUnavailable(f"{self!r}: nothing is there yet")
+        self._check_open()
+        self._store.seen.update(settings.queues)
+        return ServiceBusConsumer(self._store, self._publisher, settings, self._who)
 
     def twin(self) -> Self:
         """Another broker in the same namespace, with connections of its own."""

@@ -1,0 +1,102 @@
+"""One connection to one queue, kept open: it is made anew whenever it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from camora_servicebus.receiving import Receiving
+
+__all__ = ["Pump"]
+
+logger = logging.getLogger(__name__)
+
+_PAUSES = (0.05, 2.0)
+"""Seconds until the next try to connect: after the first one that failed, and at most."""
+_GOODBYE = 2.0
+"""Seconds that a connection may take to end politely."""
+_STALE = 240.0
+"""Seconds after which a connection that waits for messages and brings none is made anew.
+
+The service ends idle links after ten minutes itself, and now and then forgets one without a word.
+"""
+
+
+class Pump:
+    """Belongs to the feed's loop. `changed(pump)` is called when it is up again, and when `error` is another one."""
+
+    def __init__(
+        self, queue: str, make: Callable[[], Receiving], *, timeout: float, changed: Callable[[Pump], None],
+        stale: float = _STALE,
+    ) -> None:  # fmt: skip
+        self.queue = queue
+        self.receiving: Receiving | None = None
+        """The connection, while there is one."""
+        self.error: Exception | None = None
+        """Why there is none, if more than one try has failed."""
+        self.up = asyncio.Event()
+        self.busy = time.monotonic()
+        """Monotonic time at which it last brought a message, or was not waiting for one."""
+        self._make = make
+        self._timeout = timeout
+        self._changed = changed
+        self._stale = stale
+
+    async def run(self) -> None:
+        """Connect, bring messages, connect again; until cancelled."""
+        pause, failures = _PAUSES[0], 0
+        while True:
+            receiving = self._make()
+            try:
+                await receiving.open(self._timeout)
+                self._open(receiving)
+                pause, failures = _PAUSES[0], 0
+                await self._bring(receiving)
+            except Exception as error:  # noqa: BLE001 -- whatever the client or a credential raises
+                failures += 1
+                logger.debug("queue %r: the connection has ended: %r", self.queue, error)
+                self._closed()
+                if failures > 1:  # connections end; that is worth no word, if the next one comes about
+                    self._tell(error)
+            finally:
+                self._closed()
+                # A task of its own: whoever cancels this one waits for it all the same.
+                await asyncio.shield(asyncio.ensure_future(receiving.close(_GOODBYE)))
+            if failures > 1:
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 -- jitter
+                pause = min(pause * 2, _PAUSES[1])
+
+    def _open(self, receiving: Receiving) -> None:
+        self.receiving = receiving
+        self.busy = time.monotonic()
+        self.error = None
+        self.up.set()
+        self._changed(self)
+
+    def _closed(self) -> None:
+        self.receiving = None
+        self.up.clear()
+
+    def _tell(self, error: Exception) -> None:
+        self.error = error
+        self._changed(self)
+
+    async def _bring(self, receiving: Receiving) -> None:
+        reading = asyncio.ensure_future(receiving.run())
+        try:
+            while not reading.done():
+                await asyncio.wait([reading], timeout=self._stale / 4)
+                if not receiving.wanted:
+                    self.busy = time.monotonic()
+                elif time.monotonic() - self.busy > self._stale:
+                    await receiving.drain(_GOODBYE)
+                    return
+            reading.result()
+        finally:
+            reading.cancel()
+            with contextlib.suppress(BaseException):
+                await reading
