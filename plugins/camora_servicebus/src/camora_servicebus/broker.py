@@ -18,9 +18,14 @@ from camora_servicebus.admin import Admin
 from camora_servicebus.applying import create_missing
 from camora_servicebus.client import Connector
 from camora_servicebus.consumer import ServiceBusConsumer
+from camora_servicebus.counting import Counting
+from camora_servicebus.dead_letters import ServiceBusDeadLetters
+from camora_servicebus.deferred import Deferred
 from camora_servicebus.description import ServiceBusQueue
+from camora_servicebus.handles import Handles
 from camora_servicebus.messages import Outgoing
 from camora_servicebus.publishing import Publisher
+from camora_servicebus.queues import ServiceBusQueues
 from camora_servicebus.settings import ServiceBusSettings
 from camora_servicebus.store import Store
 from camora_servicebus.wanting import wanted_of_store
@@ -62,6 +67,11 @@ class ServiceBusBroker(Broker):
         self._home: asyncio.AbstractEventLoop | None = None
         self._connector = Connector(store)
         self._publisher = Publisher(self._connector, self._who)
+        self._handles = Handles(store, self._who)
+        self._counting = Counting(store)
+        self._queues = ServiceBusQueues(store, self._handles, self._counting, self._who)
+        self._dead_letters = ServiceBusDeadLetters(store, self._handles, self._publisher)
+        self._deferred = Deferred(store, self._handles, self._publisher)
         self.capabilities = Capabilities(
             delay=Support.NATIVE,
             leases=Support.NATIVE,
@@ -141,20 +151,28 @@ class ServiceBusBroker(Broker):
 
     @property
     def queues(self) -> Queues:
-        """Lengths of queues, and emptying them."""
-        raise NotImplementedError
+        """Lengths of queues, emptying them, and calling off what is not due yet."""
+        return self._queues
 
     @property
     def dead_letters(self) -> DeadLetters:
         """The dead letters."""
-        raise NotImplementedError
+        return self._dead_letters
+
+    @property
+    def deferred(self) -> Deferred:
+        """Jobs that have set themselves aside by `Defer`."""
+        return self._deferred
 
     def abandon(self) -> None:
         """Let go of the sockets of a loop that is gone."""
         self._publisher.abandon()
+        self._handles.abandon()
 
     async def close(self) -> None:
         """Close all connections."""
         self._state = BrokerState.CLOSED
+        await self._handles.close()
+        await self._counting.close()
         await self._publisher.close()
         await self._connector.close()

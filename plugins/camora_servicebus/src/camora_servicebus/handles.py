@@ -15,6 +15,7 @@ from azure.core.exceptions import AzureError
 from azure.servicebus import ServiceBusSubQueue
 from azure.servicebus.exceptions import MessageNotFoundError
 from camora.errors import BrokerUnavailable, ConfigurationError
+from camora.sockets import let_go
 
 from camora_servicebus import internals
 from camora_servicebus.client import Connector
@@ -47,6 +48,7 @@ class _Handle:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        self._loop = asyncio.get_running_loop()
         self._sockets: list[Any] = []
 
     async def open(self) -> None:
@@ -65,9 +67,12 @@ class _Handle:
         """Raises nothing."""
         self.note()
         await internals.close(self.inner, _CLOSING)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut what is left of its connections."""
         for one in self._sockets:
-            with contextlib.suppress(RuntimeError):
-                one.abort()
+            let_go(one, self._loop)
 
 
 class Handles:
@@ -100,6 +105,13 @@ class Handles:
         """Let go of a handle, in the background: whatever the service has lent to it goes back."""
         if (handle := self._open.pop((kind, entity), None)) is not None:
             self._started(handle.close())
+
+    def abandon(self) -> None:
+        """Let go of the sockets of a loop that is gone: from any thread, without waiting."""
+        self._closed = True
+        while self._open:
+            with contextlib.suppress(KeyError):
+                self._open.popitem()[1].abort()
 
     async def close(self) -> None:
         """Let go of all; waits for what is under way, which has limits of its own."""

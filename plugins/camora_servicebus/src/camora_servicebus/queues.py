@@ -11,11 +11,11 @@ from azure.servicebus import ServiceBusMessageState
 from camora.errors import BrokerUnavailable, UnsupportedCapability
 from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 
+from camora_servicebus.counting import Counting
 from camora_servicebus.dead_letters import known
 from camora_servicebus.handles import Handles, NoEntity, NoMessage
 from camora_servicebus.messages import job_id_of
 from camora_servicebus.peeking import peeked, peeked_of
-from camora_servicebus.scheduled import Scheduled
 from camora_servicebus.store import Store
 from camora_servicebus.taking import take
 
@@ -34,10 +34,9 @@ _STATES = {ServiceBusMessageState.ACTIVE: "ready", ServiceBusMessageState.SCHEDU
 class ServiceBusQueues(Queues):
     """Messages can be looked at, but not whether a worker has them: what would need that is refused."""
 
-    def __init__(self, store: Store, handles: Handles, scheduled: Scheduled, counting: Any, who: str) -> None:
+    def __init__(self, store: Store, handles: Handles, counting: Counting, who: str) -> None:
         self._store = store
         self._handles = handles
-        self._scheduled = scheduled
         self._counting = counting
         self._who = who
 
@@ -67,7 +66,7 @@ class ServiceBusQueues(Queues):
 
     async def cancel(self, job_id: str) -> CancelResult:
         """Take back a job that is not due yet. Raises `UnsupportedCapability` for any other."""
-        if (known_here := self._scheduled.take(job_id)) is not None and await self._called_off(*known_here):
+        if (known_here := self._store.scheduled.take(job_id)) is not None and await self._called_off(*known_here):
             return CancelResult.REMOVED
         removed = False
         entities = [self._store.names.queue(queue) for queue in known(self._store)]
