@@ -33,8 +33,9 @@ from tests.servers.servicebus.amqp.types import (
     encode,
     value_end,
 )
-from tests.servers.servicebus.entities import Incoming, Stored
+from tests.servers.servicebus.entities import Incoming, InvalidArgument, Namespace, NotFound, Stored
 from tests.servers.servicebus.message import delivered, read_message, sections
+from tests.servers.servicebus.rules import add_rule, enumerate_rules, remove_rule
 
 
 def _bits(number: int, kind: Any, *, signed: bool = False) -> st.SearchStrategy[Any]:
@@ -257,3 +258,33 @@ def test_a_message_may_be_empty_and_may_not_be_cut() -> None:
     with pytest.raises(DecodeError):
         read_message(_message()[:-1])
     assert math.isinf(Stored(1, read_message(b""), 1.0, 1).expires)
+
+
+def test_rules_as_amqp_describes_them() -> None:
+    namespace = Namespace()
+    namespace.create_topic("topic")
+    namespace.create_subscription("topic", "one")
+    path = "topic/Subscriptions/one"
+
+    remove_rule(namespace, path, "$Default")
+    add_rule(namespace, path, "sql", {"sql-filter": {"expression": "colour = 'red'"}})
+    wanted = {"correlation-id": "c", "properties": {Symbol("colour"): "blue"}}
+    add_rule(namespace, path, "correlated", {Symbol("correlation-filter"): wanted})
+
+    rules = [decode(encode(rule))[0] for rule in enumerate_rules(namespace, path, 0, 10)]
+    assert [rule.value[2] for rule in rules] == ["sql", "correlated"]
+    assert rules[0].value[0] == Described(0x137000000006, ["colour = 'red'"])
+    correlated = ["c", None, None, None, None, None, None, None, {"colour": "blue"}]
+    assert rules[1].value[0] == Described(0x137000000009, correlated)
+    assert enumerate_rules(namespace, path, 1, 1)[0].value[2] == "correlated"
+
+    for colour in ("red", "blue"):
+        properties = encode(Described(ULong(0x73), [None, None, None, None, None, "c"]))
+        application = encode(Described(ULong(0x74), {"colour": colour}))
+        namespace.target("topic").send([read_message(properties + application)])
+    assert namespace.entity(path).counts().active == 2
+
+    with pytest.raises(InvalidArgument):
+        add_rule(namespace, path, "bad", {"sql-filter": {"expression": "colour = = 1"}})
+    with pytest.raises(NotFound, match="only subscriptions have rules"):
+        enumerate_rules(namespace, "topic", 0, 1)

@@ -17,6 +17,7 @@ from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.exceptions import (
     MessageLockLostError,
     MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
     OperationTimeoutError,
     ServiceBusAuthenticationError,
     ServiceBusAuthorizationError,
@@ -241,6 +242,20 @@ async def test_links_that_are_detached(server: ServiceBusServer, queue: str) -> 
         async with client.get_queue_sender(queue) as sender:
             await sender.send_messages(ServiceBusMessage("x"))
         assert str(await waiting) == "x"
+
+
+async def test_links_end_with_their_entity(server: ServiceBusServer, queue: str, client: ServiceBusClient) -> None:
+    async with client.get_queue_receiver(queue) as receiver:
+        server.update_queue(queue, status="ReceiveDisabled")
+        with pytest.raises(MessagingEntityDisabledError):
+            await receive(receiver)
+        server.update_queue(queue, status="Active")
+        async with client.get_queue_sender(queue) as sender:
+            await sender.send_messages(ServiceBusMessage("x"))
+        await receive(receiver)
+        server.delete_queue(queue)
+        with pytest.raises(MessagingEntityNotFoundError):
+            await receive(receiver)
 
 
 async def test_idle_links_and_connections_end() -> None:

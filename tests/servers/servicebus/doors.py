@@ -1,4 +1,4 @@
-"""The port that clients come in by: AMQP, and the management interface over HTTP. It can be shut and opened again."""
+"""The port that clients come in by, with AMQP, WebSockets or HTTP. It can be shut and opened again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.servers.servicebus.admin import Administration
 from tests.servers.servicebus.amqp.connection import Connection
 from tests.servers.servicebus.service import Service
 from tests.servers.servicebus.web import Conversation
+from tests.servers.servicebus.websocket import WebSocket, asks_for
 
 __all__ = ["Doors"]
 
@@ -63,6 +64,10 @@ class _Guest(asyncio.Protocol):
         protocol: asyncio.Protocol
         if self._said.startswith(b"AMQP"):
             protocol = Connection(self._service, time.monotonic)
+        elif b"\r\n\r\n" not in self._said and self._said.startswith(b"GET "):
+            return  # what else it wants stands in the headers
+        elif asks_for(self._said):
+            protocol = WebSocket(Connection(self._service, time.monotonic))
         else:
             protocol = _Clerk(self._administration)
         self._transport.set_protocol(protocol)

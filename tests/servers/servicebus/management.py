@@ -43,7 +43,7 @@ class Management:
         operation = str(request.application.get("operation", "")).removeprefix(_VENDOR)
         faults = self.service.faults
         if fault := faults.take("management_silent", self.path, operation):
-            self.service.told("kept silent", entity=self.path, operation=operation)
+            self.service.told("kept_silent", entity=self.path, operation=operation)
             return None
         if faults.take("throttled", self.path):
             return Answer(503, BUSY[1], condition=BUSY[0])

@@ -131,6 +131,9 @@ class Service:
 
     def _receive(self, link: ToClient, path: str) -> None:
         entity = self.namespace.entity(path)
+        if why := self._unfit(path):
+            link.refuse(error("com.microsoft:entity-disabled", why))
+            return
         asked, wanted = session_filter(link.attach.source)
         if asked != entity.with_sessions:
             why = (
@@ -143,6 +146,11 @@ class Service:
             ReceivingSession(self, entity, link, wanted).begin()
         else:
             link.accept(Receiving(self, entity, link))
+
+    def _unfit(self, path: str) -> str:
+        """Why nobody can receive from it, empty if one can."""
+        options = self.namespace.entity(path).options
+        return "" if options.can_receive() else f"{path}: is {options.status}; set its status to Active to receive."
 
     def _exists(self, path: str) -> None:
         try:
@@ -242,6 +250,7 @@ class Service:
         for connection in list(self.connections):
             links = connection.links
             for link in links:
+                self._still_there(link)
                 idle = now - link.used
                 if link.open and idle > self.options.link_idle and isinstance(link.node, (Receiving, Sending)):
                     link.detach(
@@ -257,6 +266,18 @@ class Service:
                     "amqp:connection:forced",
                     "The connection was inactive for more than the allowed time and is closed by the container.",
                 )
+
+    def _still_there(self, link: Link) -> None:
+        # Entities are deleted and disabled by other ways than the wire.
+        if not isinstance(link.node, (Receiving, Sending)):
+            return
+        try:
+            self._exists(link.node.path)
+        except EntityError as failure:
+            link.detach(error(failure.condition, str(failure)))
+            return
+        if isinstance(link.node, Receiving) and (why := self._unfit(link.node.path)):
+            link.detach(error("com.microsoft:entity-disabled", why))
 
     # --- faults
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tests.servers.servicebus.amqp.frames import frame
@@ -17,7 +18,7 @@ from tests.servers.servicebus.amqp.performatives import (
     Performative,
     Transfer,
 )
-from tests.servers.servicebus.amqp.types import DecodeError, Described, ULong, encode
+from tests.servers.servicebus.amqp.types import DecodeError, Described, ULong
 
 if TYPE_CHECKING:
     from tests.servers.servicebus.amqp.connection import Connection
@@ -45,7 +46,7 @@ class Session:
         self._room = begin.incoming_window or 0
         self._waiting: deque[bytes] = deque()
         self._unsettled: dict[int, tuple[ToClient, Any]] = {}
-        self._accepted: list[int] = []
+        self._accepted: dict[bool, list[int]] = {True: [], False: []}
         self.send(
             Begin(
                 remote_channel=channel,
@@ -200,31 +201,38 @@ class Session:
 
     def settle_sent(self, first: int, last: int, state: Any) -> None:
         """Answer the client's word about messages that it got: they are settled, thus."""
-        self.send(Disposition(role=False, first=first, last=last, settled=True, state=state))
+        if first == last and state == ACCEPTED:
+            self._accepted[False].append(first)
+            self.connection.soon(self)
+        else:
+            self.send(Disposition(role=False, first=first, last=last, settled=True, state=state))
 
     def settle_received(self, number: int, state: Described) -> None:
-        """Say what became of a message that the client sent. Those accepted wait a moment, to be said together."""
-        if state.descriptor == 0x24:
-            self._accepted.append(number)
+        """Say what became of a message that the client sent."""
+        if state == ACCEPTED:
+            self._accepted[True].append(number)
             self.connection.soon(self)
         else:
             self.send(Disposition(role=True, first=number, last=number, settled=True, state=state))
 
     def flush(self) -> None:
-        """Say what waits to be said together."""
-        if not self._accepted:
-            return
-        numbers, self._accepted = self._accepted, []
-        first = last = numbers[0]
-        for number in [*numbers[1:], None]:
-            if number is not None and number == last + 1:
-                last = number
-                continue
-            disposition = Disposition(role=True, first=first, last=last, settled=True, state=ACCEPTED)
-            self.connection.write(frame(self.channel, disposition.encode()))
-            if number is not None:
-                first = last = number
+        """Say what waited to be said together: all that went well, in as few words as there are gaps."""
+        for role, waiting in self._accepted.items():
+            if waiting:
+                numbers, waiting[:] = list(waiting), []
+                for first, last in _runs(numbers):
+                    disposition = Disposition(role=role, first=first, last=last, settled=True, state=ACCEPTED)
+                    self.connection.write(frame(self.channel, disposition.encode()))
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number != last + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
 
 
 ACCEPTED = Described(ULong(0x24), [])
-assert encode(ACCEPTED) == b"\x00\x53\x24\x45"
