@@ -71,7 +71,18 @@ def judge(error: BaseException) -> Judged:
     if cause is Cause.DENIED and getattr(inner, "status_code", None) == _NOT_FOUND:
         # The service looks for the entity before it looks at the token.
         cause = Cause.MISSING
-    return Judged(cause, _text(error), _said_no(cause, inner))
+    return Judged(cause, _text(error), _answered_no(error) or _said_no(cause, inner))
+
+
+def _answered_no(error: Any) -> bool:
+    """Whether it is the answer to a request, with a status as HTTP has them: the caller's fault, or too much work."""
+    status = getattr(error, "_status_code", None)
+    return isinstance(status, int) and ((400 <= status < 500 and status not in _IN_DOUBT) or status == _BUSY)
+
+
+_IN_DOUBT = (408,)
+"""Of those, what says nothing of what was done: a time-out."""
+_BUSY = 503
 
 
 def _said_no(cause: Cause, inner: Any) -> bool:

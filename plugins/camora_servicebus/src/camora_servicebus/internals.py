@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 
 __all__ = [
-    "abort", "alive", "authenticate", "by_token", "close", "largest_message", "open_sender", "release", "schedule", "sender_of",
-    "silent", "size_of", "socket_of",
-]  # fmt: skip
+    "abort",
+    "alive",
+    "authenticate",
+    "by_token",
+    "close",
+    "largest_message",
+    "open_sender",
+    "release",
+    "schedule",
+    "sender_of",
+    "silent",
+    "size_of",
+    "socket_of",
+]
 
 _CLOSING = 1.0
 """Seconds for a polite end, after which the socket is closed."""
@@ -108,6 +119,7 @@ async def _opened(owner: Any, make: Callable[[Any], Any], timeout: float) -> Non
         auth = await create_authentication(owner)  # type: ignore[no-untyped-call,unused-ignore]
         owner._handler = make(auth)
         await owner._handler.open_async(connection=None)
+        owner._camora_socket = _transport_of(owner)
         while not await owner._handler.client_ready_async():
             pass  # it has read from the connection for a while
 
@@ -279,7 +291,14 @@ def _cut(transport: Any) -> None:
 
 
 def socket_of(handler: Any) -> Any:
-    """The transport of its connection, of TCP or of WebSockets; None where there is none."""
+    """The transport of its connection, of TCP or of WebSockets; None where there is none.
+
+    After an error the client forgets the connection, and leaves its socket open: so it was noted when it was made.
+    """
+    return _transport_of(handler) or getattr(handler, "_camora_socket", None)
+
+
+def _transport_of(handler: Any) -> Any:
     amqp = getattr(handler, "_handler", None)
     connection = getattr(amqp, "_connection", None)
     found = getattr(connection, "_transport", None)

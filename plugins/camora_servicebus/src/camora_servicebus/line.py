@@ -125,6 +125,7 @@ class Line:
         return sender
 
     async def _stands(self, sender: ServiceBusSender) -> bool:
+        await asyncio.sleep(0)  # what has come in is read by the loop, and so is the end of the connection
         fresh = self._loop.time() - self._answered < _FRESH
         if fresh and internals.silent(sender):
             return True

@@ -211,8 +211,8 @@ def address_of(url: str | None, settings: ServiceBusSettings | None = None) -> t
         )
     if settings.connection_string is not None and parts.rest:
         raise ConfigurationError(
-            f"{where}: there is a connection_string too, with which the URL is  servicebus://  alone: leave one of them "
-            "out"
+            f"{where}: there is a connection_string too, with which the URL is  servicebus://  alone: leave one "
+            "of them out"
         )
     query = Query.of(parts, _IN_A_URL, _OPTIONS, secret=["proxy"])
     problems = query.problems
