@@ -34,11 +34,13 @@ from tests.servers.servicebus.entities import (
     SessionCannotBeLocked,
     SessionLockLost,
     SqlFilter,
+    Stored,
     SubscriptionOptions,
     Target,
     TooLarge,
     TopicOptions,
 )
+from tests.servers.servicebus.entities.browse import Shelf
 from tests.servers.servicebus.entities.deadlines import Deadlines
 
 ME, OTHER = "me", "other"
@@ -59,10 +61,11 @@ class World:
         return Namespace(clock=lambda: self.now, journal=journal, tell=self.events.append, **self.options)
 
     def kill(self) -> None:
-        """Start again from what the kernel has."""
-        assert not self.namespace.ground.journal._waiting, "something is not written after a call"
-        self.namespace.close()
-        self.namespace = self._new()
+        """Start again from what the kernel has, and once more from what that start has made of it."""
+        for _ in range(2):
+            assert not self.namespace.ground.journal._waiting, "something is not written after a call"
+            self.namespace.close()
+            self.namespace = self._new()
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -469,6 +472,15 @@ def test_messages_of_a_held_session_go_to_its_holder(world: World) -> None:
     [locked] = queue.lock(5, ME, session="a")
     queue.complete(locked.token)
     assert queue.sessions() == []
+
+
+def test_what_comes_back_to_a_session_takes_its_old_place(world: World) -> None:
+    queue = world.queue(requires_session=True)
+    world.send("a1", "a2", "a3", session_id="a")
+    queue.accept_session("a", ME)
+    for locked in reversed(queue.lock(2, ME, session="a")):
+        queue.abandon(locked.token)
+    assert bodies(queue.lock(3, ME, session="a")) == ["a1", "a2", "a3"]
 
 
 def test_closing_a_session_counts_no_delivery_and_its_lapse_counts_one(world: World) -> None:
@@ -1000,16 +1012,15 @@ def test_all_is_there_after_a_kill(world: World) -> None:
     queue.defer(deferred.token)
     queue.complete(done.token)
     queue.dead_letter(dead.token, "Broken")
-    for _ in range(2):  # from the journal as it was written, and from what the start made of it
-        world.kill()
-        queue = world.entity()
-        assert world.seen() == ["locked", "deferred", "waits", "later"]
-        assert world.seen("q/$DeadLetterQueue") == ["dead"]
-        assert world.seen("t/Subscriptions/s") == ["copy"]
-        assert queue.options.max_delivery_count == 3
-        assert queue.peek(0, 1)[0].incoming == Incoming(b"locked", **fields)
-        assert [stored.state for stored in queue.peek(0, 5)] == ["active", "deferred", "active", "scheduled"]
-        assert queue.counts().deferred == 1
+    world.kill()
+    queue = world.entity()
+    assert world.seen() == ["locked", "deferred", "waits", "later"]
+    assert world.seen("q/$DeadLetterQueue") == ["dead"]
+    assert world.seen("t/Subscriptions/s") == ["copy"]
+    assert queue.options.max_delivery_count == 3
+    assert queue.peek(0, 1)[0].incoming == Incoming(b"locked", **fields)
+    assert [stored.state for stored in queue.peek(0, 5)] == ["active", "deferred", "active", "scheduled"]
+    assert queue.counts().deferred == 1
     assert queue.renew(locked.token) == world.now + 60  # locks are the broker's
     assert bodies(queue.lock(5, OTHER)) == ["waits"]
     assert world.send("next") == [7]
@@ -1065,6 +1076,26 @@ def test_deadlines_come_in_order_whatever_was_set_moved_and_dropped() -> None:
         assert due == sorted(key for key, when in expected.items() if when <= now)
         expected = {key: when for key, when in expected.items() if when > now}
     assert len(deadlines) == 0
+
+
+def test_a_shelf_keeps_the_order_of_numbers() -> None:
+    shelf = Shelf()
+    there: set[int] = set()
+    for step in range(3000):
+        number = step * 7919 % 1009
+        if number in there:
+            there.remove(number)
+            shelf.remove(number)
+        else:
+            there.add(number)
+            shelf.put(Stored(number, Incoming(b""), 0.0, number))
+        if step % 100 == 0:
+            assert [stored.sequence_number for stored in shelf] == sorted(there)
+            assert [stored.sequence_number for stored in shelf.since(500)] == sorted(n for n in there if n >= 500)
+    for number in sorted(there)[5:]:
+        shelf.remove(number)
+    assert [stored.sequence_number for stored in shelf] == sorted(there)[:5]
+    assert len(shelf._order) <= 74
 
 
 @attrs.define(eq=False)
