@@ -29,7 +29,7 @@ from azure.servicebus.management import (
 )
 
 from tests.servers.servicebus.admin import Administration
-from tests.servers.servicebus.entities import Incoming, Namespace
+from tests.servers.servicebus.entities import Incoming, Namespace, QueueOptions
 from tests.servers.servicebus.web import Answer, Asked, Conversation, serve
 from tests.servers.tls import Certificates, new_certificates
 
@@ -195,7 +195,11 @@ def test_what_is_not_there_is_not_found(client: ServiceBusAdministrationClient) 
     ("options", "text"),
     [
         ({"lock_duration": timedelta(minutes=6)}, "LockDuration"),
+        ({"lock_duration": timedelta(seconds=4)}, "LockDuration"),
         ({"lock_duration": "P1Y"}, "LockDuration"),
+        ({"max_size_in_megabytes": 1000}, "MaxSizeInMegabytes"),
+        ({"auto_delete_on_idle": timedelta(minutes=1)}, "AutoDeleteOnIdle"),
+        ({"default_message_time_to_live": timedelta(milliseconds=500)}, "DefaultMessageTimeToLive"),
         ({"max_delivery_count": 0}, "MaxDeliveryCount"),
         (
             {"requires_duplicate_detection": True, "duplicate_detection_history_time_window": "PT1S"},
@@ -230,6 +234,14 @@ def test_a_queue_is_updated_but_not_in_what_it_is(client: ServiceBusAdministrati
     client.delete_queue("orders")
     with pytest.raises(ResourceNotFoundError):
         client.update_queue(queue)
+
+
+def test_an_update_keeps_what_only_tests_can_set(running: Running, client: ServiceBusAdministrationClient) -> None:
+    options = QueueOptions(lock_duration=0.5, max_size=1000)
+    running.do(lambda namespace: namespace.create_queue("orders", options))
+    client.update_queue(client.get_queue("orders"), max_delivery_count=3)
+    found = running.do(lambda namespace: namespace.entity("orders").options)
+    assert (found.lock_duration, found.max_size, found.max_delivery_count) == (0.5, 1000, 3)
 
 
 def test_all_queues_are_listed_page_by_page(running: Running, client: ServiceBusAdministrationClient) -> None:

@@ -119,11 +119,31 @@ def read_options(description: Element, current: Any | None = None) -> Any:
     values: dict[str, Any] = {}
     for field in _fields:
         element = said.get(field.element)
-        if element is not None and field.option in known:
+        if element is not None and field.option in known and not _is_so(field, element.text or "", current):
             values[field.option] = _read(field, element.text or "")
     if "DefaultRuleDescription" in said and kind is SubscriptionOptions:
         values["default_rule"] = read_rule(said["DefaultRuleDescription"], "$Default")
+    _check_ranges(values)
     return kind(**values) if current is None else attrs.evolve(current, **values)
+
+
+def _check_ranges(said: Mapping[str, Any]) -> None:
+    """What the service takes over this interface ("Service Bus quotas"). Tests may set less in other ways."""
+    gigabytes = said.get("max_size", 1024 * MEGABYTE) / (1024 * MEGABYTE)
+    for good, text in (
+        (said.get("lock_duration", 60) >= 5, "LockDuration: from 5 seconds to 5 minutes"),
+        (gigabytes in (1, 2, 3, 4, 5, 10, 20, 40, 80), "MaxSizeInMegabytes: whole gigabytes, like 1024 or 2048"),
+        (said.get("default_time_to_live", 1) >= 1, "DefaultMessageTimeToLive: at least a second"),
+        (said.get("auto_delete_on_idle", 300) >= 300, "AutoDeleteOnIdle: at least 5 minutes"),
+    ):
+        if not good:
+            raise InvalidArgument(text)
+
+
+def _is_so(field: _Field, text: str, current: Any | None) -> bool:
+    """Whether it is as shown before: an update says all again, also what this interface would not take anew."""
+    value = getattr(current, field.option, None)
+    return value is not None and (text == field.text(value) or _read(field, text) == value)
 
 
 def _read(field: _Field, text: str) -> Any:
