@@ -133,9 +133,18 @@ def body_of(received: ServiceBusReceivedMessage) -> bytes:
         return b"".join(found)
     value = list(found) if received.body_type.name == "SEQUENCE" else found
     try:
-        return msgspec.json.encode(value, enc_hook=_text)
+        return msgspec.json.encode(_plain(value), enc_hook=_text)
     except Exception:  # noqa: BLE001 -- it came from anywhere
         return repr(value).encode(errors="replace")
+
+
+def _plain(value: Any) -> Any:
+    """With texts for the bytes that the client makes of all texts."""
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return {_text(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def job_id_of(received: ServiceBusReceivedMessage) -> str:
