@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -133,7 +133,7 @@ def untyped(parent: Element) -> dict[str, Any]:
     return values
 
 
-_readers = {
+_readers: dict[str, Callable[[str], Any]] = {
     "string": str,
     "int": whole,
     "long": whole,
@@ -181,7 +181,8 @@ def feed(base: str, path: str, title: str, entries: Iterable[Element], next_quer
 
 def document(root: Element) -> bytes:
     """As it goes over the wire."""
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    text: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def _texts(parent: Element, **texts: str) -> None:

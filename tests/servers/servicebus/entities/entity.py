@@ -111,7 +111,7 @@ class Entity(Movement):
     def peek(self, from_number: int, limit: int, session: str | None = None) -> list[Stored]:
         """Up to so many messages from a sequence number on, whatever their state ("Message browsing")."""
         self.advance()
-        seen = []
+        seen: list[Stored] = []
         for stored in self._shelf.since(from_number):
             if len(seen) >= limit:
                 break
@@ -180,7 +180,7 @@ class Entity(Movement):
         stored = self._under(token)
         if self.with_sessions:
             raise NotAllowed(f"{self.path}: the lock of a session is renewed, not that of its messages")
-        until = now + self.options.lock_duration
+        until: float = now + self.options.lock_duration
         self._extend(stored, until)
         self._tell("renewed", stored, token=str(token), until=until)
         self.ground.done()

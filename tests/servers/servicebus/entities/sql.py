@@ -74,7 +74,7 @@ class _Reader:
     def __init__(self, text: str, parameters: Mapping[str, Any]) -> None:
         self.text = text
         self.parameters = parameters
-        self.tokens = list(_tokens(text))
+        self.tokens: list[tuple[str, str]] = list(_tokens(text))
         self.place = 0
 
     def at(self, *words: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Self
@@ -20,7 +21,7 @@ __all__ = ["State"]
 Onward = Callable[[Stored], None]
 
 
-class State:
+class State(ABC):
     """Messages, the lines in which they wait, their locks, and the sessions. It has no rules: see `movement`."""
 
     def __init__(
@@ -75,6 +76,14 @@ class State:
             if len(times) and (first := times.first()) is not None and (soonest is None or first < soonest):
                 soonest = first
         return soonest
+
+    @abstractmethod
+    def advance(self) -> float:
+        """Apply what has come due; the time."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Call those who wait."""
 
     # What is looked up
 
