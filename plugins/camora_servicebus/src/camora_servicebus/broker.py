@@ -124,6 +124,12 @@ class ServiceBusBroker(Broker):
         if not envelopes:
             return []
         for envelope in envelopes:
+            if envelope.priority:
+                raise UnsupportedCapability(
+                    f"{envelope.task}: Azure Service Bus has no priorities. Leave the priority out, give urgent jobs a "
+                    "queue of their own, or use a broker that has them",
+                    capability="priority",
+                )
             if envelope.key:
                 raise UnsupportedCapability(
                     f"{envelope.task}: Azure Service Bus does not know which keys are taken. Leave the key out, or use "
