@@ -346,6 +346,7 @@ async def test_sessions_keep_order_holder_and_state(server: ServiceBusServer, cl
             for message in messages:
                 await other.complete_message(message)
 
+    assert [session async for session in client.list_queue_sessions(queue)] == ["b"]
     # Closing gives the session back, and counts no delivery; the state stays.
     async with client.get_queue_receiver(queue, session_id="b") as receiver:
         messages = await receive(receiver, 3)

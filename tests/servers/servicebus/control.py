@@ -104,7 +104,7 @@ class Control:
 
     # --- faults
 
-    def do_fault(self, **fault: Any) -> None:
+    def do_fault(self, **fault: Any) -> Any:
         """Let something go wrong; see `faults.KINDS`. An outage and muteness begin at once."""
         kind = fault.get("kind")
         if kind == "outage":

@@ -101,7 +101,8 @@ class Requests:
 
     def _link_for(self, reply_to: str | None) -> ToClient | None:
         named = [link for link in self._answers if reply_to is not None and _target(link) == reply_to]
-        return (named or self._answers or [None])[-1]
+        found = named or self._answers
+        return found[-1] if found else None
 
 
 def _target(link: ToClient) -> str | None:

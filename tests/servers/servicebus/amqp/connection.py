@@ -138,9 +138,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        for link in self.links:
-            if link.node is not None and getattr(link, "room", 0):
-                link.node.flowing(link)  # type: ignore[arg-type]
+        for session in list(self.sessions.values()):
+            session.flowing()
         self.flush()
 
     # --- reading

@@ -204,7 +204,7 @@ class ToClient(Link):
     @property
     def room(self) -> int:
         """How many more messages may be sent now."""
-        return self.credit if self.open and self.session.has_room() else 0
+        return min(self.credit, self.session.room) if self.open else 0
 
     def flow(self, flow: Flow) -> None:
         if flow.link_credit is not None:

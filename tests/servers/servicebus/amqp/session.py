@@ -84,19 +84,24 @@ class Session:
     def flow_received(self, flow: Flow) -> None:
         """The client's window, and perhaps a link's credit."""
         seen = flow.next_incoming_id if flow.next_incoming_id is not None else 0
-        self._room = seen + (flow.incoming_window or 0) - self._next_outgoing
+        sent = self._next_outgoing - len(self._waiting)
+        self._room = seen + (flow.incoming_window or 0) - sent
         while self._waiting and self._room > 0:
             self._room -= 1
             self.connection.write(self._waiting.popleft())
-        if flow.handle is None:
-            for link in list(self.links.values()):
-                if isinstance(link, ToClient) and link.node is not None and link.room:
-                    link.node.flowing(link)
-            if flow.echo:
-                self.send_flow()
-        elif (link := self.links.get(flow.handle)) is not None:
+        link = None if flow.handle is None else self.links.get(flow.handle)
+        if link is not None:
             link.used = self.connection.clock()
             link.flow(flow)
+        elif flow.handle is None and flow.echo:
+            self.send_flow()
+        self.flowing()
+
+    def flowing(self) -> None:
+        """The window is the session's: let each link send that has credit, in turn."""
+        for link in list(self.links.values()):
+            if isinstance(link, ToClient) and link.node is not None and link.room:
+                link.node.flowing(link)
 
     def disposition_received(self, disposition: Disposition) -> None:
         """What became of messages that the client got."""
@@ -158,15 +163,16 @@ class Session:
             Flow(
                 next_incoming_id=self._next_incoming & 0xFFFFFFFF,
                 incoming_window=self._incoming,
-                next_outgoing_id=self._next_outgoing & 0xFFFFFFFF,
+                next_outgoing_id=(self._next_outgoing - len(self._waiting)) & 0xFFFFFFFF,
                 outgoing_window=_WINDOW,
                 **link,
             )
         )
 
-    def has_room(self) -> bool:
-        """Whether the client's window, and the connection, take another frame."""
-        return self._room > 0 and not self._waiting and self.connection.writable
+    @property
+    def room(self) -> int:
+        """How many more frames the client's window takes; none while the connection is full."""
+        return max(self._room, 0) if self.connection.writable and not self._waiting else 0
 
     def transfer(self, link: ToClient, tag: bytes, payload: bytes, delivery: Any) -> int:
         """Send a message in as many frames as it takes. Its delivery-id."""
