@@ -93,9 +93,9 @@ class Session:
         if link is not None:
             link.used = self.connection.clock()
             link.flow(flow)
-        elif flow.handle is None and flow.echo:
-            self.send_flow()
         self.flowing()
+        if flow.handle is None and flow.echo:
+            self.send_flow()
 
     def flowing(self) -> None:
         """The window is the session's: let each link send that has credit, in turn."""
