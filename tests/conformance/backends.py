@@ -221,6 +221,39 @@ def _rabbitmq(name: str, options: str = "", *, examples: int, newer: bool = Fals
     )
 
 
+_SERVICEBUS_QUEUES = ("default", "work", "other", "next", "alert", "here", "there", "a", "b", "c", "ab")
+"""All that the exams use: the broker makes none by itself. Created anew for each store, for they cannot be emptied."""
+
+
+def _servicebus(*, examples: int) -> Backend:
+    """Queues of the emulator of Azure Service Bus, with a prefix of their own. Results are not kept there."""
+
+    def new_url(_: Path) -> str:
+        from tests.servers.servicebus.shared import fresh_url
+
+        # Locks are shorter than most leases here, and longer than others: neither is to make a difference.
+        return fresh_url(_SERVICEBUS_QUEUES, lock_duration=2.0)
+
+    def broker(url: str) -> Broker:
+        from camora_servicebus.broker import ServiceBusBroker
+
+        return ServiceBusBroker(url)
+
+    def subject(folder: Path) -> Subject:
+        return Subject(broker=broker(new_url(folder)), lease=0.5, blur=5.0, patience=5.0, pushes=True)
+
+    return Backend(
+        name="servicebus",
+        new_store=new_url,
+        broker=broker,
+        results=None,
+        subject=subject,
+        lease=0.5,
+        examples=examples,
+        real_time=True,
+    )
+
+
 BACKENDS = [
     Backend(
         name="memory",
@@ -252,4 +285,5 @@ BACKENDS = [
     _rabbitmq("rabbitmq", examples=3),
     _rabbitmq("rabbitmq-classic", "&queue_type=classic&max_priority=9", examples=3),
     _rabbitmq("rabbitmq-4", examples=2, newer=True),
+    _servicebus(examples=3),
 ]

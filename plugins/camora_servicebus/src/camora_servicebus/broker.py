@@ -23,6 +23,7 @@ from camora_servicebus.dead_letters import ServiceBusDeadLetters
 from camora_servicebus.deferred import Deferred
 from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.handles import Handles
+from camora_servicebus.line import too_large
 from camora_servicebus.messages import Outgoing
 from camora_servicebus.publishing import Publisher
 from camora_servicebus.queues import ServiceBusQueues
@@ -138,6 +139,10 @@ class ServiceBusBroker(Broker):
                 )
         entity = self._store.names.queue
         messages = [Outgoing.of(envelope, entity(envelope.queue)) for envelope in envelopes]
+        largest = self._store.settings.max_message_size - _PROPERTIES
+        for message in messages:
+            if len(message.body) > largest:
+                raise too_large(message, len(message.body), largest)
         self._store.seen.update(envelope.queue for envelope in envelopes)
         numbers = await self._publisher.publish(messages)
         for message, number in zip(messages, numbers, strict=True):

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _IDLE = 0.01
 """Seconds after which a worker that does not ask any more is sent nothing more."""
+_END = 10.0
+"""Seconds that all connections have to end."""
 _GOODBYE = 2.0
 """Seconds that the service has to send nothing more."""
 
@@ -155,7 +157,9 @@ class Feed:
             self._closing = True
             self._call(self._end)
             if self._thread is not None:
-                await asyncio.to_thread(self._thread.join, 10.0)
+                await asyncio.to_thread(self._thread.join, _END)
+                if self._thread.is_alive():
+                    logger.warning("worker %s: its connections do not end; they are left to themselves", self._worker)
 
     def _end(self) -> None:
         assert self._ended is not None
@@ -166,11 +170,11 @@ class Feed:
     def _run(self) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            self._opened.set()
             runner.run(self._main())
 
     async def _main(self) -> None:
         self._ended = asyncio.Event()
+        self._opened.set()
         try:
             opener, close = self._opener()
         except Exception as error:  # noqa: BLE001 -- it is told to whoever receives
