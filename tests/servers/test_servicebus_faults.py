@@ -186,6 +186,22 @@ async def test_a_mute_peer_takes_connections_and_says_nothing(server: ServiceBus
         await so(lambda: server.counts(queue)["active"] == 2)
 
 
+async def test_muteness_may_be_of_one_entity(server: ServiceBusServer, queue: str) -> None:
+    other = server.create_queue(f"queue{next(_numbers)}")
+    async with (
+        new_client(server) as client,
+        client.get_queue_sender(queue) as sender,
+        client.get_queue_sender(other) as heard,
+    ):
+        await so(lambda: {queue, other} <= {link["path"] for one in server.connections() for link in one["links"]})
+        server.mute(entity=queue)
+        await heard.send_messages(ServiceBusMessage("x"))
+        with pytest.raises(OperationTimeoutError):
+            await sender.send_messages(ServiceBusMessage("x"), timeout=0.5)
+        server.clear("mute")
+        await so(lambda: server.counts(queue)["active"] == 1)
+
+
 async def test_an_outage_ends(server: ServiceBusServer, queue: str) -> None:
     async with new_client(server, retry_total=10) as client, client.get_queue_sender(queue) as sender:
         await sender.send_messages(ServiceBusMessage("before"))

@@ -14,6 +14,7 @@ from tests.servers.servicebus.faults import KINDS
 from tests.servers.servicebus.service import path_of
 
 if TYPE_CHECKING:
+    from tests.servers.servicebus.amqp.connection import Connection
     from tests.servers.servicebus.doors import Doors
     from tests.servers.servicebus.service import Service
 
@@ -105,13 +106,16 @@ class Control:
     # --- faults
 
     def do_fault(self, **fault: Any) -> Any:
-        """Let something go wrong; see `faults.KINDS`. An outage and muteness begin at once."""
+        """Let something go wrong; see `faults.KINDS`. An outage and muteness begin at once.
+
+        Of an entity, muteness is about the connections that are there now: a new one cannot be told from another.
+        """
         kind = fault.get("kind")
         if kind == "outage":
             return self._outage(fault.get("seconds"))
         self._service.faults.arm(**fault)
         if kind == "mute":
-            for connection in self._service.connections:
+            for connection in self._connected(fault.get("entity")):
                 connection.mute()
             if fault.get("seconds") is not None:
                 asyncio.get_running_loop().call_later(fault["seconds"] + 0.01, self.do_clear, "mute")
@@ -135,11 +139,7 @@ class Control:
 
     def do_cut(self, entity: str | None = None) -> int:
         """Reset connections, all or those with a link to an entity; how many."""
-        connections = [
-            connection
-            for connection in self._service.connections
-            if entity is None or any(_about(path_of(link), entity) for link in connection.links)
-        ]
+        connections = self._connected(entity)
         self._service.told("cut", entity=entity, connections=len(connections))
         for connection in connections:
             connection.cut()
@@ -182,6 +182,14 @@ class Control:
             }
             for connection in self._service.connections
         ]  # fmt: skip
+
+    def _connected(self, entity: str | None) -> list[Connection]:
+        """All connections, or those with a link to an entity."""
+        return [
+            connection
+            for connection in self._service.connections
+            if entity is None or any(_about(path_of(link), entity) for link in connection.links)
+        ]
 
     async def _outage(self, seconds: float | None) -> None:
         await self._doors.shut()

@@ -18,6 +18,8 @@ class Events:
         self._clock = clock
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lines: list[str] = []
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            os.write(self._file, b"\n")  # a kill came in the middle of a line
         self._encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
     def tell(self, event: dict[str, Any]) -> None:

@@ -187,16 +187,26 @@ class ServiceBusServer(ServerProcess):
         """Cut all connections and refuse new ones, for so long or until `clear`."""
         self.fault("outage", seconds=seconds)
 
-    def mute(self, seconds: float | None = None) -> None:
-        """Answer nothing on any connection, for so long or until `clear`."""
-        self.fault("mute", seconds=seconds)
+    def mute(self, seconds: float | None = None, *, entity: str | None = None) -> None:
+        """Answer nothing on any connection, for so long or until `clear`.
+
+        Of an entity: on those connections that have a link to it now.
+        """
+        self.fault("mute", entity, seconds=seconds)
 
     def connections(self) -> list[dict[str, Any]]:
         """Who is connected, and with which links."""
         return self.ask("connections")
 
     def events(self, *kinds: str, entity: str | None = None) -> list[dict[str, Any]]:
-        """What happened so far, in order, before a kill too: all, or of some kinds, or in an entity."""
+        """What happened so far, in order, before a kill too: all, or of some kinds, or in an entity.
+
+        Of messages: stored, duplicate, scheduled, due, cancelled, locked, renewed, lapsed, completed, abandoned,
+        released, deferred, dead_lettered, expired, taken. Of sessions: session_accepted, session_renewed,
+        session_state, session_lapsed. Of the wire: started, attaching, session_attached, detach, cut, lost,
+        kept_silent. Each has `event` and `at`; of messages also `entity`, `sequence`, `message_id`, `session`,
+        `delivery_count` and, where there is a lock, `token`.
+        """
         if self.running() and not self._paused:
             with contextlib.suppress(OSError):  # starting: the file has what was answered before
                 self.ask("ping")  # all is in the file then
