@@ -58,6 +58,10 @@ class Receiving:
                     payload = delivered(one.stored, delivery_count=one.delivery_count, locked_until=one.locked_until)
                     link.send(one.token.bytes_le, payload, one.token)
                 count = len(locked)
+            if count:
+                # Competing consumers take turns: who has just got something comes last the next time.
+                self.entity.unlisten(self.awake)
+                self.entity.listen(self.awake)
             if count < room:
                 return
 
