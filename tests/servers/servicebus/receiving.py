@@ -42,28 +42,40 @@ class Receiving:
 
     def pump(self) -> None:
         """Send what there is, as far as there is credit."""
-        link = self.link
         if not self.entity.options.can_receive():
             return
+        try:
+            sent = self._send_all()
+        except EntityError as failure:  # the session's lock has lapsed just now
+            self.detach(failure.condition, str(failure))
+            return
+        if sent and not self.link.ended:
+            # Receivers take turns: who got something is the last to be asked next time.
+            self.entity.unlisten(self.awake)
+            self.entity.listen(self.awake)
+
+    def _send_all(self) -> int:
+        link, sent = self.link, 0
         while (room := min(link.room, _AT_ONCE)) and not link.ended:
-            if link.settled:
-                taken = self.entity.take(room, self, session=self.session)
-                for stored in taken:
-                    link.send(self._service.tag(), delivered(stored, delivery_count=stored.delivery_count,
-                                                             locked_until=None), None)  # fmt: skip
-                count = len(taken)
-            else:
-                locked = self.entity.lock(room, self, session=self.session)
-                for one in locked:
-                    payload = delivered(one.stored, delivery_count=one.delivery_count, locked_until=one.locked_until)
-                    link.send(one.token.bytes_le, payload, one.token)
-                count = len(locked)
-            if count:
-                # Competing consumers take turns: who has just got something comes last the next time.
-                self.entity.unlisten(self.awake)
-                self.entity.listen(self.awake)
+            count = self._send_settled(room) if link.settled else self._send_locked(room)
+            sent += count
             if count < room:
-                return
+                break
+        return sent
+
+    def _send_locked(self, room: int) -> int:
+        locked = self.entity.lock(room, self, session=self.session)
+        for one in locked:
+            payload = delivered(one.stored, delivery_count=one.delivery_count, locked_until=one.locked_until)
+            self.link.send(one.token.bytes_le, payload, one.token)
+        return len(locked)
+
+    def _send_settled(self, room: int) -> int:
+        taken = self.entity.take(room, self, session=self.session)
+        for stored in taken:
+            payload = delivered(stored, delivery_count=stored.delivery_count, locked_until=None)
+            self.link.send(self._service.tag(), payload, None)
+        return len(taken)
 
     def settling(self, link: ToClient, first: int, deliveries: list[Any], state: Any, *, settled: bool) -> None:
         for number, token in enumerate(deliveries, first):
@@ -83,7 +95,7 @@ class Receiving:
             except EntityError as failure:
                 answer = rejected(failure.condition, str(failure))
             else:
-                if answer.descriptor == 0x25:
+                if isinstance(state, Described) and state.descriptor == 0x25:
                     answer = Described(ULong(0x25), [])  # with an error it would say that it was not done
         if fault := faults.take("settle_answer_lost", self.path):
             self._service.lose(link, fault)
