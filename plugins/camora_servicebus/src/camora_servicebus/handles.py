@@ -49,19 +49,20 @@ class _Handle:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[Any] = []
+        self._sockets: list[tuple[Any, Any]] = []
 
-    async def open(self) -> None:
-        """Raises what the client raises."""
+    async def open(self, kind: Kind, timeout: float) -> None:
+        """Raises what the client raises, or `TimeoutError`."""
         try:
-            await self.inner.__aenter__()
+            await (internals.open_sender if kind == "send" else internals.open_receiver)(self.inner, timeout)
         finally:
             self.note()
 
     def note(self) -> None:
         """Its connection may be another one by now."""
-        if (found := internals.socket_of(self.inner)) is not None and found not in self._sockets:
-            self._sockets.append(found)
+        found = internals.socket_of(self.inner)
+        if found is not None and all(found is not known for known, _ in self._sockets):
+            self._sockets.append((found, internals.inside_of(self.inner)))
 
     async def close(self) -> None:
         """Raises nothing."""
@@ -71,7 +72,7 @@ class _Handle:
 
     def abort(self) -> None:
         """Cut what is left of its connections."""
-        for one in self._sockets:
+        for one, _ in self._sockets:
             let_go(one, self._loop)
 
 
@@ -165,7 +166,7 @@ class Handles:
             if not self._locks[other].locked():
                 self.drop(*other)
         if fresh:
-            await handle.open()
+            await handle.open(kind, self.timeout)
         try:
             return await work(handle.inner)
         finally:
@@ -176,7 +177,7 @@ class Handles:
         """One more handle, for the length of a block inside of some `work`. Raises what the client raises."""
         handle = self._made(kind, entity)
         try:
-            await handle.open()
+            await handle.open(kind, self.timeout)
             yield handle.inner
         finally:
             await handle.close()

@@ -27,7 +27,9 @@ __all__ = [
     "authenticate",
     "by_token",
     "close",
+    "inside_of",
     "largest_message",
+    "open_receiver",
     "open_sender",
     "release",
     "schedule",
@@ -106,6 +108,20 @@ async def open_sender(sender: ServiceBusSender, timeout: float) -> None:
     inner._running = True
 
 
+async def open_receiver(receiver: Any, timeout: float) -> None:
+    """The same for a receiver."""
+
+    def handler(auth: Any) -> Any:
+        receiver._create_handler(auth)
+        return receiver._handler
+
+    if not hasattr(receiver, "_create_handler"):
+        await asyncio.wait_for(receiver.__aenter__(), timeout)
+        return
+    await _opened(receiver, handler, timeout)
+    receiver._running = True
+
+
 _BATCH, _LARGE_BATCH = 256 * 1024, 1024 * 1024
 """Bytes of a batch in the Standard and the Premium tier, where an entity does not say it ("Service Bus quotas")."""
 
@@ -130,12 +146,12 @@ async def _opened(owner: Any, make: Callable[[Any], Any], timeout: float) -> Non
 
 
 def _as_public(owner: Any, error: Exception) -> Exception:
-    """As the client itself would raise it."""
+    """As the client itself would raise it; what a credential or the network has raised stays as it is."""
     import logging
 
-    from azure.servicebus.exceptions import ServiceBusError
+    from azure.servicebus._pyamqp.error import AMQPException  # type: ignore[import-not-found,unused-ignore]
 
-    if isinstance(error, (TimeoutError, ServiceBusError)):
+    if not isinstance(error, AMQPException):
         return error
     quiet = logging.getLogger(__name__)
     made: Exception = owner._amqp_transport.create_servicebus_exception(quiet, error)
@@ -288,6 +304,14 @@ def _cut(transport: Any) -> None:
     if transport is not None:
         with contextlib.suppress(RuntimeError):
             transport.abort()
+
+
+def inside_of(handler: Any) -> Any:
+    """That part of a sender or receiver which owns its connection: None where there is none.
+
+    After an error the client drops it. Who wants to close its socket then must hold it, or it complains when it goes.
+    """
+    return getattr(handler, "_handler", None)
 
 
 def socket_of(handler: Any) -> Any:
