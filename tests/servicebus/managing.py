@@ -36,7 +36,7 @@ class Management:
     def __init__(self, tier: str = "standard") -> None:
         self.namespace = Namespace(tier=tier)
         self._administration = Administration(self.namespace)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._faults: list[tuple[str, Callable[[Asked], Answer | None]]] = []
         self.asked: list[tuple[str, str]] = []
         """Method and path of each request."""
