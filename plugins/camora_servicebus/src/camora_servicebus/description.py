@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
-
 import attrs
 import camora.queue
 from camora.errors import ConfigurationError
 from camora.settings import Duration, Size
-from camora.units import duration_text, size, size_text
-from camora.validators import check_name, seconds_or_none, whole
+from camora.validators import seconds_or_none, whole
+
+from camora_servicebus.bounds import DAY, GIB, KIB, LONGEST, MIB, MINUTE, amount, as_bytes, flag, queue_name, time
 
 __all__ = ["ServiceBusQueue"]
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-_KIB, _MIB, _GIB = 1024, 1024**2, 1024**3
-_LONGEST = 10_675_199 * _DAY
-"""Seconds: the service counts ticks of 100 ns in 63 bits."""
-
-
-def _bytes(value: Any) -> Any:
-    # What is no size stays as it is, for the validator to name.
-    try:
-        return None if value is None else size(value)
-    except ValueError:
-        return value
-
-
-def _time(smallest: float, largest: float) -> Callable[[Any, Any, Any], None]:
-    """A validator: seconds in these bounds, or None."""
-
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if value is None:
-            return
-        if not isinstance(value, float) or math.isnan(value) or not smallest <= value <= largest:
-            bounds = f"from {duration_text(smallest)} to {duration_text(largest)}"
-            raise ConfigurationError(f"{attribute.name}={value!r}: a time {bounds}, as seconds or a text such as '30s'")
-
-    return check
-
-
-def _amount(smallest: int, largest: int, step: int) -> Callable[[Any, Any, Any], None]:
-    """A validator: bytes in these bounds in whole steps, or None."""
-
-    def check(_: Any, attribute: Any, value: Any) -> None:
-        if value is None:
-            return
-        wrong = not isinstance(value, int) or isinstance(value, bool)
-        if wrong or not smallest <= value <= largest or value % step:
-            bounds = f"a multiple of {size_text(step)} from {size_text(smallest)} to {size_text(largest)}"
-            raise ConfigurationError(f"{attribute.name}={value!r}: {bounds}, as bytes or a text such as '2GiB'")
-
-    return check
-
-
-def _flag(_: Any, attribute: Any, value: Any) -> None:
-    if value is not attribute.default and not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name}={value!r}: True or False")
-
-
-def _entity(_: Any, attribute: Any, value: Any) -> None:
-    if value is not None:
-        check_name(f"{attribute.name}: queue", value)
 
 
 @attrs.frozen
@@ -78,45 +25,45 @@ class ServiceBusQueue(camora.queue.Queue):
     """
 
     lock_duration: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=_time(5, 5 * _MINUTE), kw_only=True
+        default=None, converter=seconds_or_none, validator=time(5, 5 * MINUTE), kw_only=True
     )
     """How long a message belongs to a worker that is silent: 5 s to 5 minutes; 1 minute when it is made."""
     max_delivery_count: int | None = attrs.field(default=None, validator=whole(1, 2000), kw_only=True)
     """After so many deliveries the service itself moves a message to the dead letters; 20 when it is made."""
-    sessions: bool = attrs.field(default=False, validator=_flag, kw_only=True)
+    sessions: bool = attrs.field(default=False, validator=flag, kw_only=True)
     """Whether every message belongs to a session. Cannot be changed."""
     duplicate_detection: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=_time(20, 7 * _DAY), kw_only=True
+        default=None, converter=seconds_or_none, validator=time(20, 7 * DAY), kw_only=True
     )
     """For how long the service drops messages with an id that it has seen: 20 s to 7 days; None: it does not.
 
     The time can be changed, but whether there is one cannot.
     """
     time_to_live: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=_time(1, _LONGEST), kw_only=True
+        default=None, converter=seconds_or_none, validator=time(1, LONGEST), kw_only=True
     )
     """After which a message that nobody took is removed."""
-    dead_letter_expired: bool | None = attrs.field(default=None, validator=_flag, kw_only=True)
+    dead_letter_expired: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
     """Whether what is removed then goes to the dead letters; True when it is made."""
     max_size: Size | None = attrs.field(
-        default=None, converter=_bytes, validator=_amount(_GIB, 80 * _GIB, _GIB), kw_only=True
+        default=None, converter=as_bytes, validator=amount(GIB, 80 * GIB, GIB), kw_only=True
     )
     """How much it holds: 1 to 5 GiB, up to 80 GiB in the Premium tier. When it is full, dispatching is refused."""
     max_message_size: Size | None = attrs.field(
-        default=None, converter=_bytes, validator=_amount(_MIB, 100 * _MIB, _KIB), kw_only=True
+        default=None, converter=as_bytes, validator=amount(MIB, 100 * MIB, KIB), kw_only=True
     )
     """The largest message, in the Premium tier alone: 1 to 100 MiB."""
-    partitioned: bool | None = attrs.field(default=None, validator=_flag, kw_only=True)
+    partitioned: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
     """Whether it is kept by several brokers of the service. Cannot be changed."""
-    forward_to: str | None = attrs.field(default=None, validator=_entity, kw_only=True)
+    forward_to: str | None = attrs.field(default=None, validator=queue_name, kw_only=True)
     """The queue that gets all of its messages: no worker takes any from here."""
-    forward_dead_letters_to: str | None = attrs.field(default=None, validator=_entity, kw_only=True)
+    forward_dead_letters_to: str | None = attrs.field(default=None, validator=queue_name, kw_only=True)
     """The queue that gets its dead letters."""
     idle_ttl: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=_time(5 * _MINUTE, _LONGEST), kw_only=True
+        default=None, converter=seconds_or_none, validator=time(5 * MINUTE, LONGEST), kw_only=True
     )
     """After which the service deletes a queue that nobody uses, with all that is in it: 5 minutes at least."""
-    declare: bool = attrs.field(default=True, validator=_flag, kw_only=True)
+    declare: bool = attrs.field(default=True, validator=flag, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         wrong = ""

@@ -16,24 +16,32 @@ import attrs
 import msgspec
 from camora.message import Envelope
 
+from camora_servicebus.topics import split
+
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
-__all__ = ["ADDED", "COPY", "Outgoing", "added_of", "body_of", "copy_of", "job_id_of", "message_id_of", "task_of"]
+__all__ = ["ADDED", "COPY", "TO", "Outgoing", "added_of", "body_of", "copy_of", "job_id_of", "message_id_of",
+           "properties_of", "task_of", "to_of"]  # fmt: skip
 
 ADDED = "camora-deliveries"
 """How many deliveries are to be added to those that the service counts, or taken off: copies begin at 0 there."""
 COPY = "camora-copy"
 """Which copy of its job's message this is; the first has no such property."""
+TO = "camora_to"
+"""The one subscription of its topic that a message is for; rules name it, so it is a name of the service's SQL."""
 _LONGEST = 128
 """Characters of a message id ("Service Bus quotas")."""
-_OF_THE_SERVICE = frozenset({"DeadLetterReason", "DeadLetterErrorDescription", ADDED, COPY})
+_OF_THE_SERVICE = frozenset({"DeadLetterReason", "DeadLetterErrorDescription", ADDED, COPY, TO})
 """Properties that a copy does not inherit."""
 
 
 @attrs.define
 class Outgoing:
-    """A message on its way to an entity; `due` is milliseconds since the epoch, 0 for now."""
+    """A message on its way to an entity; `due` is milliseconds since the epoch, 0 for now.
+
+    One for a subscription is sent to its topic.
+    """
 
     entity: str
     job_id: str
@@ -56,7 +64,6 @@ class Outgoing:
     @classmethod
     def again(cls, received: ServiceBusReceivedMessage, entity: str, *, due: int = 0, added: int = 0) -> Outgoing:
         """The next copy of a message that was received or peeked, whoever has sent it."""
-        found = _properties(received)
         kept = ("content_type", "partition_key", "reply_to", "reply_to_session_id", "to")
         more = {name: value for name in kept if (value := getattr(received, name)) is not None}
         return cls(
@@ -68,14 +75,21 @@ class Outgoing:
             copy_of(received) + 1,
             added,
             received.session_id,
-            {name: value for name, value in found.items() if name not in _OF_THE_SERVICE},
+            properties_of(received),
             more,
         )
 
     @property
+    def target(self) -> str:
+        """Where it is sent: an entity that takes messages."""
+        return split(self.entity)[0]
+
+    @property
     def message_id(self) -> str:
         """What duplicates are detected by."""
-        return message_id_of(self.job_id, self.copy)
+        to = split(self.entity)[1]
+        # Each subscription has copies of its own of the same job.
+        return message_id_of(f"{self.job_id}:{to}" if to else self.job_id, self.copy)
 
     def message(self) -> ServiceBusMessage:
         """As the client library wants it; for one use."""
@@ -86,6 +100,8 @@ class Outgoing:
             properties[ADDED] = self.added
         if self.copy:
             properties[COPY] = self.copy
+        if to := split(self.entity)[1]:
+            properties[TO] = to
         made = ServiceBusMessage(
             self.body,
             message_id=self.message_id,
@@ -160,6 +176,16 @@ def job_id_of(received: ServiceBusReceivedMessage) -> str:
 def task_of(received: ServiceBusReceivedMessage) -> str:
     """The task's name; empty where the sender has given none."""
     return _text(received.subject)
+
+
+def properties_of(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    """The application properties that its sender has given it, and that its copies keep."""
+    return {name: value for name, value in _properties(received).items() if name not in _OF_THE_SERVICE}
+
+
+def to_of(received: ServiceBusReceivedMessage) -> str:
+    """The subscription that it is for; empty: whoever got it."""
+    return _text(_properties(received).get(TO))
 
 
 def added_of(received: ServiceBusReceivedMessage) -> int:

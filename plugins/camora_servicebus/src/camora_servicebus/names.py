@@ -29,6 +29,9 @@ class Names:
         self._entities: dict[str, str] = {}
         self._queues: dict[str, str] = {}
         """By the entity's name in lower case: the service does not tell cases apart."""
+        self._placed: dict[str, str] = {}
+        """Queues whose entities are called otherwise."""
+        self._placed_queues: dict[str, str] = {}
 
     def queue(self, name: str) -> str:
         """The entity of a queue.
@@ -36,7 +39,7 @@ class Names:
         Raises `ConfigurationError` for a name that no queue can have, and for one that differs by case alone from
         another queue's: the service would take both for one.
         """
-        found = self._entities.get(name)
+        found = self._placed.get(name) or self._entities.get(name)
         if found is None:
             if len(self._entities) >= _REMEMBERED:
                 self._entities.clear()
@@ -51,8 +54,21 @@ class Names:
             self._entities[name] = found
         return found
 
-    def _entity(self, name: str) -> str:
+    def place(self, name: str, entity: str) -> None:
+        """Say that the entity of this queue is that one. Raises `ConfigurationError` when it is another queue's."""
         check_name("queue", name)
+        other = self._placed_queues.setdefault(entity.lower(), name)
+        if other != name or self._placed.setdefault(name, entity) != entity:
+            raise ConfigurationError(
+                f"queues {other!r} and {name!r}: {entity!r} can be one queue alone, and a queue one entity; rename one"
+            )
+
+    def topic(self, name: str) -> str:
+        """The entity of a topic. Raises `ConfigurationError` for a name that none can have."""
+        return self._entity(name, "topic")
+
+    def _entity(self, name: str, what: str = "queue") -> str:
+        check_name(what, name)
         full = self.prefix + _ODD.sub(lambda odd: "".join(f"_x{byte:02X}" for byte in odd[0].encode()), name)
         if not full[0].isalnum():
             full = f"x{full}"
@@ -62,7 +78,7 @@ class Names:
 
     def of_queue(self, entity: str) -> str:
         """The queue whose entity this is: one that was used before, or what the name says."""
-        known = self._queues.get(entity.lower())
+        known = self._placed_queues.get(entity.lower()) or self._queues.get(entity.lower())
         if known is not None:
             return known
         text = entity

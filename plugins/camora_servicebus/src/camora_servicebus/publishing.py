@@ -59,7 +59,7 @@ class Publisher:
         `MessageTooLarge`.
         """
         self._check(messages)
-        futures = [self._line(message.entity).put(message) for message in messages]
+        futures = [self._line(message.target).put(message) for message in messages]
         try:
             await asyncio.wait(futures)
         except asyncio.CancelledError:
