@@ -12,7 +12,7 @@ from uuid import uuid4
 from azure.servicebus.aio import ServiceBusClient
 from camora.message import Envelope
 from camora.queue import Queue
-from camora_servicebus import ServiceBusBroker, ServiceBusSettings
+from camora_servicebus import ServiceBusBroker, ServiceBusSettings, internals
 
 from tests.servers.servicebus import ServiceBusServer
 
@@ -85,3 +85,10 @@ async def received(server: ServiceBusServer, queue: str, count: int = 1) -> list
                 await receiver.complete_message(message)
             found += came
     return found
+
+
+async def ended(broker: ServiceBusBroker) -> None:
+    """The news that a connection has ended has come to this side of it."""
+    [line] = broker._publisher._lines.values()
+    assert line._sender is not None
+    await until(lambda: not internals.silent(line._sender), "the connection has ended")

@@ -59,8 +59,8 @@ class Connector:
         more: dict[str, Any] = {}
         if address.emulator:
             more["use_tls"] = False
-        elif (context := address.context(settings.cafile)) is not None and settings.cafile:
-            more["ssl_context"] = context
+        elif settings.cafile:
+            more["ssl_context"] = address.context(settings.cafile)
         if settings.endpoint:
             more["custom_endpoint_address"] = f"sb://{settings.endpoint}"
         if settings.proxy:

@@ -51,9 +51,11 @@ _CAUSES = {
     "MessagingEntityDisabledError": Cause.DISABLED,
     "ServiceBusAuthenticationError": Cause.DENIED,
     "ServiceBusAuthorizationError": Cause.DENIED,
+    "ClientAuthenticationError": Cause.DENIED,  # a credential's own
     "MessageLockLostError": Cause.LOST,
     "SessionLockLostError": Cause.LOST,
     "OperationTimeoutError": Cause.AWAY,
+    "ServiceRequestError": Cause.AWAY,  # a credential's own
     "ServiceBusConnectionError": Cause.AWAY,
     "ServiceBusCommunicationError": Cause.AWAY,
 }
@@ -64,14 +66,18 @@ _SECRETS = re.compile(r"(?i)(sharedaccess(?:key|signature)\s*=|sig=|Bearer )[^;&
 
 def judge(error: BaseException) -> Judged:
     """What an error of the client's means, or one of the network's."""
-    cause = next((_CAUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CAUSES), None)
-    if cause is None:
-        cause = Cause.AWAY if isinstance(error, (OSError, TimeoutError)) else Cause.REFUSED
     inner: Any = getattr(error, "inner_exception", None) or error.__cause__
+    # Of what a credential or the network has raised the client only tells that it did.
+    cause = _cause(error) or _cause(inner) or Cause.REFUSED
     if cause is Cause.DENIED and getattr(inner, "status_code", None) == _NOT_FOUND:
         # The service looks for the entity before it looks at the token.
         cause = Cause.MISSING
     return Judged(cause, _text(error), _answered_no(error) or _said_no(cause, inner))
+
+
+def _cause(error: Any) -> Cause | None:
+    found = next((_CAUSES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CAUSES), None)
+    return found or (Cause.AWAY if isinstance(error, (OSError, TimeoutError)) else None)
 
 
 def _answered_no(error: Any) -> bool:

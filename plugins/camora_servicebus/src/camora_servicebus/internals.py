@@ -134,8 +134,10 @@ async def _opened(owner: Any, make: Callable[[Any], Any], timeout: float) -> Non
 
         auth = await create_authentication(owner)  # type: ignore[no-untyped-call,unused-ignore]
         owner._handler = make(auth)
-        await owner._handler.open_async(connection=None)
-        owner._camora_socket = _transport_of(owner)
+        try:
+            await owner._handler.open_async(connection=None)
+        finally:
+            owner._camora_wire = _wire_of(owner)
         while not await owner._handler.client_ready_async():
             pass  # it has read from the connection for a while
 
@@ -283,16 +285,19 @@ async def close(handler: Any, seconds: float = _CLOSING) -> None:
 
     Closing writes to a peer that may not read, and waits; and after an error the client forgets to close the socket.
     """
-    transport = socket_of(handler)
+    wire = _wire_of(handler)
     closing = asyncio.ensure_future(handler.close())
     await asyncio.wait({closing}, timeout=seconds)
     if not closing.done():
-        _cut(transport)
+        _cut(_transport_of(wire))
         closing.cancel()
         await asyncio.wait({closing}, timeout=seconds)
     if closing.done() and not closing.cancelled():
         closing.exception()
-    _cut(transport)
+    _cut(_transport_of(wire))
+    session = getattr(wire, "session", None)  # of WebSockets
+    if session is not None:
+        await session.close()
 
 
 def abort(handler: Any) -> None:
@@ -315,19 +320,19 @@ def inside_of(handler: Any) -> Any:
 
 
 def socket_of(handler: Any) -> Any:
-    """The transport of its connection, of TCP or of WebSockets; None where there is none.
-
-    After an error the client forgets the connection, and leaves its socket open: so it was noted when it was made.
-    """
-    return _transport_of(handler) or getattr(handler, "_camora_socket", None)
+    """The transport of its connection, of TCP or of WebSockets; None where there is none."""
+    return _transport_of(_wire_of(handler))
 
 
-def _transport_of(handler: Any) -> Any:
-    amqp = getattr(handler, "_handler", None)
-    connection = getattr(amqp, "_connection", None)
-    found = getattr(connection, "_transport", None)
-    writer = getattr(found, "writer", None)
+def _wire_of(handler: Any) -> Any:
+    """What the client keeps a socket in. After an error it forgets it: so it was noted when it was made."""
+    connection = getattr(getattr(handler, "_handler", None), "_connection", None)
+    return getattr(connection, "_transport", None) or getattr(handler, "_camora_wire", None)
+
+
+def _transport_of(wire: Any) -> Any:
+    writer = getattr(wire, "writer", None)
     if writer is not None:
         return writer.transport
-    response = getattr(getattr(found, "sock", None), "_response", None)
+    response = getattr(getattr(wire, "sock", None), "_response", None)
     return getattr(getattr(response, "connection", None), "transport", None)

@@ -72,6 +72,11 @@ def _is_host(_: Any, attribute: Any, value: Any) -> None:
             raise SettingsError(f"{attribute.name} = {value!r}: expected HOST or HOST:PORT") from error
 
 
+def _is_credential(value: Any) -> bool:
+    # A token credential, a function that makes one, or a key or a signature as azure.core has them.
+    return callable(value) or any(hasattr(value, name) for name in ("get_token", "named_key", "signature"))
+
+
 @attrs.frozen
 class Proxy:
     """An HTTP proxy."""
@@ -106,10 +111,10 @@ class ServiceBusSettings:
     """Settings of everything that is kept in Azure Service Bus; durations are seconds, or texts such as "10s".
 
     `connection_string` is that of a namespace or of one queue; then the URL is `servicebus://`. `credential` is an
-    asynchronous credential, as azure-identity has them, or any object with `async get_token(*scopes)`; without one, and
-    without a key, `DefaultAzureCredential` is asked. `prefix` begins the name of every queue's entity. `transport` is
-    AMQP over TCP (port 5671), or over WebSockets (port 443); `proxy` is the URL of an HTTP proxy, and goes by
-    WebSockets, too.
+    asynchronous credential, as azure-identity has them, any object with `async get_token(*scopes)`, or a function that
+    makes one for each event loop; without one, and without a key, `DefaultAzureCredential` is asked. `prefix` begins
+    the name of every queue's entity. `transport` is AMQP over TCP (port 5671), or over WebSockets (port 443); `proxy`
+    is the URL of an HTTP proxy, which WebSockets go through.
     `timeout` is how long the service may take for an answer or a connection. `receivers` is how many connections a
     worker receives with from each queue; None: one for every ten slots, four at most. `lock_duration` and
     `max_delivery_count` are those of queues that say nothing else, when `camora servicebus apply` makes them.
@@ -141,7 +146,7 @@ class ServiceBusSettings:
     def __attrs_post_init__(self) -> None:
         if not 5 <= self.lock_duration <= 300:
             raise SettingsError(f"lock_duration = {self.lock_duration:g}: the service takes 5 seconds to 5 minutes")
-        if self.credential is not None and not callable(getattr(self.credential, "get_token", None)):
+        if self.credential is not None and not _is_credential(self.credential):
             raise SettingsError(
                 f"credential: {type(self.credential).__name__} has no get_token(); give a credential of "
                 "azure.identity.aio, or an object of yours with  async def get_token(self, *scopes, **options)"
@@ -184,10 +189,8 @@ class Address:
         """Whether the address itself says how to get in."""
         return bool(self.key or self.signature)
 
-    def context(self, cafile: str | None) -> ssl.SSLContext | None:
-        """What TLS needs; None for a plain connection. Raises `ConfigurationError` for a file that cannot be read."""
-        if self.emulator:
-            return None
+    def context(self, cafile: str) -> ssl.SSLContext:
+        """What TLS needs to believe this file's certificates. Raises `ConfigurationError` if it cannot be read."""
         try:
             return ssl.create_default_context(cafile=cafile)
         except (OSError, ssl.SSLError) as error:
