@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from azure.servicebus import ServiceBusMessage
+from camora import Camora, Context, RetryPolicy, WorkerSettings
 from camora.errors import BrokerUnavailable, UnsupportedCapability
 from camora.outcome import CancelResult
 from camora.queue import Queue
-from camora_servicebus import ServiceBusBroker
+from camora_servicebus import Defer, ServiceBusBroker
 
 from tests.servers.servicebus import ServiceBusServer
-from tests.servicebus.sending import bare, envelope, in_future, new_name, opened, received, stored, until
+from tests.servicebus.sending import bare, broker_of, envelope, in_future, new_name, opened, received, stored, until
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +212,33 @@ async def test_resuming_through_a_fault_loses_nothing(shared: ServiceBusServer, 
                     resumed = await broker.deferred.resume(queue, number)
                 shared.expire_locks(queue)
     assert {message.correlation_id for message in await received(shared, queue)} == {"j"}
+
+
+async def test_a_job_sets_itself_aside_until_somebody_calls_for_it(shared: ServiceBusServer, queue: str) -> None:
+    broker: Any = broker_of(shared, Queue(queue))
+    app = Camora(broker, results="memory://", retry_policy=RetryPolicy.never())
+    paid: set[str] = set()
+    waiting: dict[str, int] = {}
+    attempts: list[int] = []
+
+    @app.task(queue=queue)
+    async def ship(order: str, ctx: Context) -> str:
+        attempts.append(ctx.attempt)
+        if order not in paid:
+            waiting[order] = ctx.delivery.sequence_number
+            raise Defer("not paid yet")
+        return f"{order} is on its way"
+
+    async with app, app.worker(settings=WorkerSettings(lease=5)):
+        job = await ship.dispatch("A-17")
+        for _ in range(2):  # as often as needed
+            await until(lambda: shared.counts(queue)["deferred"] == 1, "it is deferred")
+            [one] = await broker.deferred.list(queue)
+            assert (one.id, one.sequence_number) == (job.id, waiting["A-17"])
+            assert await broker.deferred.resume(queue, one.sequence_number)
+        await until(lambda: shared.counts(queue)["deferred"] == 1, "it is deferred again")
+        paid.add("A-17")
+        assert await broker.deferred.resume(queue, waiting["A-17"])
+        assert await job.result(60) == "A-17 is on its way"
+    assert attempts == [1, 1, 1, 1]
+    assert not stored(shared, queue)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from camora_servicebus.deferring import Defer
 from camora_servicebus.description import ServiceBusQueue
 
 if TYPE_CHECKING:
     from camora_servicebus.broker import ServiceBusBroker
     from camora_servicebus.settings import ServiceBusSettings
 
-__all__ = ["ServiceBusBroker", "ServiceBusQueue", "ServiceBusSettings"]
+__all__ = ["Defer", "ServiceBusBroker", "ServiceBusQueue", "ServiceBusSettings"]
 
 
 def __getattr__(name: str) -> Any:

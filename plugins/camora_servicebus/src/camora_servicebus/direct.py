@@ -446,6 +446,8 @@ def _state_of(word: Word) -> Any:
             return Released()
         case End.ABANDON:
             return Modified(delivery_failed=True, undeliverable_here=False, message_annotations=None)
+        case End.DEFER:
+            return Modified(delivery_failed=True, undeliverable_here=True, message_annotations=None)
     info = {"DeadLetterReason": word.reason, "DeadLetterErrorDescription": word.description}
     return Rejected(error=AMQPError(condition=_BURIED, description=None, info=info))
 

@@ -90,6 +90,8 @@ class Plain(Receiving):
                 call = receiver.complete_message(message)
             case End.BURY:
                 call = receiver.dead_letter_message(message, reason=word.reason, error_description=word.description)
+            case End.DEFER:
+                call = receiver.defer_message(message)
             case _:
                 call = receiver.abandon_message(message)
         try:

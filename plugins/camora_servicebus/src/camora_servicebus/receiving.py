@@ -28,6 +28,8 @@ class End(enum.Enum):
     """As if it had never been delivered: no delivery is counted."""
     BURY = "suspended"
     """It goes to the dead letters."""
+    DEFER = "defered"
+    """It stays in its queue, and comes only to who asks for it by its number. (So do they write it.)"""
 
 
 @attrs.frozen

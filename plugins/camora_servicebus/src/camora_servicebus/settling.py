@@ -11,6 +11,7 @@ import time
 
 from camora.outcome import Action, Settlement
 
+from camora_servicebus.deferring import FAR
 from camora_servicebus.lent import Lent
 from camora_servicebus.letters import told
 from camora_servicebus.messages import Outgoing, copy_of
@@ -24,7 +25,7 @@ def following(settlement: Settlement, names: Names) -> list[Outgoing]:
     """What is to be stored before this message may end."""
     lent: Lent = settlement.delivery.receipt
     found = [Outgoing.of(envelope, names.queue(envelope.queue)) for envelope in settlement.successors]
-    if settlement.action is Action.RETRY:
+    if settlement.action is Action.RETRY and not _deferred(settlement):
         assert settlement.envelope is not None
         # Into the queue it came from, under a message id of its own, for a queue may know the one before.
         again = Outgoing.of(settlement.envelope, names.queue(settlement.delivery.queue), copy=copy_of(lent.message) + 1)
@@ -47,7 +48,15 @@ def word_for(settlement: Settlement) -> Word:
             return Word(End.BURY, *told(settlement.letter))
         case Action.RELEASE if not _by_copy(settlement, lent):
             return Word(End.ABANDON if settlement.charged else End.RELEASE)
+        case Action.RETRY if _deferred(settlement):
+            return Word(End.DEFER)
     return Word(End.COMPLETE)
+
+
+def _deferred(settlement: Settlement) -> bool:
+    """Whether its job has set itself aside: the message itself stays, as it is."""
+    envelope = settlement.envelope
+    return envelope is not None and envelope.due > (time.time() + FAR) * 1000
 
 
 def _by_copy(settlement: Settlement, lent: Lent) -> bool:
