@@ -21,6 +21,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_servicebus.admin_errors import Refused, in_words
 from camora_servicebus.properties import KINDS, read, written
+from camora_servicebus.rules import filter_of, set_filter
 from camora_servicebus.settings import Proxy
 from camora_servicebus.store import Store
 
@@ -100,13 +101,23 @@ class Admin:
     async def find(self, kind: str, path: tuple[str, ...]) -> dict[str, Any] | None:
         """The properties of an entity by Camora's names; None where there is none of this name."""
         entity = "/".join(path)
+
+        def look(client: ServiceBusAdministrationClient) -> dict[str, Any] | None:
+            found = _get(client, kind, path)
+            if found is None:
+                return None
+            made = read(KINDS[kind], found)
+            if kind == "subscription":
+                made["filter"] = filter_of(client, *path)
+            return made
+
         try:
-            found = await self._call(f"look at {kind} {entity!r}", lambda client: _get(client, kind, path))
+            found = await self._call(f"look at {kind} {entity!r}", look)
         except ResourceNotFoundError:
             return None
         if found is None:
             raise Refused(f"{self._label}: {entity!r} is there, but it is no {kind}: take another name")
-        return read(KINDS[kind], found)
+        return found
 
     async def counts(self, kind: str, path: tuple[str, ...]) -> Counts | None:
         """How much an entity holds; None where there is none of this name."""
@@ -136,6 +147,7 @@ class Admin:
         def make(client: ServiceBusAdministrationClient) -> None:
             create: Callable[..., Any] = getattr(client, f"create_{kind}")
             create(*path, **given)
+            _filter(client, path, values)
 
         await self._call(f"make {kind} {'/'.join(path)!r}", make)
 
@@ -147,6 +159,9 @@ class Admin:
         given = written(KINDS[kind], values, new=False)
 
         def update(client: ServiceBusAdministrationClient) -> None:
+            _filter(client, path, values)
+            if not given:
+                return
             found = _get(client, kind, path)
             for attribute, value in given.items():
                 setattr(found, attribute, value)
@@ -191,6 +206,12 @@ def _closed(client: ServiceBusAdministrationClient, credential: Any) -> None:
         client.__exit__(None, None, None)
         if credential is not None:
             credential.close()
+
+
+def _filter(client: ServiceBusAdministrationClient, path: tuple[str, ...], values: Mapping[str, Any]) -> None:
+    if (text := values.get("filter")) is not None:
+        topic, subscription = path
+        set_filter(client, topic, subscription, text)
 
 
 def _get(client: ServiceBusAdministrationClient, kind: str, path: tuple[str, ...]) -> Any:

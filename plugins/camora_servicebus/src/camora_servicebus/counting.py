@@ -10,6 +10,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 from camora_servicebus.admin import Admin
 from camora_servicebus.admin_errors import NotAllowed
 from camora_servicebus.store import Store
+from camora_servicebus.topics import split
 
 __all__ = ["Counting"]
 
@@ -32,7 +33,12 @@ class Counting:
         if self._admin is None:
             self._admin = Admin(self._store)
         try:
-            found = await self._admin.counts("queue", (entity,))
+            topic, subscription = split(entity)
+            found = await (
+                self._admin.counts("subscription", (topic, subscription))
+                if subscription
+                else self._admin.counts("queue", (entity,))
+            )
         except NotAllowed:
             self._not_before = float("inf")  # most keys are for messages alone, and stay so
             return None

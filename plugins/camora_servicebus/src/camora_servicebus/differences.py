@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from camora_servicebus.properties import KINDS, Kind, text_of
+from camora_servicebus.topics import path_of
 
 __all__ = ["Change", "Difference", "Wanted", "compared"]
 
@@ -38,7 +39,7 @@ class Wanted:
     @property
     def entity(self) -> str:
         """Its name on the service."""
-        return "/".join(self.path)
+        return path_of(*self.path) if self.kind == "subscription" else self.path[0]
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ from camora_servicebus import internals
 from camora_servicebus.client import Connector
 from camora_servicebus.errors import Cause, judge
 from camora_servicebus.store import Store
+from camora_servicebus.topics import split
 
 __all__ = ["Handles", "Kind", "NoEntity", "NoMessage"]
 
@@ -189,7 +190,7 @@ class Handles:
             self._connector = Connector(self._store)
         client, name = self._connector.client(), self._connector.name()
         if kind == "send":
-            return _Handle(internals.sender_of(client, entity, name))
+            return _Handle(internals.sender_of(client, split(entity)[0], name))
         # Nothing is handed out to it before it is asked to receive; looking alone takes no message from anybody.
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if kind == "dead" else None
         return _Handle(

@@ -27,6 +27,8 @@ class Unit(Enum):
     NUMBER = "number"
     FLAG = "flag"
     ENTITY = "entity"
+    RULE = "rule"
+    """No property of the entity itself: it has rules, which are read and made by calls of their own."""
 
 
 @attrs.frozen
@@ -53,6 +55,7 @@ _FORWARDING = (
     Property("forward_to", "forward_to", Unit.ENTITY),
     Property("forward_dead_letters_to", "forward_dead_lettered_messages_to", Unit.ENTITY),
 )
+_FILTERING = (Property("filter", "", Unit.RULE),)
 _STORING = (
     Property("duplicate_detection", "duplicate_detection_history_time_window", Unit.SECONDS),
     Property("max_size", "max_size_in_megabytes", Unit.MIB),
@@ -80,13 +83,15 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "queue": Kind("queue", _LOCKED + _STORING + _EXPIRING + _BURYING + _FORWARDING),
     "topic": Kind("topic", _STORING + _EXPIRING),
-    "subscription": Kind("subscription", _LOCKED + _EXPIRING + _BURYING + _FORWARDING),
+    "subscription": Kind("subscription", _FILTERING + _LOCKED + _EXPIRING + _BURYING + _FORWARDING),
 }
 
 
 def read(kind: Kind, found: Any) -> dict[str, Any]:
     """What the client found, by Camora's names: seconds, bytes, numbers; None: none; infinite: for ever."""
-    made = {one.name: _read(one.unit, getattr(found, one.attribute)) for one in kind.properties}
+    made = {
+        one.name: _read(one.unit, getattr(found, one.attribute)) for one in kind.properties if one.unit is not Unit.RULE
+    }
     if kind.detects and not getattr(found, _DETECTS):
         made["duplicate_detection"] = None
     made["status"] = str(getattr(found, _STATUS) or "Active")
@@ -120,7 +125,7 @@ def written(kind: Kind, values: Mapping[str, Any], *, new: bool) -> dict[str, An
     made: dict[str, Any] = {}
     for one in kind.properties:
         value = values.get(one.name)
-        if value is None or (one.fixed and not new):
+        if value is None or one.unit is Unit.RULE or (one.fixed and not new):
             continue
         made[one.attribute] = _written(one.unit, value)
         if one.name == "duplicate_detection" and new:
