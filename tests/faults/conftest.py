@@ -11,7 +11,7 @@ from tests.faults.rig import Rig
 from tests.faults.rigs import RIGS
 
 
-@pytest.fixture(params=["redis", "postgresql", "mariadb", "rabbitmq"])
+@pytest.fixture(params=["redis", "postgresql", "mariadb", "rabbitmq", "servicebus"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     with RIGS[request.param](tmp_path) as made:
         yield made

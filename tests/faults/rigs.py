@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.amqp.faults import rig as rabbitmq
 from tests.faults.rig import Rig
 from tests.redis.faults import rig as redis
+from tests.servicebus.faults import rig as servicebus
 from tests.sql.faults import mariadb
 from tests.sql.faults import rig as postgresql
 
@@ -29,4 +30,5 @@ RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
     "psycopg": _psycopg,
     "mariadb": mariadb.rigged,
     "rabbitmq": rabbitmq.rigged,
+    "servicebus": servicebus.rigged,
 }

@@ -27,7 +27,13 @@ async def test_an_id_that_is_dispatched_again_runs_once(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "other"),
-    [("redis", "redis"), ("postgresql", "postgresql"), ("mariadb", "mariadb"), ("rabbitmq", "redis")],
+    [
+        ("redis", "redis"),
+        ("postgresql", "postgresql"),
+        ("mariadb", "mariadb"),
+        ("rabbitmq", "redis"),
+        ("servicebus", "redis"),
+    ],
 )
 async def test_jobs_are_settled_when_their_results_are_safe(tmp_path: Path, kind: str, other: str) -> None:
     """Results are kept on another server, which is away when jobs have ended."""

@@ -64,7 +64,7 @@ async def test_a_worker_behind_a_silent_network_loses_its_jobs_to_others_and_com
     assert "Traceback" not in silent.text()
 
 
-@pytest.mark.parametrize("rig", ["redis", "postgresql", "psycopg", "mariadb", "rabbitmq"], indirect=True)
+@pytest.mark.parametrize("rig", ["redis", "postgresql", "psycopg", "mariadb", "rabbitmq", "servicebus"], indirect=True)
 async def test_a_dispatch_into_a_silent_network_ends_in_time(rig: Rig) -> None:
     async with rig.app(through=True, patience=2.5) as app:
         await rig.dispatch(app, "work", number=1)

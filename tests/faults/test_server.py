@@ -23,6 +23,8 @@ from tests.faults.rig import LEASE, TIMEOUT, Rig, eventually, more, next_finish
         ("mariadb", "kill"),
         ("rabbitmq", "stop"),
         ("rabbitmq", "kill"),
+        ("servicebus", "stop"),
+        ("servicebus", "kill"),
     ],
     indirect=["rig"],
 )

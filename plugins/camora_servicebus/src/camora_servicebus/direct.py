@@ -124,7 +124,7 @@ class Direct(Receiving):
         """Connect and attach, with no credit."""
         try:
             async with asyncio.timeout(timeout):
-                await self._open()
+                await self._open(time.monotonic() + timeout)
         except Exception as error:
             await self.close(0.0)
             raise self._public(error) from error
@@ -139,7 +139,7 @@ class Direct(Receiving):
         made: Exception = self._receiver._amqp_transport.create_servicebus_exception(_quiet, error)
         return made
 
-    async def _open(self) -> None:
+    async def _open(self, deadline: float) -> None:
         from azure.servicebus.aio import _async_utils
 
         receiver, library = self._receiver, cast("Any", _async_utils)
@@ -152,7 +152,8 @@ class Direct(Receiving):
         await handler.open_async()
         _write_apart(handler._connection._transport)
         while not await handler.client_ready_async():
-            pass
+            if self._over or time.monotonic() > deadline:  # a cancellation may have got lost in the client
+                raise TimeoutError("the service does not answer")
         link = handler._link
         link._incoming_disposition = self._on_disposition
         link._incoming_flow = self._on_flow
@@ -185,6 +186,10 @@ class Direct(Receiving):
             for number, batch in list(self._waiting.items()):
                 batch.answer(number, Answer.UNKNOWN)
             self._waiting.clear()
+
+    def cease(self) -> None:
+        """Read no more."""
+        self._over = True
 
     def _check_patience(self) -> None:
         if self._unanswered >= _PATIENCE:

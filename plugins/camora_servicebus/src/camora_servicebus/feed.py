@@ -187,14 +187,14 @@ class Feed:
             for queue in self._queues
             for _ in range(self._receivers)
         ]
-        running = [asyncio.ensure_future(pump.run()) for pump in self._pumps]
+        for pump in self._pumps:
+            pump.start()
         keeping = asyncio.ensure_future(self._keep())
         try:
             await self._ended.wait()
         finally:
-            for task in [*running, keeping]:
-                task.cancel()
-            await asyncio.gather(*running, keeping, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(keeping, *(pump.end() for pump in self._pumps), return_exceptions=True)
             for work in list(self._tasks):
                 work.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -72,6 +72,11 @@ class Plain(Receiving):
                 continue
             self._bring(messages)
 
+    def cease(self) -> None:
+        """Receive no more."""
+        self._over = True
+        self._news.set()
+
     def _bring(self, messages: Sequence[Any]) -> None:
         for message in messages:
             self._wanted = max(0, self._wanted - 1)

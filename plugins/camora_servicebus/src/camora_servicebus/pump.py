@@ -45,14 +45,32 @@ class Pump:
         self._timeout = timeout
         self._changed = changed
         self._stale = stale
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
 
-    async def run(self) -> None:
-        """Connect, bring messages, connect again; until cancelled."""
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def end(self) -> None:
+        """Close the connection, and make no other."""
+        self._ended = True
+        if self._task is not None:
+            # Cancelling is no order: `wait_for` loses it if what it waits for comes at that moment.
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _is_over(self) -> bool:
+        return self._ended  # may change with every await
+
+    async def _run(self) -> None:
         pause, failures = _PAUSES[0], 0
-        while True:
+        while not self._is_over():
             receiving = self._make()
             try:
                 await receiving.open(self._timeout)
+                if self._is_over():
+                    return
                 self._open(receiving)
                 pause, failures = _PAUSES[0], 0
                 await self._bring(receiving)
@@ -66,7 +84,7 @@ class Pump:
                 self._closed()
                 # A task of its own: whoever cancels this one waits for it all the same.
                 await asyncio.shield(asyncio.ensure_future(receiving.close(_GOODBYE)))
-            if failures > 1:
+            if failures > 1 and not self._is_over():
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 -- jitter
                 pause = min(pause * 2, _PAUSES[1])
 
@@ -97,6 +115,7 @@ class Pump:
                     return
             reading.result()
         finally:
+            receiving.cease()
             reading.cancel()
             with contextlib.suppress(BaseException):
                 await reading

@@ -82,6 +82,10 @@ class Receiving(ABC):
         """Bring what comes, and answers, until the connection ends; raises why it did."""
 
     @abstractmethod
+    def cease(self) -> None:
+        """Let `run` end soon, with or without being cancelled: the client has places where that is not heard."""
+
+    @abstractmethod
     async def tell(self, lent: Sequence[Lent], word: Word, timeout: float) -> list[Answer]:
         """Tell the service the end of these, which came by this connection; one answer each, in order."""
 
