@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Command
+from camora.interfaces import Broker, Check, Command
 from camora.provider import MadeFrom, Provider
 from camora.queue import Queue
 
@@ -50,3 +50,11 @@ def camora_commands() -> Sequence[Command]:
     """`camora servicebus apply`."""
     text = "The queues of an app in Azure Service Bus."
     return [Command(name="servicebus", help=text, load=servicebus, finds_app=True)]
+
+
+@hookimpl
+def camora_checks() -> Sequence[Check]:
+    """What `camora doctor` looks at."""
+    from camora_servicebus.checks import checks
+
+    return checks()
