@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from camora import Retry, RetryPolicy
+from camora.retry import RetryPolicy
+from camora.signals import Retry
 
 __all__ = ["FAR", "Defer"]
 
