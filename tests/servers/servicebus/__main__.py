@@ -18,8 +18,7 @@ from pathlib import Path
 from tests.servers.servicebus.admin import Administration
 from tests.servers.servicebus.control import Control
 from tests.servers.servicebus.doors import Doors
-from tests.servers.servicebus.entities import Namespace
-from tests.servers.servicebus.events import Events
+from tests.servers.servicebus.events import Events, recorded
 from tests.servers.servicebus.service import Options, Service
 
 _SWEEP = 1.0
@@ -29,7 +28,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     options = Options(**json.loads(arguments.options))
     events = Events(folder / "events.jsonl", time.time)
-    namespace = Namespace(journal=folder / "journal", tell=events.tell, tier=options.tier)
+    namespace = recorded(events, journal=folder / "journal", tier=options.tier)
     service = Service(namespace, events, options, json.loads(arguments.keys))
     doors = Doors(service, Administration(namespace, service.tokens.allows), arguments.port, _tls(arguments))
     control = Control(service, doors)
