@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from camora_servicebus.deferring import Defer
 from camora_servicebus.description import ServiceBusQueue
+from camora_servicebus.topics import ServiceBusSubscription, ServiceBusTopic
 
 if TYPE_CHECKING:
     from camora_servicebus.broker import ServiceBusBroker
     from camora_servicebus.settings import ServiceBusSettings
 
-__all__ = ["Defer", "ServiceBusBroker", "ServiceBusQueue", "ServiceBusSettings"]
+__all__ = [
+    "Defer",
+    "ServiceBusBroker",
+    "ServiceBusQueue",
+    "ServiceBusSettings",
+    "ServiceBusSubscription",
+    "ServiceBusTopic",
+]
 
 
 def __getattr__(name: str) -> Any:

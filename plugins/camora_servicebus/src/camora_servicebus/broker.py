@@ -24,11 +24,13 @@ from camora_servicebus.deferred import Deferred
 from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.handles import Handles
 from camora_servicebus.line import too_large
-from camora_servicebus.messages import Outgoing
 from camora_servicebus.publishing import Publisher
 from camora_servicebus.queues import ServiceBusQueues
+from camora_servicebus.routes import outgoing_of
 from camora_servicebus.settings import ServiceBusSettings
 from camora_servicebus.store import Store
+from camora_servicebus.task_options import OPTIONS
+from camora_servicebus.topics import ServiceBusSubscription
 from camora_servicebus.wanting import wanted_of_store
 
 __all__ = ["ServiceBusBroker"]
@@ -44,7 +46,8 @@ class ServiceBusBroker(Broker):
     where the settings have a connection string. Raises `ConfigurationError` for what cannot be.
     """
 
-    queue_kinds = (camora.queue.Queue, ServiceBusQueue)
+    queue_kinds = (camora.queue.Queue, ServiceBusQueue, ServiceBusSubscription)
+    task_options = OPTIONS
 
     def __init__(self, url: str | None = None, settings: ServiceBusSettings | None = None) -> None:
         self._start(Store.of_url(url, settings))
@@ -79,6 +82,7 @@ class ServiceBusBroker(Broker):
             shared=Support.NATIVE,
             durable=Support.NATIVE,
             cancel_scheduled=Support.NATIVE,
+            fanout=Support.NATIVE,
             largest=store.settings.max_message_size - _PROPERTIES,
         )
 
@@ -137,8 +141,7 @@ class ServiceBusBroker(Broker):
                     "a broker in Redis or a database (camora-redis, camora-sql)",
                     capability="dedup",
                 )
-        entity = self._store.names.queue
-        messages = [Outgoing.of(envelope, entity(envelope.queue)) for envelope in envelopes]
+        messages = [outgoing_of(envelope, self._store) for envelope in envelopes]
         largest = self._store.settings.max_message_size - _PROPERTIES
         for message in messages:
             if len(message.body) > largest:
@@ -147,7 +150,7 @@ class ServiceBusBroker(Broker):
         numbers = await self._publisher.publish(messages)
         for message, number in zip(messages, numbers, strict=True):
             if number is not None:
-                self._store.scheduled.remember(message.job_id, message.entity, number, message.due)
+                self._store.scheduled.remember(message.job_id, message.target, number, message.due)
         return [envelope.id for envelope in envelopes]
 
     async def consumer(self, settings: ConsumerSettings) -> Consumer:

@@ -23,6 +23,7 @@ from camora_servicebus.line import denied
 from camora_servicebus.messages import Outgoing, body_of
 from camora_servicebus.plain import Plain
 from camora_servicebus.receiving import Answer, Came, Receiving
+from camora_servicebus.routes import astray
 from camora_servicebus.settling import following, word_for
 from camora_servicebus.store import Store
 
@@ -63,6 +64,7 @@ class ServiceBusConsumer(Consumer):
             worker=settings.worker,
             arrived=self._on_arrived,
             explain=self._explained,
+            astray=lambda queue, message: astray(store.names.queue(queue), message),
         )
         self._feed.start()
 
@@ -191,9 +193,7 @@ class ServiceBusConsumer(Consumer):
         owners: list[Lent] = []
         for one in settlements:
             lent: Lent = one.delivery.receipt
-            found = [
-                message for message in following(one, self._store.names) if message.message_id not in lent.published
-            ]
+            found = [message for message in following(one, self._store) if message.message_id not in lent.published]
             messages += found
             owners += [lent] * len(found)
         if not messages:

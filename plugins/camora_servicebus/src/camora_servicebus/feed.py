@@ -43,7 +43,8 @@ class Feed:
 
     `opener()` is called in the thread and answers with how connections are made, and with what is to be closed at the
     end. `arrived()` is called, from the thread, when there is something to take where there was nothing, or when there
-    is an error to be told; `explain(error, queue)` makes one that can be raised. `receivers` is how many connections
+    is an error to be told; `explain(error, queue)` makes one that can be raised; `astray(queue, message)` says that a
+    message is not for this queue: the service is told that it is done with. `receivers` is how many connections
     each queue has, `lease` and `timeout` are seconds.
     """
 
@@ -58,6 +59,7 @@ class Feed:
         worker: str,
         arrived: Callable[[], None],
         explain: Callable[[Exception, str], Exception],
+        astray: Callable[[str, Any], bool],
     ) -> None:
         self.ledger = Ledger()
         self.ready: deque[Lent] = deque()
@@ -72,6 +74,7 @@ class Feed:
         self._worker = worker
         self._arrived = arrived
         self._explain = explain
+        self._astray = astray
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Event | None = None
@@ -294,6 +297,11 @@ class Feed:
             lock=self._terms[pump.queue].of_message(until and until.timestamp(), enqueued and enqueued.timestamp()),
         )
         self.ledger.add(lent)
+        if self._astray(pump.queue, message):
+            self._run_task(self._give_back([lent], End.COMPLETE))
+            if self._asking:
+                self._give(pump)
+            return
         self.ready.append(lent)
         if self._stopped or not self._asking:
             self._arm()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Broker, Check, Command
+from camora.interfaces import Broker, Check, Command, TaskOption
 from camora.provider import MadeFrom, Provider
 from camora.queue import Queue
 
 from camora_servicebus.description import ServiceBusQueue
 from camora_servicebus.settings import SCHEMES, ServiceBusSettings
+from camora_servicebus.task_options import checked_properties, checked_session, checked_topic
+from camora_servicebus.topics import ServiceBusSubscription
 
 
 def _broker(made: MadeFrom) -> Broker:
@@ -42,7 +45,30 @@ def camora_brokers() -> Sequence[Provider[Broker]]:
 def camora_queue_kinds() -> Sequence[Provider[Queue]]:
     """Queues with properties of their own."""
     text = "a queue of Azure Service Bus with properties of its own"
-    return [Provider("servicebus", _queue, settings=ServiceBusQueue, help=text)]
+    of_topic = "a subscription of a topic of Azure Service Bus: it gets a copy of what is sent there"
+    return [
+        Provider("servicebus", _queue, settings=ServiceBusQueue, help=text),
+        Provider("servicebus-subscription", _queue, settings=ServiceBusSubscription, help=of_topic),
+    ]
+
+
+@hookimpl
+def camora_task_options() -> Sequence[TaskOption]:
+    """Where a task's jobs are sent, and in which order they run."""
+    return [
+        TaskOption(
+            "topic", Any, check=checked_topic, dispatch=True,
+            help="the topic that jobs are sent to, instead of straight to a queue",
+        ),
+        TaskOption(
+            "session", str, check=checked_session, dispatch=True,
+            help="whose jobs run one after the other, in the order of their dispatch",
+        ),
+        TaskOption(
+            "message_properties", Mapping[str, Any], check=checked_properties, dispatch=True,
+            help="properties of the message on the service, which the filters of subscriptions look at",
+        ),
+    ]  # fmt: skip
 
 
 @hookimpl

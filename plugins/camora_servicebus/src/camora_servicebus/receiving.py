@@ -30,15 +30,24 @@ class End(enum.Enum):
     """It goes to the dead letters."""
     DEFER = "defered"
     """It stays in its queue, and comes only to who asks for it by its number. (So do they write it.)"""
+    KEEP = "kept"
+    """It stays the first one of its session, and is delivered once more: only where `ordered`."""
 
 
 @attrs.frozen
 class Word:
-    """An end, and of a dead letter why: `reason` and `description` are shown by every tool for Service Bus."""
+    """An end, and of a dead letter why: `reason` and `description` are shown by every tool for Service Bus.
+
+    What is kept is delivered once more when it is `due` (milliseconds since the epoch, 0 for now), as so many
+    `deliveries`, with another `body` if one is given.
+    """
 
     end: End
     reason: str = ""
     description: str = ""
+    body: bytes | None = attrs.field(default=None, repr=False)
+    due: int = 0
+    deliveries: int = 0
 
 
 class Answer(enum.Enum):
@@ -58,6 +67,8 @@ Came = Callable[["Receiving", Any, int, bytes], None]
 class Receiving(ABC):
     """One connection that receives from one queue. Belongs to the loop in which it was opened."""
 
+    ordered = False
+    """Whether no message may pass one that was delivered before it and has not ended: it has sessions."""
     counts_given_back = False
     """Whether giving a message back counts as a delivery whatever is done."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from camora.errors import DispatchError, UnsupportedCapability
 from camora.message import Envelope
 
-from camora_servicebus.messages import Outgoing
+from camora_servicebus.messages import Outgoing, to_of
 from camora_servicebus.store import Store
+from camora_servicebus.topics import split
 
-__all__ = ["outgoing_of"]
+__all__ = ["astray", "outgoing_of"]
 
 
 def outgoing_of(envelope: Envelope, store: Store) -> Outgoing:
@@ -48,3 +51,9 @@ def _no_session(envelope: Envelope, where: str) -> DispatchError:
         f"{envelope.task}: {where} has sessions, and takes no job without one: give it to the task, or to the dispatch "
         f"by .options(session=…): jobs of one session run one after the other"
     )
+
+
+def astray(entity: str, received: Any) -> bool:
+    """Whether it is for another subscription than this entity, whose rules have let it in all the same."""
+    to, mine = to_of(received), split(entity)[1]
+    return bool(to and mine) and to.lower() != mine.lower()

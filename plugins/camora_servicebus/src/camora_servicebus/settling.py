@@ -14,22 +14,27 @@ from camora.outcome import Action, Settlement
 from camora_servicebus.deferring import FAR
 from camora_servicebus.lent import Lent
 from camora_servicebus.letters import told
-from camora_servicebus.messages import Outgoing, copy_of
-from camora_servicebus.names import Names
+from camora_servicebus.messages import Outgoing, copy_of, properties_of
 from camora_servicebus.receiving import End, Word
+from camora_servicebus.routes import outgoing_of
+from camora_servicebus.store import Store
 
 __all__ = ["following", "word_for"]
 
 
-def following(settlement: Settlement, names: Names) -> list[Outgoing]:
+def following(settlement: Settlement, store: Store) -> list[Outgoing]:
     """What is to be stored before this message may end."""
     lent: Lent = settlement.delivery.receipt
-    found = [Outgoing.of(envelope, names.queue(envelope.queue)) for envelope in settlement.successors]
+    names = store.names
+    found = [outgoing_of(envelope, store) for envelope in settlement.successors]
+    if lent.by.ordered:
+        return found  # what follows it in its session must not pass it: it stays where it is
     if settlement.action is Action.RETRY and not _deferred(settlement):
         assert settlement.envelope is not None
         # Into the queue it came from, under a message id of its own, for a queue may know the one before.
         again = Outgoing.of(settlement.envelope, names.queue(settlement.delivery.queue), copy=copy_of(lent.message) + 1)
         again.session = lent.message.session_id
+        again.properties = properties_of(lent.message)  # filters look at them
         found.append(again)
     elif settlement.action is Action.RELEASE and _by_copy(settlement, lent):
         due = math.ceil((time.time() + settlement.delay) * 1000) if settlement.delay > 0 else 0
@@ -46,6 +51,12 @@ def word_for(settlement: Settlement) -> Word:
         case Action.REJECT:
             assert settlement.letter is not None
             return Word(End.BURY, *told(settlement.letter))
+        case Action.RETRY if lent.by.ordered and not _deferred(settlement):
+            assert settlement.envelope is not None
+            return Word(End.KEEP, body=settlement.envelope.body, due=settlement.envelope.due, deliveries=1)
+        case Action.RELEASE if lent.by.ordered and settlement.delay > 0:
+            due = math.ceil((time.time() + settlement.delay) * 1000)
+            return Word(End.KEEP, due=due, deliveries=lent.deliveries + settlement.charged)
         case Action.RELEASE if not _by_copy(settlement, lent):
             return Word(End.ABANDON if settlement.charged else End.RELEASE)
         case Action.RETRY if _deferred(settlement):

@@ -25,7 +25,7 @@ def checked_session(value: str) -> str:
     return value
 
 
-def checked_properties(value: Mapping[str, Any]) -> Mapping[str, Any]:
+def checked_properties(value: Mapping[Any, Any]) -> Mapping[str, Any]:
     """Properties that a filter can look at. Raises `ValueError`."""
     for name, one in value.items():
         if not isinstance(name, str) or not name or len(name) > _LONGEST:

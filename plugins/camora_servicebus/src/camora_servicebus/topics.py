@@ -111,7 +111,7 @@ class ServiceBusSubscription(camora.queue.Queue):
     declare: bool = attrs.field(default=True, validator=flag, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.subscription, str) or not _SUBSCRIPTION.fullmatch(self.subscription):
+        if not _SUBSCRIPTION.fullmatch(str(self.subscription)):
             raise ConfigurationError(
                 f"{self._who}: subscription {self.subscription!r}: 1 to 50 ASCII letters, digits and . - _, with a "
                 "letter or a digit at both ends; say another one by subscription=…"

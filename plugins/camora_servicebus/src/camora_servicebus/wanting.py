@@ -23,6 +23,9 @@ def wanted_of_app(app: Any) -> list[Wanted]:
     """The entities of all queues of an app whose broker is one of Service Bus, and of its tasks' topics."""
     app.broker.declare(app.queues)
     names = {*app.tasks.queues(), *(queue.name for queue in app.queues)}
+    for task in app.tasks:
+        if (topic := (task.owned or {}).get("topic")) is not None:
+            app.broker.database.topic(topic)
     settings = app.worker_settings
     return wanted_of_store(app.broker.database, names, max_deliveries=settings.max_deliveries if settings else 0)
 
