@@ -262,7 +262,15 @@ class Entity(Movement):
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call this when something may have become available. It is called at the end of a call, and may call back."""
-        self._listeners.append(callback)
+        # No order among competing consumers is promised. Here newcomers are called first, and who has just got
+        # something last.
+        self._listeners.insert(0, callback)
+
+    def served(self, callback: Callable[[], None]) -> None:
+        """Whoever is called by this has just got something: the next time it is called last."""
+        if callback in self._listeners:
+            self._listeners.remove(callback)
+            self._listeners.append(callback)
 
     def unlisten(self, callback: Callable[[], None]) -> None:
         if callback in self._listeners:
