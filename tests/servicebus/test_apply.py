@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 import pytest
 from azure.core.credentials import AccessToken
-from camora import Queue
+from camora import Camora, Queue
 from camora.errors import BrokerUnavailable, ConfigurationError
-from camora_servicebus import ServiceBusQueue
+from camora_servicebus import ServiceBusBroker, ServiceBusQueue
 from camora_servicebus.admin import Admin, Counts, Tier
 from camora_servicebus.admin_errors import Conflict, NotAllowed, Refused
 from camora_servicebus.applying import carried_out, checked, create_missing, planned
@@ -22,6 +22,7 @@ from camora_servicebus.settings import ServiceBusSettings, address_of
 from camora_servicebus.store import Store
 from camora_servicebus.wanting import wanted_of_store
 
+from tests.servers.servicebus import ServiceBusServer
 from tests.servers.servicebus.entities import TopicOptions
 from tests.servicebus.managing import Management, management
 
@@ -351,3 +352,43 @@ async def test_what_is_missing_can_be_made_and_all_else_left_alone(management: M
         assert await create_missing(admin, wanted) == []
     assert management.names() == ["new", "there"]
     assert management.options("there").max_delivery_count == 3
+
+
+# When the broker is opened
+
+
+async def test_a_broker_with_create_makes_what_is_missing_when_it_is_opened(management: Management) -> None:
+    with ServiceBusServer() as server:
+        place = f"127.0.0.1:{server.port}"
+        access = f"{server.key_name}:{server.key}"
+        url = f"servicebus://{access}@{place}?emulator=true&management={place}&prefix=shop-&create=true"
+        server.create_queue("shop-there", max_delivery_count=3)
+        app: Any = Camora(
+            url, queues=[ServiceBusQueue("mail", lock_duration=30), ServiceBusQueue("there", lock_duration=9)]
+        )
+        ran: list[int] = []
+
+        @app.task(queue="mail")
+        async def send(number: int) -> None:
+            ran.append(number)
+
+        async with app, app.worker():
+            job = await send.dispatch(1)
+            async with asyncio.timeout(60):
+                while not server.events("completed", entity="shop-mail"):
+                    await asyncio.sleep(0.05)
+        assert ran == [1], job
+        async with Admin(app.broker.database) as admin:
+            mail, there = [await admin.find("queue", (f"shop-{name}",)) for name in ("mail", "there")]
+        assert mail is not None
+        assert there is not None
+        assert (mail["lock_duration"], mail["max_delivery_count"]) == (30.0, 20)
+        assert (there["lock_duration"], there["max_delivery_count"]) == (60.0, 3), "what is there is left alone"
+        # Whoever may not manage is told so, and not at the first dispatch.
+        clerk = url.replace(access, f"clerk:{server.key}").replace(
+            f"management={place}", f"management=127.0.0.1:{management.port}"
+        )
+        broker = ServiceBusBroker(clerk)
+        with pytest.raises(NotAllowed, match="have no right to manage"):
+            await broker.open()
+        await broker.close()

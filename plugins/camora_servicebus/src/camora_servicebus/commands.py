@@ -14,7 +14,8 @@ import cyclopts
 from camora.errors import CamoraError, ConfigurationError
 
 from camora_servicebus import showing
-from camora_servicebus.admin import Admin
+from camora_servicebus.admin import Admin, Tier
+from camora_servicebus.admin_errors import NotAllowed
 from camora_servicebus.applying import carried_out, checked, planned
 from camora_servicebus.broker import ServiceBusBroker
 from camora_servicebus.wanting import wanted_of_app
@@ -96,10 +97,10 @@ def build(find_app: Callable[..., Any]) -> cyclopts.App:
 async def _apply(app: Any, *, dry_run: bool, as_json: bool) -> int:
     store = app.broker.database
     async with Admin(store) as admin:
-        head = showing.head_line(store.label, await admin.namespace())
+        tier = await _tier(admin)
         changes = await planned(admin, wanted_of_app(app))
         if not as_json:
-            _print(head, *showing.as_lines(changes))
+            _print(showing.head_line(store.label, tier), *showing.as_lines(changes))
         pending = [change for change in changes if change.action != "same"]
         done: list[Any] = []
         error: CamoraError | None = None
@@ -114,7 +115,8 @@ async def _apply(app: Any, *, dry_run: bool, as_json: bool) -> int:
             error = failure
     if as_json:
         entities = [showing.as_data(change, done=change in done) for change in changes]
-        _print(json.dumps({"ok": error is None, "namespace": head, "dry_run": dry_run, "entities": entities}, indent=2))
+        answer = {"ok": error is None, "namespace": store.label, "tier": tier.tier, "dry_run": dry_run}
+        _print(json.dumps({**answer, "entities": entities}, indent=2, ensure_ascii=False))
     if error is not None:
         if done:
             _say(f"{len(done)} of {len(pending)} were done; run it again, and it goes on from there")
@@ -122,6 +124,14 @@ async def _apply(app: Any, *, dry_run: bool, as_json: bool) -> int:
     if not as_json:
         _print(showing.counted(changes, done=not dry_run))
     return _PENDING if dry_run and pending else 0
+
+
+async def _tier(admin: Admin) -> Tier:
+    """Of the namespace; who may manage one queue alone is not told."""
+    try:
+        return await admin.namespace()
+    except NotAllowed:
+        return Tier(name="", tier="unknown")
 
 
 def _print(*lines: str) -> None:

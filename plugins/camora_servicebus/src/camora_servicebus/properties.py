@@ -94,7 +94,8 @@ def read(kind: Kind, found: Any) -> dict[str, Any]:
     }
     if kind.detects and not getattr(found, _DETECTS):
         made["duplicate_detection"] = None
-    made["status"] = str(getattr(found, _STATUS) or "Active")
+    status = getattr(found, _STATUS) or "Active"
+    made["status"] = str(getattr(status, "value", status))
     return made
 
 

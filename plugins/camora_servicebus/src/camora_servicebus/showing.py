@@ -19,7 +19,7 @@ _WORDS = {"create": ("to make", "made"), "change": ("to change", "changed"), "sa
 def head_line(label: str, tier: Tier) -> str:
     """The namespace."""
     units = f", {tier.units} messaging unit{'' if tier.units == 1 else 's'}" if tier.units else ""
-    return f"{label} ({tier.tier}{units})"
+    return label if tier.tier == "unknown" else f"{label} ({tier.tier}{units})"
 
 
 def as_lines(changes: Sequence[Change]) -> Iterator[str]:
