@@ -132,6 +132,22 @@ def test_links_share_the_window_of_their_session(server: ServiceBusServer) -> No
         assert [client.hear_a(Transfer).handle for _ in range(2)] == [1, 1]
 
 
+def test_receivers_take_turns(server: ServiceBusServer) -> None:
+    queue = server.create_queue("turns")
+    with Raw(server) as client, Raw(server) as sender:
+        sender.attach(queue, receives=False)
+        sender.hear_a(Flow)
+        for handle in range(2):
+            client.attach(queue, receives=True, handle=handle)
+            client.say(Flow(0, 1000, 0, 1000, handle, 0, 10, echo=True))
+            client.hear_a(Flow)
+        got = []
+        for number in range(6):
+            sender.say(Transfer(0, number, b"t", 0, False, False), body(b"x"))
+            got.append(client.hear_a(Transfer).handle)
+    assert got == [0, 1, 0, 1, 0, 1]
+
+
 def test_large_messages_come_in_small_frames(server: ServiceBusServer) -> None:
     text = bytes(range(256)) * 20
     queue = filled(server, "frames", text, b"after")
