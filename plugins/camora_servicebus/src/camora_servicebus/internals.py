@@ -18,11 +18,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from azure.servicebus import ServiceBusMessage
+    from azure.servicebus import ServiceBusMessageBatch
     from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+
+    from camora_servicebus.messages import Outgoing
 
 __all__ = [
     "abort",
+    "add",
     "alive",
     "authenticate",
     "by_token",
@@ -35,7 +38,6 @@ __all__ = [
     "schedule",
     "sender_of",
     "silent",
-    "size_of",
     "socket_of",
 ]
 
@@ -171,13 +173,34 @@ def largest_message(sender: ServiceBusSender) -> int:
     return int(getattr(sender, "_max_message_size_on_link", 0) or 0)
 
 
-def size_of(message: ServiceBusMessage) -> int:
-    """Bytes of a message with all its properties. The public way is a batch's `size_in_bytes`, which has a limit."""
-    inner: Any = message
-    from azure.servicebus._transport._pyamqp_transport import PyamqpTransport  # type: ignore[import-not-found,unused-ignore]
+def add(batch: ServiceBusMessageBatch, outgoing: Outgoing, raw: bytes) -> bool:
+    """Add a message to a batch, unless there is no room. `raw` is the message encoded, which the client does twice.
 
-    raw = PyamqpTransport.to_outgoing_amqp_message(inner.raw_amqp_message)
-    return int(PyamqpTransport.get_message_encoded_size(raw))
+    The public way is `batch.add_message`.
+    """
+    inner: Any = batch
+    if not all(hasattr(inner, name) for name in ("_message", "_size", "_count", "_amqp_transport")):
+        try:
+            batch.add_message(outgoing.message())
+        except ValueError:
+            return False
+        return True
+    size = inner._size + len(raw) + (5 if len(raw) < 256 else 8)  # a section, and its size
+    if size > batch.max_size_in_bytes:
+        return False
+    if not inner._count:
+        # The first one's stand for all of them on the envelope.
+        inner._amqp_transport.set_batch_envelope_properties(
+            inner._message, outgoing.message_id, outgoing.session, outgoing.more.get("partition_key")
+        )
+    inner._message[_BODY].append(raw)
+    inner._size = size
+    inner._count += 1
+    return True
+
+
+_BODY = 5
+"""The place of the body among the sections of a message of the client's."""
 
 
 async def alive(sender: ServiceBusSender, timeout: float) -> bool:
@@ -219,36 +242,35 @@ _ATTACHED = 3
 # Scheduled messages
 
 
-async def schedule(sender: ServiceBusSender, messages: Sequence[ServiceBusMessage], timeout: float) -> list[int]:
-    """Schedule messages, each for its own `scheduled_enqueue_time_utc`, in one request; their sequence numbers.
+async def schedule(sender: ServiceBusSender, messages: Sequence[tuple[Outgoing, bytes]], timeout: float) -> list[int]:
+    """Schedule messages, each for its own time and encoded as it is, in one request; their sequence numbers.
 
-    The client takes one time for all. Messages of one time are scheduled in the public way.
+    The client takes one time for all. The public way is a request for each time.
     """
-    times = [message.scheduled_enqueue_time_utc for message in messages]
-    if len(set(times)) == 1 or not hasattr(sender, "_build_schedule_request"):
-        return await _schedule_by_time(sender, messages, timeout)
     inner: Any = sender
-    entries: list[Any] = []
-    for message, due in zip(messages, times, strict=True):
-        request, _ = inner._build_schedule_request(due, inner._amqp_transport, {}, message)
-        entries += request[_MESSAGES]
+    if not hasattr(inner, "_mgmt_request_response_with_retry"):
+        return await _schedule_by_time(sender, [one for one, _ in messages], timeout)
     from azure.servicebus._common import mgmt_handlers  # type: ignore[import-not-found,unused-ignore]
 
+    entries = []
+    for one, raw in messages:
+        named = {
+            "message-id": one.message_id,
+            "session-id": one.session,
+            "partition-key": one.more.get("partition_key"),
+        }
+        entries.append({name: value for name, value in named.items() if value} | {"message": bytearray(raw)})
     numbers: list[int] = await inner._mgmt_request_response_with_retry(
-        b"com.microsoft:schedule-message", {_MESSAGES: entries}, mgmt_handlers.schedule_op, timeout=timeout
+        b"com.microsoft:schedule-message", {"messages": entries}, mgmt_handlers.schedule_op, timeout=timeout
     )
     return numbers
 
 
-_MESSAGES = "messages"
-
-
-async def _schedule_by_time(
-    sender: ServiceBusSender, messages: Sequence[ServiceBusMessage], timeout: float
-) -> list[int]:
+async def _schedule_by_time(sender: ServiceBusSender, messages: Sequence[Outgoing], timeout: float) -> list[int]:
     numbers: list[int] = []
-    for due, group in groupby(messages, key=attrgetter("scheduled_enqueue_time_utc")):
-        numbers += await sender.schedule_messages(list(group), due or datetime.now(UTC), timeout=timeout)
+    for due, group in groupby(messages, key=attrgetter("due")):
+        when = datetime.fromtimestamp(due / 1000, UTC)
+        numbers += await sender.schedule_messages([one.message() for one in group], when, timeout=timeout)
     return numbers
 
 

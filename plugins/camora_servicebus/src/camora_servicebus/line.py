@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from camora.errors import BrokerUnavailable, DispatchError, DispatchUncertain, MessageTooLarge
+from camora.errors import BrokerUnavailable, DispatchUncertain, MessageTooLarge
 from camora.sockets import let_go
 
 from camora_servicebus import internals
@@ -47,7 +47,6 @@ class _Item:
     deadline: float
     doubt: Judged | None = None
     """It was sent, and nobody knows what became of it."""
-    message: Any = None
 
 
 class Line:
@@ -146,60 +145,43 @@ class Line:
         alone: ServiceBusMessage | None = None
         while self._now and len(items) < self._most and alone is None:
             item = self._now.popleft()
-            if (message := self._made(item)) is None:
+            if item.future.cancelled():
                 continue
-            if self._fits(batch, message):
+            raw = item.outgoing.encoded()
+            if internals.add(batch, item.outgoing, raw):
                 items.append(item)
             elif items:
                 self._now.appendleft(item)
                 break
-            elif self._small_enough(item, message, internals.largest_message(sender)):
+            elif self._small_enough(item, len(raw), internals.largest_message(sender)):
                 # Larger than any batch: it goes by itself.
-                items, alone = [item], message
+                items, alone = [item], item.outgoing.message()
         if items:
             await self._transmit(self._now, items, sender.send_messages(alone or batch, timeout=self._timeout))
 
     async def _schedule(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch) -> None:
         left = batch.max_size_in_bytes - _REQUEST
         items: list[_Item] = []
-        messages: list[ServiceBusMessage] = []
+        messages: list[tuple[Outgoing, bytes]] = []
         while self._later and len(items) < self._most:
             item = self._later.popleft()
-            if (message := self._made(item)) is None:
+            if item.future.cancelled():
                 continue
-            size = internals.size_of(message) + _ENTRY
+            raw = item.outgoing.encoded()
+            size = len(raw) + _ENTRY
             if size <= left:
                 left -= size
                 items.append(item)
-                messages.append(message)
+                messages.append((item.outgoing, raw))
             elif items:
                 self._later.appendleft(item)
                 break
             else:
-                self._small_enough(item, message, left)
+                self._small_enough(item, size, left)
         if items:
             await self._transmit(self._later, items, internals.schedule(sender, messages, self._timeout))
 
-    def _made(self, item: _Item) -> ServiceBusMessage | None:
-        """As the client wants it; None where nobody waits for it any more, or where it cannot be."""
-        if item.future.cancelled():
-            return None
-        try:
-            return item.outgoing.message()
-        except (ValueError, TypeError) as error:
-            self._end(item, DispatchError(f"{self._who}: {item.outgoing.task}: {error}. Nothing was enqueued"))
-            return None
-
-    @staticmethod
-    def _fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
-        try:
-            batch.add_message(message)
-        except ValueError:  # the one thing that it says of a message that was made
-            return False
-        return True
-
-    def _small_enough(self, item: _Item, message: ServiceBusMessage, limit: int) -> bool:
-        size = internals.size_of(message)
+    def _small_enough(self, item: _Item, size: int, limit: int) -> bool:
         if size > limit:
             self._end(item, too_large(item.outgoing, size, limit))
         return size <= limit
@@ -275,7 +257,7 @@ class Line:
     def _fail(self, item: _Item, judged: Judged, error: BaseException, *, stored: bool | None) -> None:
         """`stored`: False where it is sure that this try has stored nothing; None: as the judgement says."""
         if judged.cause is Cause.TOO_LARGE:
-            size = internals.size_of(item.outgoing.message())
+            size = len(item.outgoing.encoded())
             limit = self._connector.store.settings.max_message_size
             self._end(item, too_large(item.outgoing, size, min(size, limit)), error)
         elif item.doubt is not None or (stored is None and not judged.sure):

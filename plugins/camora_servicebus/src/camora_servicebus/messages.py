@@ -16,6 +16,7 @@ import attrs
 import msgspec
 from camora.message import Envelope
 
+from camora_servicebus.encoding import encoded
 from camora_servicebus.topics import split
 
 if TYPE_CHECKING:
@@ -95,25 +96,43 @@ class Outgoing:
         """As the client library wants it; for one use."""
         from azure.servicebus import ServiceBusMessage
 
-        properties: dict[str | bytes, Any] = dict(self.properties.items())
-        if self.added:
-            properties[ADDED] = self.added
-        if self.copy:
-            properties[COPY] = self.copy
-        if to := split(self.entity)[1]:
-            properties[TO] = to
         made = ServiceBusMessage(
             self.body,
             message_id=self.message_id,
             correlation_id=self.job_id,
             subject=self.task or None,
             session_id=self.session,
-            application_properties=properties or None,
+            application_properties=dict(self._application().items()) or None,
             **self.more,
         )
         if self.due:
             made.scheduled_enqueue_time_utc = datetime.fromtimestamp(self.due / 1000, UTC)
         return made
+
+    def encoded(self) -> bytes:
+        """The same in bytes."""
+        texts = {_PLACES[name]: str(value) for name, value in self.more.items() if name in _PLACES}
+        texts |= {0: self.message_id, 5: self.job_id}
+        if self.task:
+            texts[3] = self.task
+        if self.session is not None:
+            texts[10] = self.session
+        annotations: dict[str, Any] = {"x-opt-scheduled-enqueue-time": self.due} if self.due else {}
+        if (partition := self.more.get("partition_key")) is not None:
+            annotations["x-opt-partition-key"] = partition
+        return encoded(
+            self.body, properties=sorted(texts.items()), application=self._application(), annotations=annotations
+        )
+
+    def _application(self) -> Mapping[str, Any]:
+        """Application properties: those of others, and ours."""
+        to = split(self.entity)[1]
+        ours = {ADDED: self.added, COPY: self.copy, TO: to}
+        return {**self.properties, **{name: value for name, value in ours.items() if value}}
+
+
+_PLACES = {"to": 2, "reply_to": 4, "content_type": 6, "reply_to_session_id": 12}
+"""Of properties in their section."""
 
 
 def message_id_of(job_id: str, copy: int = 0) -> str:

@@ -116,7 +116,7 @@ class ServiceBusSettings:
     the name of every queue's entity. `transport` is AMQP over TCP (port 5671), or over WebSockets (port 443); `proxy`
     is the URL of an HTTP proxy, which WebSockets go through.
     `timeout` is how long the service may take for an answer or a connection. `receivers` is how many connections a
-    worker receives with from each queue; None: one for every ten slots, four at most. `lock_duration` and
+    worker receives with from each queue; None: one. `lock_duration` and
     `max_delivery_count` are those of queues that say nothing else, when `camora servicebus apply` makes them.
     `create` makes missing queues when the broker is opened, which needs a key with Manage rights.
     `max_message_size` is what the namespace's tier takes, with all properties: 256 KiB in Standard, more in Premium.
