@@ -12,7 +12,7 @@ from azure.servicebus.aio import ServiceBusClient
 from camora import Camora, WorkerSettings
 from camora.interfaces import Check, CheckResult
 from camora.queue import Queue
-from camora_servicebus import ServiceBusQueue
+from camora_servicebus import ServiceBusQueue, ServiceBusSubscription, ServiceBusTopic
 from camora_servicebus import examining as examining_module
 from camora_servicebus.admin import Counts
 from camora_servicebus.checks import checks
@@ -252,6 +252,54 @@ async def test_without_the_right_to_manage_it_says_what_it_could_not_see(
     assert found.text.endswith(f"not there: {prefix}nope")
 
 
+# Topics
+
+
+async def test_topics_and_subscriptions(shared: ServiceBusServer) -> None:
+    prefix = made(shared)
+    queues = [
+        ServiceBusSubscription("mail", topic="events", lock_duration=30),
+        ServiceBusSubscription("sums", topic="events"),
+    ]
+    url = url_of(shared, prefix=prefix)
+    found = await look(url, "queues", queues=queues)
+    assert not found.ok
+    assert found.text.endswith(
+        f": not there: {prefix}events, {prefix}events/Subscriptions/mail, {prefix}events/Subscriptions/sums"
+    )
+    shared.create_topic(f"{prefix}events")
+    for name, lock in (("mail", 30.0), ("sums", 60.0)):
+        shared.create_subscription(f"{prefix}events", name, lock_duration=lock, max_delivery_count=20)
+    found = await look(url, "queues", queues=queues)
+    assert found.ok
+    assert "topic events (no duplicate detection)" in found.text
+    assert "subscription mail (lock 30s, 20 deliveries, no sessions, 0 waiting)" in found.text
+    assert f"{prefix}events/Subscriptions/mail is not as declared (filter: 1=1 → camora_to = 'mail' OR" in found.fix
+    found = await look(url, "locks", queues=queues)
+    assert f"{prefix}events/Subscriptions/mail 30s" in found.text
+    assert "events 1m" not in found.text, "a topic locks nothing"
+    for part in ("rights", "limits"):
+        found = await look(url, part, queues=queues)
+        assert (found.ok, found.fix) == (True, "")
+
+
+async def test_a_subscription_of_somebody_elses(shared: ServiceBusServer, management: Management) -> None:
+    prefix = made(shared)
+    shared.create_topic(f"{prefix}events")
+    shared.create_subscription(f"{prefix}events", "theirs", max_delivery_count=20)
+    topic = ServiceBusTopic("events", declare=False)
+    queues = [ServiceBusSubscription("theirs", topic=topic, declare=False)]
+    found = await look(url_of(shared, prefix=prefix), "queues", queues=queues)
+    assert found.ok
+    assert found.fix.startswith(
+        f"{prefix}events/Subscriptions/theirs has a filter of its owner's, in which camora_to is not"
+    )
+    url = url_of(shared, management=management.port, prefix=prefix)
+    found = await look(url, "queues", queues=[*queues, ServiceBusSubscription("nope", topic=topic)])
+    assert not found.ok
+    assert found.text.endswith(f": not there: {prefix}events/Subscriptions/nope")
+
+
 # Locks
 
 
@@ -306,4 +354,7 @@ async def test_tiers() -> None:
         prefix = made(server)
         found = await look(url_of(server, prefix=prefix), "limits", queues=[ServiceBusQueue("mail", sessions=True)])
         assert not found.ok
-        assert f"tier basic has no sessions and no duplicate detection, as {prefix}mail should have" in found.text
+        assert (
+            f"tier basic has no topics, sessions and duplicate detection, which {prefix}mail cannot do without"
+            in found.text
+        )

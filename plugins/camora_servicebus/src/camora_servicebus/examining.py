@@ -30,6 +30,7 @@ _AT_ONCE = 8
 """Connections: each entity that is looked at from outside takes one."""
 _LEASE, _DELIVERIES = 30.0, 5
 """Of a worker whose settings say nothing."""
+_NOT_BASIC = ("sessions", "duplicate_detection")
 _MANAGER = f"{APPLY}, with a key or an identity that may manage the namespace"
 
 
@@ -89,7 +90,7 @@ async def _away(store: Store) -> float | None:
 
 async def _rights(look: Look) -> CheckResult:
     """What we may do: send, receive, manage."""
-    for one in look.wanted:
+    for one in look.receiving:
         sending = await _tried(look.largest(one.entity))
         if not isinstance(sending, NoEntity):
             break
@@ -99,7 +100,7 @@ async def _rights(look: Look) -> CheckResult:
     found = {
         "Send": sending,
         "Listen": await _tried(look.receivable(entity)),
-        "Manage": await _tried(look.admin.find("queue", (entity,))),
+        "Manage": await _tried(look.admin.find(one.kind, one.path)),
     }
     if silent := next((error for error in found.values() if isinstance(error, BrokerUnavailable)), None):
         raise silent
@@ -144,7 +145,7 @@ async def _queues(look: Look) -> CheckResult:
     texts, wrong, advice = [], [], []
     for change, there, count in zip(changes, found, counts, strict=True):
         if there is not None:
-            texts.append(judging.text_of_queue(change.wanted, there, count))
+            texts.append(judging.text_of_entity(change.wanted, there, count))
             wrong += judging.defects(change.wanted, there, most)
             advice += judging.advice(change, there, count)
     if wrong:
@@ -158,7 +159,8 @@ async def _queues_from_outside(look: Look) -> CheckResult:
 
     async def tried(one: Wanted) -> Exception | None:
         async with turns:
-            return await _tried(look.largest(one.entity))
+            # Sending to a subscription means to its topic.
+            return await _tried((look.receivable if one.kind == "subscription" else look.largest)(one.entity))
 
     said = await asyncio.gather(*map(tried, look.wanted))
     missing = [one.entity for one, error in zip(look.wanted, said, strict=True) if isinstance(error, NoEntity)]
@@ -178,7 +180,7 @@ async def _locks(look: Look) -> CheckResult:
     settings = look.app.worker_settings
     lease = _LEASE if settings is None else settings.lease
     try:
-        found = {one.entity: await look.admin.find(one.kind, one.path) for one in look.wanted}
+        found = {one.entity: await look.admin.find(one.kind, one.path) for one in look.receiving}
     except NotAllowed:
         text = "how long they lock a message cannot be seen without the right to manage"
         return look.fine(f"a worker's lease is {duration_text(lease)}; of the queues, {text}")
@@ -200,10 +202,10 @@ async def _limits(look: Look) -> CheckResult:
         text = f"tier {tier}"
     except NotAllowed:
         tier, text = "unknown", "its tier cannot be seen without the right to manage"
-    needy = [one.entity for one in look.wanted if one.said.get("sessions") or one.said.get("duplicate_detection")]
+    needy = [one.entity for one in look.wanted if one.kind != "queue" or any(map(one.said.get, _NOT_BASIC))]
     if tier == "basic" and needy:
         return look.failed(
-            f"{text} has no sessions and no duplicate detection, as {', '.join(needy)} should have",
+            f"{text} has no topics, sessions and duplicate detection, which {', '.join(needy)} cannot do without",
             "move the namespace to the tier Standard, or leave them out of the declaration",
         )
     sizes = []

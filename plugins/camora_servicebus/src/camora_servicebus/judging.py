@@ -8,9 +8,10 @@ from typing import Any
 
 from camora_servicebus.admin import Counts
 from camora_servicebus.differences import Change, Wanted
+from camora_servicebus.messages import TO
 from camora_servicebus.properties import text_of
 
-__all__ = ["APPLY", "advice", "defects", "lock_advice", "text_of_queue"]
+__all__ = ["APPLY", "advice", "defects", "lock_advice", "text_of_entity"]
 
 APPLY = "camora servicebus apply"
 _FULL = 0.8
@@ -20,19 +21,23 @@ _SHORT = 15.0
 _LONGEST_LOCK = 300.0
 
 
-def text_of_queue(wanted: Wanted, there: Mapping[str, Any], counts: Counts | None) -> str:
-    """A queue in a line."""
-    detects = there["duplicate_detection"]
-    parts = [
-        f"lock {text_of('lock_duration', there['lock_duration'])}",
-        f"{there['max_delivery_count']} deliveries",
-        "sessions" if there["sessions"] else "no sessions",
-        f"duplicates known for {text_of('duplicate_detection', detects)}" if detects else "no duplicate detection",
-    ]
-    if counts is not None:
+def text_of_entity(wanted: Wanted, there: Mapping[str, Any], counts: Counts | None) -> str:
+    """A queue, a topic or a subscription in a few words."""
+    parts = []
+    if wanted.kind != "topic":
+        parts += [
+            f"lock {text_of('lock_duration', there['lock_duration'])}",
+            f"{there['max_delivery_count']} deliveries",
+            "sessions" if there["sessions"] else "no sessions",
+        ]
+    if wanted.kind != "subscription":
+        detects = there["duplicate_detection"]
+        after = text_of("duplicate_detection", detects)
+        parts.append(f"duplicates known for {after}" if detects else "no duplicate detection")
+    if counts is not None and wanted.kind != "topic":
         held = ((counts.active, "waiting"), (counts.scheduled, "scheduled"), (counts.dead, "dead"))
         parts += [f"{count} {word}" for count, word in held if count or word == "waiting"]
-    return f"{wanted.name} ({', '.join(parts)})"
+    return f"{'' if wanted.kind == 'queue' else f'{wanted.kind} '}{wanted.name} ({', '.join(parts)})"
 
 
 def defects(wanted: Wanted, there: Mapping[str, Any], max_deliveries: int) -> list[tuple[str, str]]:
@@ -40,6 +45,8 @@ def defects(wanted: Wanted, there: Mapping[str, Any], max_deliveries: int) -> li
     entity, found = wanted.entity, []
     if there["status"] != "Active":
         found.append((f"{entity} is {there['status']}", "have its owner make it Active again"))
+    if wanted.kind == "topic":
+        return found
     if (target := there["forward_to"]) is not None:
         text = f"{entity} forwards all to {target!r}, and has nothing for workers"
         found.append((text, f"let tasks name {target!r} instead, or have its owner stop the forwarding"))
@@ -60,20 +67,26 @@ def advice(change: Change, there: Mapping[str, Any], counts: Counts | None) -> l
     found, entity = [], change.wanted.entity
     if change.action == "change":
         found.append(f"{entity} is not as declared ({', '.join(map(str, change.differences))}): {APPLY}")
-    if not math.isinf(there["time_to_live"]) and not there["dead_letter_expired"]:
+    # What a topic lets expire goes where its subscriptions say.
+    if not math.isinf(there["time_to_live"]) and not there.get("dead_letter_expired", True):
         after = text_of("time_to_live", there["time_to_live"])
         found.append(
             f"{entity} drops jobs after {after} without a trace: declare {change.wanted.name} with "
             f"dead_letter_expired=True, then {APPLY}"
         )
-    if counts is not None and there["max_size"] and counts.bytes > _FULL * there["max_size"]:
+    if change.wanted.kind == "subscription" and TO not in there["filter"]:
+        found.append(
+            f"{entity} has a filter of its owner's, in which {TO} is not: retries of its jobs may not pass it, and "
+            f"those of other subscriptions may; have its owner add {TO} = '{change.wanted.path[-1]}' OR … to it"
+        )
+    if counts is not None and there.get("max_size") and counts.bytes > _FULL * there["max_size"]:
         full = 100 * counts.bytes // there["max_size"]
         found.append(f"{entity} is {full} % full: start workers, purge its dead letters, or raise max_size")
     return found
 
 
 def lock_advice(locks: Mapping[str, float], lease: float) -> list[str]:
-    """Of entities and the seconds for which they lock a message."""
+    """Of entities, and the seconds for which they lock a message."""
     found = []
     if short := [entity for entity, lock in locks.items() if lock < _SHORT]:
         found.append(

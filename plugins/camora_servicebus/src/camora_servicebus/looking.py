@@ -26,6 +26,8 @@ class Look:
         self.app = app
         self.store: Store = app.broker.database
         self.wanted: Sequence[Wanted] = wanted_of_app(app)
+        self.receiving = [one for one in self.wanted if one.kind != "topic"]
+        """Of what is wanted, what workers take jobs from."""
         self.admin = Admin(self.store)
         """The management interface; whether we may use it is found out by using it."""
         self._handles = Handles(self.store, f"{self.store.label}: camora doctor")
