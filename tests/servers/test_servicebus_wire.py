@@ -145,7 +145,7 @@ def test_receivers_take_turns(server: ServiceBusServer) -> None:
         for number in range(6):
             sender.say(Transfer(0, number, b"t", 0, False, False), body(b"x"))
             got.append(client.hear_a(Transfer).handle)
-    assert got == [0, 1, 0, 1, 0, 1]
+    assert got in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0])
 
 
 def test_large_messages_come_in_small_frames(server: ServiceBusServer) -> None:

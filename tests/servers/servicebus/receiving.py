@@ -50,9 +50,7 @@ class Receiving:
             self.detach(failure.condition, str(failure))
             return
         if sent and not self.link.ended:
-            # Receivers take turns: who got something is the last to be asked next time.
-            self.entity.unlisten(self.awake)
-            self.entity.listen(self.awake)
+            self.entity.served(self.awake)
 
     def _send_all(self) -> int:
         link, sent = self.link, 0
