@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ import pytest
 from azure.core.credentials import AccessToken
 from camora import Camora, Queue
 from camora.errors import BrokerUnavailable, ConfigurationError
-from camora_servicebus import ServiceBusBroker, ServiceBusQueue
+from camora_servicebus import ServiceBusBroker, ServiceBusQueue, ServiceBusSubscription
 from camora_servicebus.admin import Admin, Counts, Tier
 from camora_servicebus.admin_errors import Conflict, NotAllowed, Refused
 from camora_servicebus.applying import carried_out, checked, create_missing, planned
@@ -218,6 +219,34 @@ async def test_it_stops_at_what_fails_and_goes_on_from_there(management: Managem
             await anext(steps)
     assert management.names() == ["a"]
     assert await apply(management.store(), queues) == [("a", "same"), ("b", "create"), ("c", "create")]
+
+
+async def test_a_subscription_that_was_left_without_its_rule(management: Management) -> None:
+    """Whoever made it came no further: a repetition ends it, at the rule that lets everything in as well."""
+    queues = [ServiceBusSubscription("mail", topic="events", filter="region = 'eu'")]
+    refuse = partial(management.refuse, 403, "There are enough rules.", method="PUT")
+    management.before(lambda: management.before(refuse))  # behind those of the topic and the subscription
+    store = management.store()
+    with pytest.raises(ConfigurationError, match="There are enough rules"):
+        await apply(store, queues)
+    assert await filter_of(store, "mail") == "1=1"
+    assert await apply(store, queues) == [("events", "same"), ("mail", "change")]
+    assert await filter_of(store, "mail") == "camora_to = 'mail' OR (camora_to IS NULL AND (region = 'eu'))"
+    assert await apply(store, queues) == [("events", "same"), ("mail", "same")]
+
+
+async def filter_of(store: Store, subscription: str) -> str:
+    async with Admin(store) as admin:
+        found = await admin.find("subscription", ("events", subscription))
+    assert found is not None
+    text: str = found["filter"]
+    return text
+
+
+async def test_two_at_once_make_topics_and_subscriptions(management: Management) -> None:
+    queues = [ServiceBusSubscription(f"s{number}", topic="events", filter="region = 'eu'") for number in range(3)]
+    await asyncio.gather(*(apply(management.store(), queues) for _ in range(3)))
+    assert {action for _, action in await apply(management.store(), queues)} == {"same"}
 
 
 async def test_answers_that_are_lost_again_and_again(management: Management) -> None:

@@ -58,7 +58,7 @@ _ANY = Which()
 
 def build(find_app: Callable[..., Any]) -> cyclopts.App:
     """The commands; the function finds an app as the core's commands do."""
-    app = cyclopts.App(name="servicebus", help="The queues of an app in Azure Service Bus.")
+    app = cyclopts.App(name="servicebus", help="Queues and topics of an app in Azure Service Bus.")
 
     @app.command
     def apply(
@@ -77,7 +77,7 @@ def build(find_app: Callable[..., Any]) -> cyclopts.App:
         ] = False,
         which: Which = _ANY,
     ) -> int:
-        """Make the queues that the app declares, and change those that are not as declared.
+        """Make the queues, topics and subscriptions that the app declares, and change what is not as declared.
 
         Shows what is to be done first, then does it. What an app does not say is left as it is, and nothing is ever
         deleted. May be repeated, and run anywhere at the same time. Needs a key or an identity that may manage the

@@ -74,7 +74,7 @@ def camora_task_options() -> Sequence[TaskOption]:
 @hookimpl
 def camora_commands() -> Sequence[Command]:
     """`camora servicebus apply`."""
-    text = "The queues of an app in Azure Service Bus."
+    text = "Queues and topics of an app in Azure Service Bus."
     return [Command(name="servicebus", help=text, load=servicebus, finds_app=True)]
 
 
