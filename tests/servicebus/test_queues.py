@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from camora import Camora, Context, RetryPolicy, WorkerSettings
 from camora.errors import BrokerUnavailable, UnsupportedCapability
 from camora.outcome import CancelResult
 from camora.queue import Queue
-from camora_servicebus import Defer, ServiceBusBroker
+from camora_servicebus import Defer, ServiceBusBroker, ServiceBusQueue
 
 from tests.servers.servicebus import ServiceBusServer
 from tests.servicebus.sending import bare, broker_of, envelope, in_future, new_name, opened, received, stored, until
@@ -142,6 +143,22 @@ async def test_what_it_cannot_tell_is_refused(shared: ServiceBusServer, queue: s
         ):
             with pytest.raises(UnsupportedCapability, match="camora-redis"):
                 await ask
+
+
+async def test_a_queue_with_sessions_is_looked_into_too(shared: ServiceBusServer) -> None:
+    queue = shared.create_queue(new_name(), requires_session=True)
+    async with bare(shared) as client, client.get_queue_sender(queue) as sender:
+        await sender.send_messages([ServiceBusMessage(b"x", message_id=f"m{n}", session_id="s") for n in range(3)])
+        await sender.schedule_messages(
+            ServiceBusMessage(b"y", message_id="late", session_id="s"), datetime.now(UTC) + timedelta(hours=1)
+        )
+        async with opened(shared, ServiceBusQueue(queue, sessions=True)) as broker:
+            assert await broker.queues.counts() == {queue: {"ready": 3, "scheduled": 1}}
+            assert await broker.queues.cancel("late") is CancelResult.REMOVED
+            assert list(await broker.dead_letters.list()) == []
+            with pytest.raises(UnsupportedCapability, match="it has sessions"):
+                await broker.queues.purge(queue)
+    assert stored(shared, queue) == ["m0", "m1", "m2"]
 
 
 # Emptying

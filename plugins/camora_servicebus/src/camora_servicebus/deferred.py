@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 from azure.servicebus import ServiceBusMessageState
+from camora.errors import UnsupportedCapability
 
 from camora_servicebus.handles import Handles, NoEntity, NoMessage
 from camora_servicebus.messages import Outgoing, job_id_of, task_of
@@ -29,7 +30,10 @@ class DeferredJob:
 
 
 class Deferred:
-    """Jobs that have raised `Defer`. All methods do I/O, may be repeated, and raise `BrokerUnavailable`."""
+    """Jobs that have raised `Defer`. All methods do I/O, may be repeated, and raise `BrokerUnavailable`.
+
+    In a queue with sessions they can be listed; the others raise `UnsupportedCapability`.
+    """
 
     def __init__(self, store: Store, handles: Handles, publisher: Publisher) -> None:
         self._store = store
@@ -63,6 +67,12 @@ class Deferred:
 
     async def _take(self, queue: str, sequence_number: int, *, resume: bool) -> bool:
         entity = self._store.names.queue(queue)
+        if self._store.has_sessions(queue):
+            raise UnsupportedCapability(
+                f"queue {queue!r} has sessions: what was deferred there comes only to who holds its session, and no "
+                "worker asks for it. Let such jobs wait in a queue without sessions",
+                capability="deferral",
+            )
         sent = False
 
         async def work(receiver: Any) -> bool:

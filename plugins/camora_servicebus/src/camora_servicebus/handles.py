@@ -26,8 +26,8 @@ from camora_servicebus.topics import split
 __all__ = ["Handles", "Kind", "NoEntity", "NoMessage"]
 
 T = TypeVar("T")
-Kind = Literal["send", "look", "dead"]
-"""A sender; a receiver of the entity; one of its dead letters."""
+Kind = Literal["send", "look", "take", "dead"]
+"""A sender; a receiver to look with, one that takes messages, and one of dead letters, for both."""
 
 _CLOSING = 2.0
 _MOST_OPEN = 10
@@ -47,15 +47,22 @@ class NoMessage(Exception):
 class _Handle:
     """A sender or receiver of the client, and the sockets that it has had: after an error the client forgets them."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, only_asks: bool = False) -> None:
         self.inner = inner
+        self._only_asks = only_asks
         self._loop = asyncio.get_running_loop()
         self._sockets: list[tuple[Any, Any]] = []
 
     async def open(self, kind: Kind, timeout: float) -> None:
         """Raises what the client raises, or `TimeoutError`."""
         try:
-            await (internals.open_sender if kind == "send" else internals.open_receiver)(self.inner, timeout)
+            match kind:
+                case "send":
+                    await internals.open_sender(self.inner, timeout)
+                case "look" if self._only_asks:
+                    await internals.open_looker(self.inner, timeout)
+                case _:
+                    await internals.open_receiver(self.inner, timeout)
         finally:
             self.note()
 
@@ -193,11 +200,12 @@ class Handles:
             return _Handle(internals.sender_of(client, split(entity)[0], name))
         # Nothing is handed out to it before it is asked to receive; looking alone takes no message from anybody.
         sub_queue = ServiceBusSubQueue.DEAD_LETTER if kind == "dead" else None
-        return _Handle(
-            client.get_queue_receiver(
-                entity, sub_queue=sub_queue, client_identifier=name, socket_timeout=_SOCKET_TIMEOUT
-            )
+        receiver = client.get_queue_receiver(
+            entity, sub_queue=sub_queue, client_identifier=name, socket_timeout=_SOCKET_TIMEOUT
         )
+        # Who has no session gets no link to a queue with sessions, but answers.
+        sessions = bool(self._store.has_sessions(self._store.names.of_queue(entity)))
+        return _Handle(receiver, only_asks=sessions)
 
     async def _limited(self, work: Awaitable[T], seconds: float) -> T:
         """The client has calls without a limit, such as settling."""

@@ -32,6 +32,7 @@ __all__ = [
     "close",
     "inside_of",
     "largest_message",
+    "open_looker",
     "open_receiver",
     "open_sender",
     "release",
@@ -119,6 +120,28 @@ async def open_receiver(receiver: Any, timeout: float) -> None:
 
     if not hasattr(receiver, "_create_handler"):
         await asyncio.wait_for(receiver.__aenter__(), timeout)
+        return
+    await _opened(receiver, handler, timeout)
+    receiver._running = True
+
+
+async def open_looker(receiver: Any, timeout: float) -> None:
+    """The same for a receiver that only makes requests, without a link by which messages could come.
+
+    Queues with sessions refuse the public way, an ordinary receiver.
+    """
+
+    def handler(auth: Any) -> Any:
+        return receiver._amqp_transport.create_mgmt_client_async(
+            config=receiver._config,
+            auth=auth,
+            properties=receiver._properties,
+            retry_policy=receiver._error_policy,
+            client_name=receiver._name,
+        )
+
+    if not hasattr(receiver, "_error_policy"):
+        await open_receiver(receiver, timeout)
         return
     await _opened(receiver, handler, timeout)
     receiver._running = True

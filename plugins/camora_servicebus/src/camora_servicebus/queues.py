@@ -109,6 +109,12 @@ class ServiceBusQueues(Queues):
     async def purge(self, queue: str) -> int:
         """Delete what is ready or scheduled now; what workers hold, and what was deferred, stays."""
         entity = self._store.names.queue(queue)
+        if self._store.has_sessions(queue):
+            raise UnsupportedCapability(
+                f"{self._who} cannot empty queue {queue!r}: it has sessions, and what workers keep in them would stay. "
+                "Stop its workers, delete it in the namespace, and make it again by camora servicebus apply",
+                capability="purge",
+            )
         removed = 0
         async for message in peeked(self._handles, entity):
             if message.state == ServiceBusMessageState.SCHEDULED:
@@ -118,17 +124,17 @@ class ServiceBusQueues(Queues):
             return await take(
                 receiver,
                 lambda _: True,
-                another=lambda: self._handles.another("look", entity),
+                another=lambda: self._handles.another("take", entity),
                 timeout=self._handles.timeout,
                 patient=False,
             )
 
         try:
-            return removed + await self._handles.use("look", entity, work, seconds=_LONGEST)
+            return removed + await self._handles.use("take", entity, work, seconds=_LONGEST)
         except NoEntity:
             return removed
         finally:
-            self._handles.drop("look", entity)
+            self._handles.drop("take", entity)
 
     async def find(self, job_id: str) -> QueuedJob | None:
         """Refused."""
