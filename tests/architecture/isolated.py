@@ -67,15 +67,15 @@ def work_in_django(file: str) -> None:
     assert asyncio.run(finish()) == 3.0
 
 
-async def refuse(url: str, options: str = "") -> None:
+async def refuse(url: str, address: str = "") -> None:
     """There is no server here: the whole way to one must be there, and say so."""
-    app = Camora(url + options)
+    app = Camora(url)
     app.register(math.sqrt, name="sqrt")
     try:
         async with app:
             await app.dispatch("sqrt", 4.0)
     except BrokerUnavailable as error:
-        if url not in str(error):
+        if (address or url) not in str(error):
             sys.exit(f"what is away? {error}")
     else:
         sys.exit(f"{url} answered")
@@ -92,7 +92,7 @@ def main() -> None:
     elif plugin == "camora_redis":
         asyncio.run(refuse("redis://127.0.0.1:1/0"))
     elif plugin == "camora_servicebus":
-        asyncio.run(refuse("servicebus://127.0.0.1:1", "?emulator=true"))
+        asyncio.run(refuse("servicebus://name:key@127.0.0.1:1?emulator=true", "servicebus://127.0.0.1:1"))
     elif plugin == "camora_django":
         with tempfile.TemporaryDirectory() as folder:
             work_in_django(f"{folder}/shop.sqlite3")
