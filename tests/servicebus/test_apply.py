@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -277,6 +278,23 @@ async def test_somebody_listens_and_says_nothing() -> None:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(BrokerUnavailable, match="no answer in time"):
             await apply(Management().store(management=where, timeout=0.3), [Queue("mail")])
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    with ServiceBusServer(tls=True, strict=True) as server:
+        assert server.certificates is not None
+
+        def store(**options: Any) -> Store:
+            given = {"management": f"localhost:{server.port}", "timeout": "5", **options}
+            query = "&".join(f"{name}={value}" for name, value in given.items())
+            return Store(*address_of(f"servicebus://{server.key_name}:{server.key}@localhost?{query}"))
+
+        authority = server.certificates.authority
+        assert await apply(store(cafile=authority), [Queue("mail")]) == [("mail", "create")]
+        with pytest.raises(Refused, match="certificate of the management interface is not trusted: unable to get"):
+            await apply(store(), [Queue("mail")])
+        with pytest.raises(ConfigurationError, match="cafile .* cannot be read"):
+            await apply(store(cafile=tmp_path / "nope.pem"), [Queue("mail")])
 
 
 # Who may

@@ -237,6 +237,7 @@ def _default(label: str) -> Any:
 
 def _client(store: Store, access: str | _Blocking) -> ServiceBusAdministrationClient:
     address, settings = store.address, store.settings
+    address.context(settings.cafile)  # says it in words when that cannot be read
     name, port = address.management
     host = name if port == _HTTPS else f"{name}:{port}"
     options: dict[str, Any] = {

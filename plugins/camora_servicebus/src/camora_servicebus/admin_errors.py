@@ -23,6 +23,7 @@ _TAIL = re.compile(r"\s*(To know more visit|TrackingId:|CorrelationId:).*", re.D
 _NUMBER = re.compile(r"\s*\bSubCode=\d+[.:]?\s*")
 _NUMBERED = re.compile(r"\[Errno -?\d+\] ([^')(]+)")
 _UNKNOWN = re.compile(r"Failed to resolve|Name or service not known|getaddrinfo")
+_UNTRUSTED = re.compile(r"certificate verify failed: ([^(\n]*[^(\n ])")
 _SLOW = re.compile(r"time.?out", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _CLAIM = re.compile(r"claim|not authorized|authorization to perform", re.IGNORECASE)
@@ -55,6 +56,11 @@ def in_words(error: AzureError, label: str, doing: str) -> Exception:
             return Refused(f"{where}: the service refuses: {text}")
         if status is not None:
             return BrokerUnavailable(f"{where}: the service cannot at this moment ({status}): {text}")
+    if (untrusted := _UNTRUSTED.search(str(error))) is not None:
+        return Refused(
+            f"{where}: the certificate of the management interface is not trusted: {untrusted[1]}. Correct the host, "
+            "or add cafile=… with the authority that has signed it"
+        )
     return BrokerUnavailable(f"{where}: {_unanswered(error)}")
 
 
