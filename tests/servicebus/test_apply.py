@@ -27,6 +27,7 @@ from camora_servicebus.wanting import wanted_of_store
 from tests.servers.servicebus import ServiceBusServer
 from tests.servers.servicebus.entities import TopicOptions
 from tests.servicebus.managing import Management, management
+from tests.servicebus.test_auth import Gate
 
 __all__ = ["management"]  # a fixture
 
@@ -295,6 +296,24 @@ async def test_over_tls(tmp_path: Path) -> None:
             await apply(store(), [Queue("mail")])
         with pytest.raises(ConfigurationError, match="cafile .* cannot be read"):
             await apply(store(cafile=tmp_path / "nope.pem"), [Queue("mail")])
+
+
+async def test_by_way_of_a_proxy() -> None:
+    with ServiceBusServer(tls=True, strict=True) as server:
+        assert server.certificates is not None
+        async with Gate("p@ss") as gate:
+
+            def store(password: str) -> Store:
+                query = f"management=localhost:{server.port}&timeout=5&cafile={server.certificates.authority}"
+                proxy = f"http%3A%2F%2Fme:{password}%40127.0.0.1:{gate.port}"
+                url = f"servicebus://{server.key_name}:{server.key}@localhost?{query}&proxy={proxy}"
+                return Store(*address_of(url))
+
+            assert await apply(store("p%2540ss"), [Queue("mail")]) == [("mail", "create")]
+            assert set(gate.through) == {f"localhost:{server.port}"}
+            with pytest.raises(BrokerUnavailable, match="407") as caught:
+                await apply(store("wr0ng"), [Queue("mail")])
+            assert "wr0ng" not in str(caught.value)
 
 
 # Who may

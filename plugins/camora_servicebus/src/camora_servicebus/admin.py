@@ -237,7 +237,8 @@ def _default(label: str) -> Any:
 
 def _client(store: Store, access: str | _Blocking) -> ServiceBusAdministrationClient:
     address, settings = store.address, store.settings
-    address.context(settings.cafile)  # says it in words when that cannot be read
+    if settings.cafile is not None:
+        address.context(settings.cafile)  # says in words what cannot be read
     name, port = address.management
     host = name if port == _HTTPS else f"{name}:{port}"
     options: dict[str, Any] = {
