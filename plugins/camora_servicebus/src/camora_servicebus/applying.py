@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,7 +17,7 @@ from camora_servicebus.properties import text_of
 __all__ = ["carried_out", "checked", "create_missing", "planned", "problem_of"]
 
 _ROUNDS = 6
-"""How often one entity is looked at again while others change it, too."""
+"""How often it is said of one entity what it is to be, while others change it, too."""
 _PAUSE = 0.5
 """Seconds between these looks, about."""
 
@@ -60,26 +61,25 @@ async def create_missing(admin: Admin, wanted: Sequence[Wanted]) -> list[str]:
 
 async def _carry_out(admin: Admin, wanted: Wanted) -> None:
     """Until it is found as wanted: the answer may have been lost, and somebody else may do the same."""
-    tried = False
-    for turn in range(_ROUNDS):
+    for turn in range(_ROUNDS + 1):
         change = compared(wanted, await admin.find(wanted.kind, wanted.path))
-        checked([change], "meanwhile")
+        if problem := problem_of(change):
+            raise ConfigurationError(f"somebody else was faster: {problem}")
         if change.action == "same":
             return
-        if tried and turn == _ROUNDS - 1:
+        if turn == _ROUNDS:
             break
-        try:
+        if turn:
+            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 -- so that two do not keep step
+        with contextlib.suppress(Conflict):
             if change.action == "create":
                 await admin.create(wanted.kind, wanted.path, wanted.initial)
             else:
                 await admin.change(wanted.kind, wanted.path, {one.name: one.after for one in change.differences})
-            tried = True
-        except Conflict:
-            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 -- so that two do not keep step
-    left = ", ".join(map(str, change.differences))
     raise ConfigurationError(
-        f"{wanted.kind} {wanted.name!r} ({wanted.entity}) is not as it was made: {left}. Does something else change "
-        "it, or does the tier of the namespace not allow it?"
+        f"{wanted.kind} {wanted.name!r} ({wanted.entity}) does not become what is declared, however often it is said: "
+        f"{', '.join(map(str, change.differences))}. Does something else change it, or does the tier of the namespace "
+        "not allow it?"
     )
 
 
