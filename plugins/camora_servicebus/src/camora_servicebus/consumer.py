@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from azure.servicebus import NEXT_AVAILABLE_SESSION
 from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain
 from camora.interfaces.broker import Consumer, ConsumerSettings, Leases
 from camora.message import Delivery
@@ -24,6 +26,8 @@ from camora_servicebus.messages import Outgoing, body_of
 from camora_servicebus.plain import Plain
 from camora_servicebus.receiving import Answer, Came, Receiving
 from camora_servicebus.routes import astray
+from camora_servicebus.session_link import SessionLink
+from camora_servicebus.sessions import Sessions
 from camora_servicebus.settling import following, word_for
 from camora_servicebus.store import Store
 
@@ -73,7 +77,22 @@ class ServiceBusConsumer(Consumer):
         connector = Connector(self._store, home=self._loop)
         names, quiet = self._store.names, max(0.3, min(5.0, self._lease / 3))
 
+        def session(queue: str, came: Came, wait: float) -> SessionLink:
+            receiver = connector.client().get_queue_receiver(
+                names.queue(queue), prefetch_count=0, client_identifier=connector.name(), socket_timeout=_POLL,
+                session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait,
+            )  # fmt: skip
+            if not fits(receiver):
+                raise ConfigurationError(
+                    f"{self._who}: queue {queue!r} has sessions, which this version of azure-servicebus does not let a "
+                    "worker receive as it must: install azure-servicebus 7.15"
+                )
+            return SessionLink(receiver, came, quiet=quiet)
+
         def connect(queue: str, came: Came) -> Receiving:
+            if self._store.has_sessions(queue):
+                make = functools.partial(session, queue)
+                return Sessions(make, came, lost=lambda: self._feed.ledger.doubt(queue))
             receiver = connector.client().get_queue_receiver(
                 names.queue(queue), prefetch_count=0, client_identifier=connector.name(), socket_timeout=_POLL
             )

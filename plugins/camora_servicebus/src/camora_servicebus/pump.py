@@ -108,7 +108,7 @@ class Pump:
         try:
             while not reading.done():
                 await asyncio.wait([reading], timeout=self._stale / 4)
-                if not receiving.wanted:
+                if not receiving.wanted or receiving.ordered:  # sessions look after their own connections
                     self.busy = time.monotonic()
                 elif time.monotonic() - self.busy > self._stale:
                     await receiving.drain(_GOODBYE)
