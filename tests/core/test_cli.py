@@ -27,7 +27,7 @@ def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop.py").write_text(SHOP.format(url=f"sqlite:///{tmp_path}/camora.db"))
     (tmp_path / "lonely.py").write_text(SHOP.format(url="memory://"))
     (tmp_path / "broken.py").write_text("import no_such_library\n")
-    (tmp_path / "scheme.py").write_text('from camora import Camora\napp = Camora("servicebus://localhost")\n')
+    (tmp_path / "scheme.py").write_text('from camora import Camora\napp = Camora("nats://localhost")\n')
     (tmp_path / "missing.py").write_text(
         SHOP.format(url="memory://") + "\nclass C: ...\n\n@app.task\ndef f(c: C): ...\n"
     )
@@ -49,7 +49,7 @@ def camora(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["worker", "shop:other"], "is a int, not a Camora"),
         (["worker", "no/such.py:app"], "there is no file no/such.py"),
         (["worker", "broken:app"], "broken imports 'no_such_library', which is not installed"),
-        (["worker", "scheme:app"], "pip install camora-servicebus"),
+        (["worker", "scheme:app"], "no plugin offers the URL scheme 'nats'"),
         (["worker", "shop:app", "--processes", "many"], "--processes 'many': a whole number from 1, or auto"),
         (["worker", "shop:app", "--concurrency", "0"], "worker: concurrency: must be more than 0, found 0"),
         (["worker", "shop:app", "--queues", "a b"], "queue name 'a b'"),

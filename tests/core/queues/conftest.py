@@ -20,7 +20,7 @@ def source(module: Any, name: str = "bus", distribution: str = "camora-bus") -> 
 
 def catalog_with(*modules: ModuleType) -> Catalog:
     sources = [*plugins.discover({}), *(source(module) for module in modules)]
-    return plugins.load(sources, disable=["camora-amqp", "camora-redis"])
+    return plugins.load(sources, disable=["camora-amqp", "camora-redis", "camora-servicebus"])
 
 
 @pytest.fixture
