@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sqlite3
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_io_in_a_factory_is_a_finding(tmp_path: Path) -> None:
     for factory, event in ((connects, "socket.connect"), (opens, "sqlite3.connect"), (writes, "open")):
         [text] = broker(factory)
         assert f"making it does I/O ({event}" in text
+
+
+def test_a_library_that_binds_while_it_is_imported_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP libraries do, to see whether there is IPv6."""
+    lines = ["import socket", "with socket.socket() as one:", "    one.bind(('127.0.0.1', 0))"]
+    (tmp_path / "binds_at_import.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports(_: MadeFrom) -> Any:
+        importlib.import_module("binds_at_import")
+        return MemoryBroker()
+
+    def binds(_: MadeFrom) -> Any:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+        return MemoryBroker()
+
+    assert broker(imports) == []
+    [text] = broker(binds)
+    assert "making it does I/O (socket.bind" in text
 
 
 def test_a_factory_that_raises_is_a_finding_and_one_that_wants_more_is_a_note() -> None:

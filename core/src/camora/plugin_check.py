@@ -13,6 +13,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -263,10 +264,18 @@ class _Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.seen is None:
-            return
+        if self.seen is None or (event == "socket.bind" and _importing()):
+            return  # HTTP libraries find out so whether there is IPv6; it reaches nobody
         if event in _TOUCHING or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")):
             self.seen.append(f"{event} {args[0]!r}" if args else event)
+
+
+def _importing() -> bool:
+    """Whether this is in the midst of an import."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "_load_unlocked":
+        frame = frame.f_back
+    return frame is not None
 
 
 @functools.cache
