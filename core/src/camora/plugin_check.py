@@ -272,7 +272,7 @@ class _Watch:
 
 def _importing() -> bool:
     """Whether this is in the midst of an import."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "_load_unlocked":
         frame = frame.f_back
     return frame is not None
