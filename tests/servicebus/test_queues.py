@@ -127,6 +127,16 @@ async def test_counts_by_looking_where_nobody_counts(shared: ServiceBusServer, q
         assert await broker.queues.counts() == {queue: {"ready": 299, "scheduled": 1, "dead": 1}}
 
 
+async def test_counts_by_the_service_where_it_may_be_asked(shared: ServiceBusServer, queue: str) -> None:
+    async with opened(shared, Queue(queue), Queue("missing"), management=f"{shared.host}:{shared.port}") as broker:
+        await broker.publish([envelope(queue, number) for number in range(5)])
+        await broker.publish([envelope(queue, 1000, due=in_future(3600))])
+        await bury(shared, queue)
+        before = len(shared.events("attaching"))
+        assert await broker.queues.counts() == {queue: {"ready": 4, "scheduled": 1, "dead": 1}}
+        assert len(shared.events("attaching")) == before  # nobody had to look
+
+
 async def bury(server: ServiceBusServer, queue: str) -> None:
     async with bare(server) as client, client.get_queue_receiver(queue) as receiver:
         [message] = await receiver.receive_messages(1, max_wait_time=10)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
+from tests.servers.servicebus import real
 from tests.servers.servicebus.server import ServiceBusServer
 
 __all__ = ["fresh_url", "shared", "url_of"]
@@ -36,8 +37,15 @@ def url_of(server: ServiceBusServer, *, port: int | None = None, **options: obje
 
 
 def fresh_url(queues: Sequence[str], *, lock_duration: float, **options: object) -> str:
-    """A URL of these queues, empty, in the shared server: nobody else has their prefix."""
+    """A URL of these queues, empty, in the shared server: nobody else has their prefix.
+
+    In a real namespace instead, where there is one: see `real`.
+    """
     prefix = f"t{_run}-{next(_prefixes)}."
+    if url := real.given():
+        url += f"{'&' if '?' in url else '?'}{urlencode({**options, 'prefix': prefix})}"
+        real.make(url, queues, lock_duration)
+        return url
     for queue in queues:
         shared().create_queue(f"{prefix}{queue}", lock_duration=lock_duration)
     return url_of(shared(), prefix=prefix, **options)
