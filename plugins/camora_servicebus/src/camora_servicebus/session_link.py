@@ -135,6 +135,11 @@ class SessionLink(Direct):
         """Whether less than a third of its lock is over."""
         return time.monotonic() < self._renewed + self._lasts / 3
 
+    @property
+    def locked(self) -> bool:
+        """Whether it is ours still, as far as is known: a process may have been stopped for a while."""
+        return time.monotonic() < self._renewed + self._lasts
+
     async def renew_session(self, timeout: float) -> float | Answer:
         """Until when it is locked by the service's clock, or why not."""
         asked = time.monotonic()

@@ -126,6 +126,9 @@ class Sessions(Receiving):
         held, now = link.held, time.monotonic()
         if held is not None and held.given:
             return  # whoever has it renews the lock
+        if not link.locked:
+            self._leave(link)
+            return
         if not link.fresh:
             self._renew(link)
         waits = held is not None and held.due > time.time() * 1000
