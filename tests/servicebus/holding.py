@@ -21,7 +21,7 @@ from tests.servicebus.sending import LIMIT, envelope, opened
 
 __all__ = [
     "LEASE", "ack", "bury", "by_public_means", "consuming", "happened", "held_by_nobody", "job_ids", "publish",
-    "release", "retry", "settle", "take", "taken", "token_of", "within",
+    "release", "retry", "sent", "settle", "take", "taken", "token_of", "within",
 ]  # fmt: skip
 
 LEASE = 60.0
@@ -50,6 +50,12 @@ async def consuming(
 async def publish(broker: ServiceBusBroker, queue: str, numbers: Sequence[int]) -> None:
     """Jobs with these numbers."""
     await broker.publish([envelope(queue, number, body=b"%d" % number) for number in numbers])
+
+
+async def sent(server: ServiceBusServer, queue: str, numbers: Sequence[int]) -> None:
+    """The same, by a connection that nothing has happened to."""
+    async with opened(server) as broker:
+        await publish(broker, queue, numbers)
 
 
 async def take(consumer: Consumer, count: int = 1, *, at_once: int | None = None) -> list[Delivery]:

@@ -35,8 +35,7 @@ __all__ = ["Direct", "fits"]
 
 logger = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.client")
-_quiet.propagate = False
-_quiet.addHandler(logging.NullHandler())
+_quiet.setLevel(logging.CRITICAL)
 
 _READ = 1.0
 """Seconds for which one read waits at most; then the token is looked at, and the peer."""
