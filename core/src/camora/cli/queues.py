@@ -47,7 +47,9 @@ def list_queues(*, as_json: JsonOption = False, where: Where = Where()) -> int: 
     found = where.find()
     rows = run(_rows, found)
     if not found.broker.capabilities.inspect:
-        note("this broker counts no jobs that are scheduled or running")
+        # Who can take back what is scheduled sees it, too.
+        seen = found.broker.capabilities.cancel_scheduled
+        note(f"this broker counts no jobs that are {'running' if seen else 'scheduled or running'}")
     if as_json:
         print_json({"queues": rows})
     else:

@@ -21,6 +21,7 @@ from camora.errors import BrokerUnavailable, ConfigurationError
 
 from camora_servicebus.admin_errors import Refused, in_words
 from camora_servicebus.properties import KINDS, read, written
+from camora_servicebus.quiet import hush
 from camora_servicebus.rules import filter_of, set_filter
 from camora_servicebus.settings import Proxy
 from camora_servicebus.store import Store
@@ -236,6 +237,7 @@ def _default(label: str) -> Any:
 
 
 def _client(store: Store, access: str | _Blocking) -> ServiceBusAdministrationClient:
+    hush()
     address, settings = store.address, store.settings
     if settings.cafile is not None:
         address.context(settings.cafile)  # says in words what cannot be read

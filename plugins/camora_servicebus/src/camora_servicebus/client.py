@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from camora.errors import ConfigurationError
 
+from camora_servicebus.quiet import hush
 from camora_servicebus.settings import Proxy
 from camora_servicebus.store import Store
 from camora_servicebus.tokens import Tokens
@@ -55,6 +56,7 @@ class Connector:
         from azure.servicebus import TransportType
         from azure.servicebus.aio import ServiceBusClient
 
+        hush()
         address, settings = self._store.address, self._store.settings
         more: dict[str, Any] = {}
         if address.emulator:

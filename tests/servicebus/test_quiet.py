@@ -1,0 +1,38 @@
+"""What reaches the log of a worker: its own news, and not the client library's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.servicebus.shared import fresh_url
+
+APP = """
+import os
+from camora import Camora
+
+app = Camora(os.environ["SHOP_URL"])
+
+
+@app.task(name="work")
+async def work() -> None:
+    ...
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_workers_log_is_its_own_unless_it_is_for_debugging(
+    tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    monkeypatch.setenv("SHOP_URL", fresh_url(["default"], lock_duration=5.0))
+    subprocess.run([sys.executable, "-m", "camora", "dispatch", "work", "--app", "shop:app"], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "camora", "worker", "shop:app", "--burst", "--log-level", level]
+    worker = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    log = worker.stdout + worker.stderr
+    assert "it settled 1 jobs" in log
+    assert ("state changed" in log) == (level == "debug")
+    assert ("Request URL" in log) == (level == "debug")
