@@ -252,6 +252,17 @@ async def test_without_the_right_to_manage_it_says_what_it_could_not_see(
     assert found.text.endswith(f"not there: {prefix}nope")
 
 
+async def test_without_a_way_to_the_management_interface_it_says_so(shared: ServiceBusServer) -> None:
+    prefix = made(shared)
+    url = url_of(shared, management=1, prefix=prefix)
+    for part in CHECKS:
+        found = await look(url, part)
+        assert (found.ok, found.fix) == (True, ""), found
+        if part != "namespace":
+            assert "cannot be seen because the management interface is not reached" in found.text
+            assert "Connection refused" in found.text
+
+
 # Topics
 
 

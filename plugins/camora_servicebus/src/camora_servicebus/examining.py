@@ -13,12 +13,11 @@ from camora.interfaces import CheckResult
 from camora.units import duration_text, size_text
 
 from camora_servicebus import judging
-from camora_servicebus.admin_errors import NotAllowed
 from camora_servicebus.applying import problem_of
 from camora_servicebus.differences import Wanted, compared
 from camora_servicebus.handles import NoEntity
 from camora_servicebus.judging import APPLY
-from camora_servicebus.looking import Look
+from camora_servicebus.looking import Look, Unseen
 from camora_servicebus.store import Store
 
 __all__ = ["examine"]
@@ -100,7 +99,7 @@ async def _rights(look: Look) -> CheckResult:
     found = {
         "Send": sending,
         "Listen": await _tried(look.receivable(entity)),
-        "Manage": await _tried(look.admin.find(one.kind, one.path)),
+        "Manage": await _tried(look.find(one)),
     }
     if silent := next((error for error in found.values() if isinstance(error, BrokerUnavailable)), None):
         raise silent
@@ -112,8 +111,8 @@ async def _rights(look: Look) -> CheckResult:
             "give it the rights Send and Listen (roles 'Azure Service Bus Data Sender' and '… Data Receiver')",
         )
     text = f"{_who(look.store)} may {', '.join(may)} (tried with {entity!r})"
-    if "Manage" not in may:
-        text += "; without Manage the properties of queues cannot be seen, which is all right for workers"
+    if isinstance(unseen := found["Manage"], Unseen):
+        text += f"; the properties of queues cannot be seen {unseen}, which is all right for workers"
     if missing:
         return look.fine(text, f"workers need {missing[0]}, too; who only dispatches needs nothing but Send")
     return look.fine(text)
@@ -123,7 +122,7 @@ async def _tried(work: Awaitable[Any]) -> Exception | None:
     """None where it can be done."""
     try:
         await work
-    except (CamoraError, NoEntity) as error:
+    except (CamoraError, NoEntity, Unseen) as error:
         return error
     return None
 
@@ -131,10 +130,10 @@ async def _tried(work: Awaitable[Any]) -> Exception | None:
 async def _queues(look: Look) -> CheckResult:
     """Those of the app: which there are, and whether they are what the app declares."""
     try:
-        found = [await look.admin.find(one.kind, one.path) for one in look.wanted]
-        counts = [await look.admin.counts(one.kind, one.path) for one in look.wanted]
-    except NotAllowed:
-        return await _queues_from_outside(look)
+        found = [await look.find(one) for one in look.wanted]
+        counts = [await look.counts(one) for one in look.wanted]
+    except Unseen as why:
+        return await _queues_from_outside(look, why)
     changes = [compared(one, there) for one, there in zip(look.wanted, found, strict=True)]
     if impossible := [text for text in map(problem_of, changes) if text]:
         return look.failed("; ".join(impossible), f"change the declaration; {APPLY} --dry-run shows what is left")
@@ -153,8 +152,8 @@ async def _queues(look: Look) -> CheckResult:
     return look.fine("; ".join(texts), "; ".join(advice))
 
 
-async def _queues_from_outside(look: Look) -> CheckResult:
-    """Without the right to manage: whether they are there."""
+async def _queues_from_outside(look: Look, why: Unseen) -> CheckResult:
+    """Without the management interface: whether they are there."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def tried(one: Wanted) -> Exception | None:
@@ -171,7 +170,7 @@ async def _queues_from_outside(look: Look) -> CheckResult:
     names = ", ".join(one.entity for one in look.wanted)
     return look.fine(
         f"there: {names}; lock duration, delivery count, sessions, duplicate detection, and how much they hold cannot "
-        "be seen without the right to manage"
+        f"be seen {why}"
     )
 
 
@@ -180,10 +179,10 @@ async def _locks(look: Look) -> CheckResult:
     settings = look.app.worker_settings
     lease = _LEASE if settings is None else settings.lease
     try:
-        found = {one.entity: await look.admin.find(one.kind, one.path) for one in look.receiving}
-    except NotAllowed:
-        text = "how long they lock a message cannot be seen without the right to manage"
-        return look.fine(f"a worker's lease is {duration_text(lease)}; of the queues, {text}")
+        found = {one.entity: await look.find(one) for one in look.receiving}
+    except Unseen as why:
+        text = f"how long the queues lock a message cannot be seen {why}"
+        return look.fine(f"a worker's lease is {duration_text(lease)}; {text}")
     locks = {entity: there["lock_duration"] for entity, there in found.items() if there is not None}
     if not locks:
         return look.fine("no queue of this app is there yet")
@@ -198,10 +197,10 @@ async def _locks(look: Look) -> CheckResult:
 async def _limits(look: Look) -> CheckResult:
     """What the tier takes, and what the app wants to send."""
     try:
-        tier = (await look.admin.namespace()).tier
+        tier = await look.tier()
         text = f"tier {tier}"
-    except NotAllowed:
-        tier, text = "unknown", "its tier cannot be seen without the right to manage"
+    except Unseen as why:
+        tier, text = "unknown", f"its tier cannot be seen {why}"
     needy = [one.entity for one in look.wanted if one.kind != "queue" or any(map(one.said.get, _NOT_BASIC))]
     if tier == "basic" and needy:
         return look.failed(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
+from camora.errors import BrokerUnavailable
 from camora.interfaces import CheckResult
 
 from camora_servicebus import internals
-from camora_servicebus.admin import Admin
+from camora_servicebus.admin import Admin, Counts
+from camora_servicebus.admin_errors import NotAllowed
 from camora_servicebus.client import Connector
 from camora_servicebus.differences import Wanted
 from camora_servicebus.handles import Handles
@@ -16,7 +18,13 @@ from camora_servicebus.publishing import Publisher
 from camora_servicebus.store import Store
 from camora_servicebus.wanting import wanted_of_app
 
-__all__ = ["Look"]
+__all__ = ["Look", "Unseen"]
+
+T = TypeVar("T")
+
+
+class Unseen(Exception):
+    """The management interface shows us nothing; the text says why: `without the right to manage`."""
 
 
 class Look:
@@ -28,14 +36,13 @@ class Look:
         self.wanted: Sequence[Wanted] = wanted_of_app(app)
         self.receiving = [one for one in self.wanted if one.kind != "topic"]
         """Of what is wanted, what workers take jobs from."""
-        self.admin = Admin(self.store)
-        """The management interface; whether we may use it is found out by using it."""
+        self._admin = Admin(self.store)
         self._handles = Handles(self.store, f"{self.store.label}: camora doctor")
         self._connector = Connector(self.store)
 
     async def close(self) -> None:
         """Let go of all connections."""
-        await self.admin.close()
+        await self._admin.close()
         await self._handles.close()
         await self._connector.close()
 
@@ -59,6 +66,28 @@ class Look:
             await publisher.open(self.store.address.entity or self.wanted[0].entity)
         finally:
             await publisher.close()
+
+    async def find(self, one: Wanted) -> dict[str, Any] | None:
+        """The properties of an entity; None where it is not there. Raises `Unseen`, or what else goes wrong."""
+        return await self._seen(self._admin.find(one.kind, one.path))
+
+    async def counts(self, one: Wanted) -> Counts | None:
+        """How much it holds. Raises `Unseen`."""
+        return await self._seen(self._admin.counts(one.kind, one.path))
+
+    async def tier(self) -> str:
+        """Of the namespace. Raises `Unseen`."""
+        return (await self._seen(self._admin.namespace())).tier
+
+    async def _seen(self, asking: Awaitable[T]) -> T:
+        try:
+            return await asking
+        except NotAllowed as error:
+            raise Unseen("without the right to manage") from error
+        except BrokerUnavailable as error:
+            # Workers do without it: who comes through by AMQP need not come through by HTTPS.
+            why = str(error).removeprefix(f"{self.store.label}: ")
+            raise Unseen(f"because the management interface is not reached ({why})") from error
 
     async def largest(self, entity: str) -> int:
         """The largest message that an entity takes, in bytes. Raises `NoEntity`, or what else goes wrong."""
