@@ -106,6 +106,17 @@ def _said_no(cause: Cause, inner: Any) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    found = " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+    found = _line(error)
+    inner = getattr(error, "inner_exception", None) or error.__cause__
+    if inner is not None and found.startswith(_NOTHING):
+        found = _line(inner)
     return _SECRETS.sub(r"\1***", found)[:500]
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+
+
+_NOTHING = "Service Bus has encountered an error."
+"""What the client says where it has no words of its own."""
