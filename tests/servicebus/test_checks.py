@@ -213,6 +213,18 @@ async def test_queues_that_give_nothing_to_workers(shared: ServiceBusServer) -> 
     assert f"{prefix}b is ReceiveDisabled" in found.text
 
 
+@pytest.mark.parametrize("part", list(CHECKS))
+async def test_a_queue_with_sessions(part: str, shared: ServiceBusServer) -> None:
+    prefix = made(shared)
+    shared.create_queue(f"{prefix}a", max_delivery_count=20, requires_session=True)
+    found = await look(url_of(shared, prefix=prefix), part, queues=[ServiceBusQueue("a", sessions=True)])
+    assert (found.ok, found.fix) == (True, ""), found
+    if part == "rights":
+        assert f"may Send, Listen, Manage (tried with '{prefix}a')" in found.text
+    if part == "queues":
+        assert "a (lock 1m, 20 deliveries, sessions, " in found.text
+
+
 async def test_jobs_that_expire_without_a_trace(shared: ServiceBusServer) -> None:
     prefix = made(shared, default_time_to_live=3600.0)
     found = await look(url_of(shared, prefix=prefix), "queues")
