@@ -14,6 +14,8 @@ __all__ = ["Names"]
 # or a number, have at most 260 characters, and differ by more than case ("Service Bus quotas").
 _ODD = re.compile(r"[^A-Za-z0-9._/-]|^[._/-]|[._/-]$|/(?=/)|_(?=x[0-9A-F]{2})")
 _ESCAPE = re.compile(r"_x([0-9A-F]{2})")
+_LEAD = "x_x00"
+"""Before what does not begin with a letter or a number; no other name begins so, for none has that character."""
 _LONGEST = 260
 _REMEMBERED = 10_000
 
@@ -71,7 +73,7 @@ class Names:
         check_name(what, name)
         full = self.prefix + _ODD.sub(lambda odd: "".join(f"_x{byte:02X}" for byte in odd[0].encode()), name)
         if not full[0].isalnum():
-            full = f"x{full}"
+            full = _LEAD + full
         if len(full) <= _LONGEST:
             return full
         return f"{full[: _LONGEST - 41]}_{hashlib.sha256(name.encode()).hexdigest()[:40]}"
@@ -84,8 +86,7 @@ class Names:
         text = entity
         if entity.lower().startswith(self.prefix.lower()):
             text = entity[len(self.prefix) :]
-        if text.startswith("x_x"):
-            text = text[1:]
+        text = text.removeprefix(_LEAD)
         raw = _ESCAPE.sub(lambda one: chr(int(one[1], 16)), text)
         try:
             return raw.encode("latin-1").decode() if raw != text else text

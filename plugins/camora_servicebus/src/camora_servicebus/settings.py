@@ -11,10 +11,10 @@ from urllib.parse import quote, urlsplit
 import attrs
 from camora.errors import ConfigurationError, SettingsError
 from camora.settings import Duration, Secret, Size, structure_settings
-from camora.units import size
 from camora.urls import Query, ServerUrl, host_and_port, text, truth
 from camora.validators import more_than_no_time, seconds_or_none, whole
 
+from camora_servicebus.bounds import as_bytes
 from camora_servicebus.connection_string import Parts
 
 __all__ = ["SCHEMES", "Address", "Proxy", "ServiceBusSettings", "address_of"]
@@ -24,14 +24,6 @@ _PORT = 5671
 _EMULATOR = 5672
 _HTTP = 5300
 _SMALLEST = 16 * 1024
-
-
-def _as_bytes(value: Any) -> Any:
-    # What is no size stays as it is, for the validator to name.
-    try:
-        return None if value is None else size(value)
-    except ValueError:
-        return value
 
 
 def _is_size(_: Any, attribute: Any, value: Any) -> None:
@@ -137,7 +129,7 @@ class ServiceBusSettings:
     lock_duration: Duration = attrs.field(default=60.0, converter=seconds_or_none, validator=more_than_no_time)
     max_delivery_count: int = attrs.field(default=20, validator=whole(1, 2000))
     create: bool = False
-    max_message_size: Size = attrs.field(default=256 * 1024, converter=_as_bytes, validator=_is_size)
+    max_message_size: Size = attrs.field(default=256 * 1024, converter=as_bytes, validator=_is_size)
     management: str | None = attrs.field(default=None, validator=_is_host)
     endpoint: str | None = attrs.field(default=None, validator=_is_host)
     cafile: str | None = None
