@@ -466,6 +466,22 @@ async def test_a_refused_request_is_no_doubt(shared: ServiceBusServer, queue: st
     assert stored(shared, queue) == ["job-2"]
 
 
+async def test_nobody_waits_for_ever_when_the_client_has_another_inside(
+    shared: ServiceBusServer, queue: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> bool:
+        raise AttributeError("it is called otherwise now")
+
+    async with opened(shared) as broker:
+        with monkeypatch.context() as patch:
+            patch.setattr(internals, "add", broken)
+            with pytest.raises(DispatchUncertain, match="it is called otherwise now"):
+                await asyncio.wait_for(broker.publish([envelope(queue, 1)]), LIMIT)
+        assert "sending failed" in caplog.text
+        await broker.publish([envelope(queue, 2)])
+    assert stored(shared, queue) == ["job-2"]
+
+
 # Life
 
 

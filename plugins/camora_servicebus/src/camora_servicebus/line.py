@@ -108,7 +108,15 @@ class Line:
             await self._discard()
             self._not_sent(waiting, judge(error), error)
             return
-        await send(sender, batch)
+        items: list[_Item] = []
+        try:
+            await send(sender, batch, items)
+        except Exception as error:
+            # Not the service: a mistake of ours, or a client that is another inside. Nobody is to wait for ever.
+            logger.exception("%s: sending failed", self._who)
+            await self._discard()
+            for item in items:
+                self._end(item, self._uncertain(item, str(error) or type(error).__name__), error)
 
     async def _ready(self) -> ServiceBusSender:
         """A sender whose connection stands. Raises what the client raises."""
@@ -140,44 +148,46 @@ class Line:
         for item in items:
             self._fail(item, judged, error, stored=False)
 
-    async def _send(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch) -> None:
-        items: list[_Item] = []
+    async def _send(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch, items: list[_Item]) -> None:
         alone: ServiceBusMessage | None = None
         while self._now and len(items) < self._most and alone is None:
             item = self._now.popleft()
             if item.future.cancelled():
                 continue
+            items.append(item)
             raw = item.outgoing.encoded()
             if internals.add(batch, item.outgoing, raw):
-                items.append(item)
-            elif items:
-                self._now.appendleft(item)
+                continue
+            if len(items) > 1:
+                self._now.appendleft(items.pop())
                 break
-            elif self._small_enough(item, len(raw), internals.largest_message(sender)):
+            if self._small_enough(item, len(raw), internals.largest_message(sender)):
                 # Larger than any batch: it goes by itself.
-                items, alone = [item], item.outgoing.message()
+                alone = item.outgoing.message()
+            else:
+                items.pop()
         if items:
             await self._transmit(self._now, items, sender.send_messages(alone or batch, timeout=self._timeout))
 
-    async def _schedule(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch) -> None:
+    async def _schedule(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch, items: list[_Item]) -> None:
         left = batch.max_size_in_bytes - _REQUEST
-        items: list[_Item] = []
         messages: list[tuple[Outgoing, bytes]] = []
         while self._later and len(items) < self._most:
             item = self._later.popleft()
             if item.future.cancelled():
                 continue
+            items.append(item)
             raw = item.outgoing.encoded()
             size = len(raw) + _ENTRY
             if size <= left:
                 left -= size
-                items.append(item)
                 messages.append((item.outgoing, raw))
-            elif items:
+                continue
+            items.pop()
+            if items:
                 self._later.appendleft(item)
                 break
-            else:
-                self._small_enough(item, size, left)
+            self._small_enough(item, size, left)
         if items:
             await self._transmit(self._later, items, internals.schedule(sender, messages, self._timeout))
 
