@@ -6,15 +6,16 @@ import attrs
 import camora.queue
 from camora.errors import ConfigurationError
 from camora.settings import Duration, Size
-from camora.validators import seconds_or_none, whole
+from camora.validators import seconds_or_none
 
-from camora_servicebus.bounds import DAY, GIB, KIB, LONGEST, MIB, MINUTE, amount, as_bytes, flag, queue_name, time
+from camora_servicebus.bounds import DAY, GIB, KIB, MIB, amount, as_bytes, flag, queue_name, time
+from camora_servicebus.entity import ServiceBusEntity
 
 __all__ = ["ServiceBusQueue"]
 
 
 @attrs.frozen
-class ServiceBusQueue(camora.queue.Queue):
+class ServiceBusQueue(ServiceBusEntity):
     """A queue of Service Bus, with what makes it different from plain ones.
 
     `camora servicebus apply` makes it, and changes it where it can be changed. None: not said; then a queue that is
@@ -24,14 +25,6 @@ class ServiceBusQueue(camora.queue.Queue):
     With `declare=False` the queue is somebody else's: it must exist, and is used as it is.
     """
 
-    lock_duration: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(5, 5 * MINUTE), kw_only=True
-    )
-    """How long a message belongs to a worker that is silent: 5 s to 5 minutes; 1 minute when it is made."""
-    max_delivery_count: int | None = attrs.field(default=None, validator=whole(1, 2000), kw_only=True)
-    """After so many deliveries the service itself moves a message to the dead letters; 20 when it is made."""
-    sessions: bool = attrs.field(default=False, validator=flag, kw_only=True)
-    """Whether every message belongs to a session. Cannot be changed."""
     duplicate_detection: Duration | None = attrs.field(
         default=None, converter=seconds_or_none, validator=time(20, 7 * DAY), kw_only=True
     )
@@ -39,12 +32,6 @@ class ServiceBusQueue(camora.queue.Queue):
 
     The time can be changed, but whether there is one cannot.
     """
-    time_to_live: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(1, LONGEST), kw_only=True
-    )
-    """After which a message that nobody took is removed."""
-    dead_letter_expired: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
-    """Whether what is removed then goes to the dead letters; True when it is made."""
     max_size: Size | None = attrs.field(
         default=None, converter=as_bytes, validator=amount(GIB, 80 * GIB, GIB), kw_only=True
     )
@@ -57,13 +44,6 @@ class ServiceBusQueue(camora.queue.Queue):
     """Whether it is kept by several brokers of the service. Cannot be changed."""
     forward_to: str | None = attrs.field(default=None, validator=queue_name, kw_only=True)
     """The queue that gets all of its messages: no worker takes any from here."""
-    forward_dead_letters_to: str | None = attrs.field(default=None, validator=queue_name, kw_only=True)
-    """The queue that gets its dead letters."""
-    idle_ttl: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(5 * MINUTE, LONGEST), kw_only=True
-    )
-    """After which the service deletes a queue that nobody uses, with all that is in it: 5 minutes at least."""
-    declare: bool = attrs.field(default=True, validator=flag, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         wrong = ""

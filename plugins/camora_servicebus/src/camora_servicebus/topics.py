@@ -12,12 +12,12 @@ import re
 from typing import Any
 
 import attrs
-import camora.queue
 from camora.errors import ConfigurationError
 from camora.settings import Duration, Size
-from camora.validators import check_name, seconds_or_none, whole
+from camora.validators import check_name, seconds_or_none
 
-from camora_servicebus.bounds import DAY, GIB, KIB, LONGEST, MIB, MINUTE, amount, as_bytes, flag, queue_name, time
+from camora_servicebus.bounds import DAY, GIB, KIB, LONGEST, MIB, MINUTE, amount, as_bytes, flag, time
+from camora_servicebus.entity import ServiceBusEntity
 
 __all__ = ["RULE", "ServiceBusSubscription", "ServiceBusTopic", "path_of", "rule_text", "split", "topic_name"]
 
@@ -84,7 +84,7 @@ def _filter(_: Any, attribute: Any, value: Any) -> None:
 
 
 @attrs.frozen
-class ServiceBusSubscription(camora.queue.Queue):
+class ServiceBusSubscription(ServiceBusEntity):
     """A queue that gets a copy of what is sent to a topic: `ServiceBusSubscription("mail", topic="events")`.
 
     `filter` is a condition in the service's SQL over the properties of a message, such as `"region = 'eu'"`; without
@@ -95,20 +95,6 @@ class ServiceBusSubscription(camora.queue.Queue):
     topic: ServiceBusTopic | str = attrs.field(validator=_topic, kw_only=True)
     subscription: str = attrs.field(default=attrs.Factory(lambda self: self.name, takes_self=True), kw_only=True)
     filter: str | None = attrs.field(default=None, validator=_filter, kw_only=True)
-    lock_duration: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(5, 5 * MINUTE), kw_only=True
-    )
-    max_delivery_count: int | None = attrs.field(default=None, validator=whole(1, 2000), kw_only=True)
-    sessions: bool = attrs.field(default=False, validator=flag, kw_only=True)
-    time_to_live: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(1, LONGEST), kw_only=True
-    )
-    dead_letter_expired: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
-    forward_dead_letters_to: str | None = attrs.field(default=None, validator=queue_name, kw_only=True)
-    idle_ttl: Duration | None = attrs.field(
-        default=None, converter=seconds_or_none, validator=time(5 * MINUTE, LONGEST), kw_only=True
-    )
-    declare: bool = attrs.field(default=True, validator=flag, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not _SUBSCRIPTION.fullmatch(str(self.subscription)):

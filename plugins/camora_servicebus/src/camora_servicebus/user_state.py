@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from camora import Context
+from camora.context import Context
 from camora.dependencies import dependency
 from camora.errors import BrokerUnavailable, ConfigurationError
 
