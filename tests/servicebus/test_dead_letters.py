@@ -369,3 +369,27 @@ async def test_a_letter_in_somebody_elses_hands_is_waited_for(shared: ServiceBus
 
 def _attached(server: ServiceBusServer, entity: str, count: int) -> bool:
     return sum(event["address"] == entity for event in server.events("attaching")) >= count
+
+
+async def test_whoever_goes_through_all_letters_looks_through_them_once(shared: ServiceBusServer, queue: str) -> None:
+    await bury(shared, queue, *[letter(f"j{number:04}", queue) for number in range(1000)])
+    async with desk_of(shared, queue) as desk, desk_of(shared, queue) as other:
+        seen: list[str] = []
+        attached = 0
+        while page := await desk.letters.list(limit=100, after=seen[-1] if seen else ""):
+            seen += [one.id for one in page]
+            if not attached:
+                # What goes away meanwhile is not shown, and does not end the list.
+                assert await other.letters.purge(ids=[f"j{number:04}" for number in range(150, 420)]) == 270
+                attached = len(shared.events("attaching"))
+        assert seen == [f"j{number:04}" for number in range(1000) if not 150 <= number < 420]
+        began = len(shared.events("locked", entity=f"{queue}/$DeadLetterQueue"))
+        for name in seen[:50]:
+            assert (await desk.letters.get(name)) is not None
+            assert await desk.letters.requeue(name)
+        assert await desk.letters.requeue("j0200") is False
+        # Each was the oldest of all when it was taken: no other one was in the way.
+        assert len(shared.events("locked", entity=f"{queue}/$DeadLetterQueue")) - began == 50
+        # The same connections all the time: one to look and take, one to send.
+        assert len(shared.events("attaching")) - attached <= 8
+    assert shared.counts(queue)["active"] == 50

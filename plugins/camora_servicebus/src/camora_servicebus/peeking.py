@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
 from camora_servicebus.handles import Handles, Kind, NoEntity
 
-__all__ = ["peeked", "peeked_of"]
+__all__ = ["peeked", "peeked_at", "peeked_of"]
 
 _PAGE = 200
 """Messages of one answer; the service answers with fewer where they are large."""
@@ -46,3 +46,22 @@ async def peeked_of(handles: Handles, entities: Iterable[str], *, dead: bool = F
     for entity in entities:
         async for message in peeked(handles, entity, dead=dead):
             yield entity, message
+
+
+async def peeked_at(handles: Handles, entity: str, numbers: Collection[int], *, dead: bool = False) -> dict[int, Any]:
+    """Those of an entity's messages that still lie at these sequence numbers, by these; few answers bring them."""
+    found: dict[int, Any] = {}
+    left = sorted(numbers)
+    while left:
+        first = left[0]
+        last = max(number for number in left if number < first + _PAGE)
+        end = first
+        async for message in peeked(handles, entity, dead=dead, start=first, most=last - first + 1):
+            end = message.sequence_number
+            found[end] = message
+            if end >= last:
+                break
+        else:
+            end = last
+        left = [number for number in left if number > end]
+    return {number: found[number] for number in numbers if number in found}

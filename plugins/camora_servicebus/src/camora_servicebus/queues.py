@@ -17,7 +17,7 @@ from camora_servicebus.handles import Handles, NoEntity, NoMessage
 from camora_servicebus.messages import job_id_of
 from camora_servicebus.peeking import peeked, peeked_of
 from camora_servicebus.store import Store
-from camora_servicebus.taking import take
+from camora_servicebus.taking import Taken, take
 
 __all__ = ["ServiceBusQueues"]
 
@@ -120,7 +120,7 @@ class ServiceBusQueues(Queues):
             if message.state == ServiceBusMessageState.SCHEDULED:
                 removed += await self._called_off(entity, message.sequence_number, _due(message))
 
-        async def work(receiver: Any) -> int:
+        async def work(receiver: Any) -> Taken:
             return await take(
                 receiver,
                 lambda _: True,
@@ -130,7 +130,7 @@ class ServiceBusQueues(Queues):
             )
 
         try:
-            return removed + await self._handles.use("take", entity, work, seconds=_LONGEST)
+            return removed + (await self._handles.use("take", entity, work, seconds=_LONGEST)).count
         except NoEntity:
             return removed
         finally:

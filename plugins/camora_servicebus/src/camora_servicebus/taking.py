@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+import attrs
 from azure.servicebus import ServiceBusMessageState
 from azure.servicebus.exceptions import MessageLockLostError
 from camora.errors import BrokerUnavailable
 
 from camora_servicebus import internals
 
-__all__ = ["take"]
+__all__ = ["Taken", "take"]
 
 _BATCH = 200
 _WAIT = 1.0
@@ -25,6 +26,17 @@ _WAIT = 1.0
 
 Chosen = Callable[[Any], bool]
 Use = Callable[[Any], Awaitable[None]]
+
+
+@attrs.frozen
+class Taken:
+    """How many messages were deleted. `clean`: the service owes the receiver none that it was asked for.
+
+    Else it goes on handing them out, so the receiver is to be closed.
+    """
+
+    count: int
+    clean: bool
 
 
 async def take(
@@ -35,18 +47,20 @@ async def take(
     timeout: float,
     use: Use | None = None,
     patient: bool = True,
-) -> int:
-    """Delete the chosen ones of those messages that are there now; returns how many.
+    numbers: Collection[int] = (),
+) -> Taken:
+    """Delete the chosen ones of those messages that are there now.
 
     `use` is called with each one while it is locked, before it is deleted. Others may hold some of them: `patient`
     waits for these as long as `timeout`, and then raises `BrokerUnavailable`; else they stay. `another` opens a
-    receiver in place of one whose connection is gone. The service may go on handing out messages to the first one
-    afterwards, so it is to be closed.
+    receiver in place of one whose connection is gone. `numbers`, the sequence numbers of the chosen ones where they are
+    known, save looking for them.
     """
     async with AsyncExitStack() as stack:
         taking = _Taking(receiver, chosen, timeout, use, lambda: stack.enter_async_context(another()))
         try:
-            return await taking.run(patient=patient)
+            await taking.run(numbers, patient=patient)
+            return Taken(taking.done, taking.clean)
         finally:
             await taking.give_back()
 
@@ -67,14 +81,19 @@ class _Taking:
         """Sequence numbers of those of which nobody knows whether they are deleted."""
         self._end: int | None = None
         """The last sequence number that was there in the beginning: whoever sends meanwhile must not keep us here."""
-        self._done = 0
+        self.done = 0
+        self.clean = True
 
-    async def run(self, *, patient: bool) -> int:
-        left, ahead = await self._look()
-        moved = time.monotonic()
+    async def run(self, numbers: Collection[int], *, patient: bool) -> None:
+        """Until none of them is left."""
+        left, ahead = (set(numbers), 0) if numbers else await self._look()
+        moved, few = time.monotonic(), 1
         while left:
-            count = min(_BATCH, max(1, ahead - len(self._held) - len(self._lost)))
+            # Where nobody has looked, more and more.
+            count = max(1, ahead - len(self._held) - len(self._lost)) if ahead else few
+            count, few = min(_BATCH, count), 2 * few
             came = await self._receiver.receive_messages(max_message_count=count, max_wait_time=_WAIT)
+            self.clean = self.clean and len(came) == count
             mine = [message for message in came if message.sequence_number in left]
             self._held += [message for message in came if message.sequence_number not in left]
             if mine:
@@ -91,10 +110,9 @@ class _Taking:
                 left, ahead = await self._look()
             if not came or self._doubtful:
                 there, _ = await self._look()
-                self._done += len(self._doubtful - there)
+                self.done += len(self._doubtful - there)
                 left |= self._doubtful & there
                 self._doubtful.clear()
-        return self._done
 
     async def _look(self) -> tuple[set[int], int]:
         """Numbers of the chosen ones that are there, and how many there are up to the last of them."""
@@ -124,7 +142,7 @@ class _Taking:
             answers = await self._all([self._receiver.complete_message(message) for message in messages])
             for message, answer in zip(messages, answers, strict=True):
                 if answer is None:
-                    self._done += 1
+                    self.done += 1
                 elif isinstance(answer, MessageLockLostError):
                     # Perhaps it is, and the answer was lost: the service tells the same then.
                     self._doubtful.add(message.sequence_number)
@@ -136,6 +154,7 @@ class _Taking:
                 return
             # The locks are still ours, whatever became of the connection.
             self._receiver = await self._reopen()
+            self.clean = False
             self._lost += self._held
             self._held = []
             messages = [internals.by_token(message) for message in failed]
