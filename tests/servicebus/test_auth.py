@@ -456,7 +456,8 @@ async def test_a_proxy_that_lets_nobody_through_is_told(secure: ServiceBusServer
 async def test_no_log_line_has_a_secret(
     plain: ServiceBusServer, queue: str, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    for name in (None, "azure", "azure.core", "azure.servicebus", "uamqp"):
+        caplog.set_level(logging.DEBUG, name)
     key = plain.key if way == "right" else "wr0ng-k3y-wr0ng"
     broker = broker_of(plain, connection_string=plain.connection_string_of(key=key))
     if way == "right":
