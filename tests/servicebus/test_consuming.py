@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -256,6 +257,17 @@ async def test_a_consumer_ends_at_once_while_it_connects(shared: ServiceBusServe
         async with consuming(shared, queue) as (_, consumer):
             await consumer.stop()
             assert await consumer.receive(1, 30.0) == []
+
+
+async def test_a_worker_s_log_is_not_full_of_what_its_client_does(
+    shared: ServiceBusServer, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with consuming(shared, queue) as (broker, consumer):
+        await publish(broker, queue, [1])
+        [one] = await take(consumer)
+        assert await settle(consumer, ack(one)) == [True]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith(("azure", "camora"))] == []
 
 
 # What the client is inside
