@@ -14,6 +14,7 @@ import pytest
 from camora.errors import BrokerUnavailable, DispatchUncertain, MessageTooLarge, UnsupportedCapability
 from camora_servicebus import ServiceBusQueue, internals
 from camora_servicebus.line import Line
+from camora_servicebus.messages import Outgoing
 
 from tests.servers.servicebus import ServiceBusServer
 from tests.servicebus.sending import (
@@ -103,6 +104,23 @@ async def test_one_batch_may_be_for_many_queues(shared: ServiceBusServer, sends:
     for place, queue in enumerate(queues):
         assert stored(shared, queue) == [f"job-{number}" for number in range(place, 30, 3)]
     assert sorted(sends) == [10, 10, 10]
+
+
+async def test_a_batch_is_of_one_session(shared: ServiceBusServer, sends: list[int]) -> None:
+    """The service refuses others."""
+    queue = shared.create_queue(new_name(), requires_session=True)
+    made = [
+        Outgoing(queue, f"job-{number}", "t", b"x", session=f"s{number % 3}", more=more)
+        for number in range(30)
+        for more in ({}, {"to": "x"})
+    ]
+    async with opened(shared) as broker:
+        await broker._publisher.publish(made)
+    assert sorted(sends) == [20, 20, 20]
+    found = shared.messages(queue)
+    for session in range(3):
+        ids = [one["message_id"] for one in found if one["session"] == f"s{session}"]
+        assert ids == [f"job-{number}" for number in range(session, 30, 3) for _ in range(2)]
 
 
 async def test_nothing_is_sent_for_nothing(shared: ServiceBusServer) -> None:
@@ -367,6 +385,18 @@ async def test_a_connection_with_nothing_to_do_is_looked_after(
         await until(lambda: line._sender is None, "the dead connection is closed")
         await asyncio.gather(*(broker.publish([envelope(queue, number)]) for number in range(2, 5)))
     assert stored(shared, queue) == ["job-1", "job-2", "job-3", "job-4"]
+
+
+async def test_a_connection_that_nobody_uses_is_closed(
+    shared: ServiceBusServer, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camora_servicebus.publishing._PULSE", 0.05)
+    monkeypatch.setattr("camora_servicebus.line._IDLE", 0.0)
+    async with opened(shared) as broker:
+        await broker.publish([envelope(queue, 1)])
+        await until(lambda: not any(queue in str(one["links"]) for one in shared.connections()), "it is closed")
+        await broker.publish([envelope(queue, 2)])
+    assert stored(shared, queue) == ["job-1", "job-2"]
 
 
 # Cancelled

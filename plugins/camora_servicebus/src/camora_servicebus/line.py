@@ -32,6 +32,8 @@ _REQUEST, _ENTRY = 1024, 300
 """Bytes that a request to schedule has at most around all of its messages, and around each."""
 _FRESH = 1.0
 """Seconds for which a connection that has just answered is believed to stand."""
+_IDLE = 300.0
+"""Seconds after which a connection that nobody uses is closed: a namespace has 5,000 at most ("Service Bus quotas")."""
 _REST = (2.0, 4.0)
 """Seconds of rest when the service throttles: "wait 2 seconds" ("Throttling operations on Azure Service Bus")."""
 _LATER = (0.05, 0.5)
@@ -47,6 +49,15 @@ class _Item:
     deadline: float
     doubt: Judged | None = None
     """It was sent, and nobody knows what became of it."""
+
+
+def _group(item: _Item) -> tuple[object, object]:
+    """What all messages of a batch must have in common.
+
+    "When an app sends a batch to a partition-enabled entity, all messages must have the same PartitionKey; of a
+    session-enabled one, the same SessionId" (troubleshooting guide of the service's clients).
+    """
+    return item.outgoing.session, item.outgoing.more.get("partition_key")
 
 
 class Line:
@@ -149,25 +160,39 @@ class Line:
             self._fail(item, judged, error, stored=False)
 
     async def _send(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch, items: list[_Item]) -> None:
-        alone: ServiceBusMessage | None = None
-        while self._now and len(items) < self._most and alone is None:
+        others: list[_Item] = []
+        try:
+            alone = self._fill(sender, batch, items, others)
+        finally:
+            self._now.extendleft(reversed(others))
+        if items:
+            await self._transmit(self._now, items, sender.send_messages(alone or batch, timeout=self._timeout))
+
+    def _fill(
+        self, sender: ServiceBusSender, batch: ServiceBusMessageBatch, items: list[_Item], others: list[_Item]
+    ) -> ServiceBusMessage | None:
+        """Take what goes into a batch from what waits, and aside what may not be in the same one.
+
+        Returns a message that is larger than any batch, and goes by itself.
+        """
+        while self._now and len(items) < self._most and len(others) < _MOST:
             item = self._now.popleft()
             if item.future.cancelled():
+                continue
+            if items and _group(item) != _group(items[0]):
+                others.append(item)
                 continue
             items.append(item)
             raw = item.outgoing.encoded()
             if internals.add(batch, item.outgoing, raw):
                 continue
             if len(items) > 1:
-                self._now.appendleft(items.pop())
+                others.append(items.pop())
                 break
             if self._small_enough(item, len(raw), internals.largest_message(sender)):
-                # Larger than any batch: it goes by itself.
-                alone = item.outgoing.message()
-            else:
-                items.pop()
-        if items:
-            await self._transmit(self._now, items, sender.send_messages(alone or batch, timeout=self._timeout))
+                return item.outgoing.message()
+            items.pop()
+        return None
 
     async def _schedule(self, sender: ServiceBusSender, batch: ServiceBusMessageBatch, items: list[_Item]) -> None:
         left = batch.max_size_in_bytes - _REQUEST
@@ -312,6 +337,9 @@ class Line:
         """Look after a connection that has nothing to do. Raises nothing."""
         sender = self._sender
         if self._runner is not None or sender is None:
+            return
+        if self._loop.time() - self._answered > _IDLE:
+            await self._discard()
             return
         # As the runner, so that nothing is sent beside it.
         self._runner = self._loop.create_task(self._look(sender))
