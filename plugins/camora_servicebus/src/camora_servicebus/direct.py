@@ -30,6 +30,7 @@ from azure.servicebus.exceptions import (
 
 from camora_servicebus.lent import Lent
 from camora_servicebus.receiving import Answer, Came, End, Receiving, Word
+from camora_servicebus.swift import Received, read_in_pieces
 
 __all__ = ["Direct", "fits"]
 
@@ -153,6 +154,8 @@ class Direct(Receiving):
         while not await handler.client_ready_async():
             if self._over or time.monotonic() > deadline:  # a cancellation may have got lost in the client
                 raise TimeoutError("the service does not answer")
+        # Not before: until then there are greetings among the frames.
+        read_in_pieces(handler._connection._transport)
         link = handler._link
         link._incoming_disposition = self._on_disposition
         link._incoming_flow = self._on_flow
@@ -209,8 +212,9 @@ class Direct(Receiving):
 
     async def _on_message(self, frame: Any, message: Any) -> None:
         self._wanted = max(0, self._wanted - 1)
-        built = self._receiver._build_received_message((frame, message))
-        self._came(self, built, frame[1], bytes(frame[2]))
+        receiver = self._receiver
+        received = Received(message, lambda: receiver._build_received_message((frame, message)))
+        self._came(self, received, frame[1], bytes(frame[2]))
 
     async def _on_flow(self, frame: Any) -> None:
         del frame

@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_IDLE = 0.01
-"""Seconds after which a worker that does not ask any more is sent nothing more."""
+_IDLE = 0.1
+"""Seconds after which a worker that does not ask any more is sent nothing more.
+
+Longer than the service takes to answer: a worker whose slots are full asks again as soon as it has settled."""
 _END = 10.0
 """Seconds that all connections have to end."""
 _GOODBYE = 2.0
@@ -86,6 +88,7 @@ class Feed:
         self._asked = 0
         self._left = 0.0
         self._armed = False
+        self._announcing = False
         self._stopped = False
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -305,8 +308,14 @@ class Feed:
         self.ready.append(lent)
         if self._stopped or not self._asking:
             self._arm()
-        elif len(self.ready) == 1:
-            self._arrived()
+        elif not self._announcing:
+            # Once for all that comes in one piece: to wake the worker's thread for each would cost more than the rest.
+            self._announcing = True
+            asyncio.get_running_loop().call_soon(self._announce)
+
+    def _announce(self) -> None:
+        self._announcing = False
+        self._arrived()
 
     # Answers that go
 
