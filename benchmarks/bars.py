@@ -42,6 +42,7 @@ class Verdict:
 RAW = ("raw_redis",)
 RAW_PG = ("raw_pg_lease",)
 RAW_AMQP = ("raw_aiopika",)
+RAW_SERVICEBUS = ("raw_servicebus",)
 RAW_AMQP_CLASSIC = ("raw_aiopika_classic",)
 AMQP_PEERS = ("celery_amqp", "faststream_amqp", "taskiq_amqp")
 AMQP_CLASSIC_PEERS = ("celery_amqp_classic", "dramatiq_amqp", "faststream_amqp_classic", "taskiq_amqp_classic")
@@ -196,6 +197,32 @@ BARS: Sequence[Bar] = (
         1.5,
         "RabbitMQ, classic: dispatch to start, median, times raw aio-pika",
         times=RAW_AMQP_CLASSIC,
+    ),
+    Bar(
+        "w1",
+        "camora_servicebus",
+        "bulk",
+        0.7,
+        "Service Bus: bulk dispatch, times raw azure-servicebus",
+        at_least=True,
+        times=RAW_SERVICEBUS,
+    ),
+    Bar(
+        "w2",
+        "camora_servicebus",
+        "rate",
+        0.7,
+        "Service Bus: drain, times raw azure-servicebus",
+        at_least=True,
+        times=RAW_SERVICEBUS,
+    ),
+    Bar(
+        "w3",
+        "camora_servicebus",
+        "p50",
+        1.5,
+        "Service Bus: dispatch to start, median, times raw azure-servicebus",
+        times=RAW_SERVICEBUS,
     ),
     Bar("import", "camora_memory", "ms", 100, "import camora, ms"),
     Bar("import", "camora_memory", "backends", 0, "import camora: backend libraries loaded"),

@@ -58,4 +58,8 @@ def meter_of(kind: str, url: str) -> Meter | None:
         from benchmarks.rabbitmq_meter import RabbitMeter
 
         return RabbitMeter(url)
+    if kind == "servicebus":
+        from benchmarks.servicebus_meter import ServiceBusMeter
+
+        return ServiceBusMeter(url)
     return None

@@ -103,10 +103,38 @@ class AmqpParser(Parser):
         return count
 
 
+class Amqp1Parser(Parser):
+    """Frames of AMQP 1.0, those of the logging in among them; empty ones, which say that one lives, are none.
+
+    TLS is not looked into: the emulator has none.
+    """
+
+    _GREETING, _HEAD = b"AMQP", 8
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> int:
+        self._data += data
+        count = at = 0
+        # Greetings of eight bytes, and frames: a length of four, which counts itself, where the payload begins, a type
+        # and a channel.
+        while len(self._data) - at >= self._HEAD:
+            greeting = self._data[at : at + 4] == self._GREETING
+            end = at + (self._HEAD if greeting else int.from_bytes(self._data[at : at + 4], "big"))
+            if end > len(self._data):
+                break
+            count += not greeting and end - at > self._HEAD
+            at = end
+        del self._data[:at]
+        return count
+
+
 _KINDS: Mapping[str, tuple[tuple[str, ...], int, Callable[[], Parser]]] = {
     "redis": (("redis",), 6379, RedisParser),
     "postgresql": (("postgresql", "postgres"), 5432, PostgresParser),
     "rabbitmq": (("amqp",), 5672, AmqpParser),
+    "servicebus": (("servicebus",), 5672, Amqp1Parser),
 }
 """The schemes of its URLs, its port, and what reads it."""
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 __all__ = ["KINDS", "NoServer", "Server", "free_port", "running", "serve"]
 
-KINDS = ("redis", "postgresql", "rabbitmq")
+KINDS = ("redis", "postgresql", "rabbitmq", "servicebus")
 
 
 class NoServer(Exception):
@@ -55,6 +55,10 @@ def serve(kind: str, flavour: str = "") -> Iterator[Server]:
         from benchmarks.rabbitmq_server import rabbitmq_server
 
         serving = rabbitmq_server()
+    elif kind == "servicebus":
+        from benchmarks.servicebus_server import servicebus_server
+
+        serving = servicebus_server()
     else:
         raise NoServer(f"no {kind} server")
     with serving as server:
