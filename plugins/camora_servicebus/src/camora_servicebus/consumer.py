@@ -44,8 +44,8 @@ _POLL = 0.02
 class Sender(Protocol):
     """What a consumer needs of a publisher."""
 
-    async def publish(self, messages: Sequence[Outgoing]) -> object:
-        """Store them. Raises `BrokerUnavailable` or `DispatchUncertain`."""
+    async def outcomes(self, messages: Sequence[Outgoing]) -> Sequence[int | BaseException | None]:
+        """Store them; of each what came of it, or why it is not stored, or not for sure."""
 
 
 class ServiceBusConsumer(Consumer):
@@ -173,8 +173,13 @@ class ServiceBusConsumer(Consumer):
         """Send what follows, then end the messages: whatever fails between the two, nothing is lost.
 
         None for one whose end the service has not confirmed: it is asked again. Raises `BrokerUnavailable` when that is
-        all of them.
+        all of them. Where what follows one of them can never be stored, it is None with the others at first, and raised
+        before anything is done when it is asked again.
         """
+        for one in settlements:
+            lent = one.delivery.receipt
+            if isinstance(lent, Lent) and lent.refused is not None and (one.successors or one.envelope is not None):
+                raise lent.refused
         answers: list[bool | None] = list(self._feed.ledger.begin(one.delivery.receipt for one in settlements))
         mine = [place for place, held in enumerate(answers) if held]
         if not mine:
@@ -206,8 +211,11 @@ class ServiceBusConsumer(Consumer):
             )
         return answers
 
-    async def _send(self, settlements: Sequence[Settlement]) -> tuple[set[Lent], BrokerUnavailable | None]:
-        """Store what follows. Answers with those whose followers could not be stored, and why."""
+    async def _send(self, settlements: Sequence[Settlement]) -> tuple[set[Lent], Exception | None]:
+        """Store what follows. Answers with those whose followers could not be stored, and why.
+
+        What is stored is noted for each message: a settlement that has to be repeated does not send it again.
+        """
         messages: list[Outgoing] = []
         owners: list[Lent] = []
         for one in settlements:
@@ -217,15 +225,20 @@ class ServiceBusConsumer(Consumer):
             owners += [lent] * len(found)
         if not messages:
             return set(), None
-        try:
-            await self._publisher.publish(messages)
-        except (BrokerUnavailable, DispatchUncertain) as error:
-            unavailable = error if isinstance(error, BrokerUnavailable) else BrokerUnavailable(str(error))
-            return set(owners), unavailable
-        for message, lent in zip(messages, owners, strict=True):
-            # A settlement that has to be repeated does not send these again.
-            lent.published.add(message.message_id)
-        return set(), None
+        waiting: set[Lent] = set()
+        why: Exception | None = None
+        for message, lent, outcome in zip(messages, owners, await self._publisher.outcomes(messages), strict=True):
+            if not isinstance(outcome, BaseException):
+                lent.published.add(message.message_id)
+                continue
+            waiting.add(lent)
+            if isinstance(outcome, BrokerUnavailable | DispatchUncertain):
+                why = why or (outcome if isinstance(outcome, BrokerUnavailable) else BrokerUnavailable(str(outcome)))
+            elif isinstance(outcome, Exception):
+                lent.refused = why = outcome
+            else:
+                raise outcome
+        return waiting, why
 
     def _verdict(self, lent: Lent, answer: Answer) -> bool | None:
         if answer is Answer.DONE:

@@ -40,6 +40,7 @@ class Lent:
         "number",
         "published",
         "queue",
+        "refused",
         "renewed",
         "renewing",
         "since",
@@ -75,6 +76,8 @@ class Lent:
         self.hold = Hold.HELD
         self.published: set[str] = set()
         """What its settlement has stored already, if it has to be repeated: ids of messages."""
+        self.refused: Exception | None = None
+        """Why what follows it can never be stored."""
 
     @property
     def token(self) -> UUID:
@@ -95,9 +98,13 @@ class Ledger:
             self._lent.add(lent)
 
     def take(self, one: Lent, deadline: float) -> bool:
-        """Hand it out, under a lease that begins now; False when it is not here any more."""
+        """Hand it out, under a lease that begins now; False when it is not here any more, or not locked any more."""
         with self.lock:
             if one.hold is not Hold.HELD:
+                return False
+            if one.locked_until <= time.monotonic():  # this process stood still
+                one.hold = Hold.GONE
+                self._lent.discard(one)
                 return False
             one.taken = True
             one.deadline = deadline

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain
+from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncertain, MessageTooLarge
 
 from camora_servicebus import internals
 from camora_servicebus.client import Connector
@@ -59,26 +59,34 @@ class Publisher:
         `MessageTooLarge`.
         """
         self._check(messages)
-        futures = [self._line(message.target).put(message) for message in messages]
-        try:
-            await asyncio.wait(futures)
-        except asyncio.CancelledError:
-            for future in futures:
-                future.cancel()
-            raise
-        failed = [
-            (message, error) for message, done in zip(messages, futures, strict=True) if (error := done.exception())
-        ]
-        if not failed:
-            return [done.result() for done in futures]
-        raise self._failure(messages, failed)
+        found = await self.outcomes(messages)
+        failed = [(one, error) for one, error in zip(messages, found, strict=True) if isinstance(error, BaseException)]
+        if failed:
+            raise self._failure(messages, failed)
+        return [one for one in found if not isinstance(one, BaseException)]
+
+    async def outcomes(self, messages: Sequence[Outgoing]) -> list[int | BaseException | None]:
+        """The same, but for each message apart: its sequence number, None, or the error that `publish` would raise."""
+        futures = [self._line(message.target).put(message) for message in messages if self._refusal(message) is None]
+        if futures:
+            try:
+                await asyncio.wait(futures)
+            except asyncio.CancelledError:
+                for future in futures:
+                    future.cancel()
+                raise
+        ended = iter(futures)
+        return [self._refusal(message) or _outcome(next(ended)) for message in messages]
 
     def _check(self, messages: Sequence[Outgoing]) -> None:
         """What is too large for every queue is refused before anything of the batch is sent."""
-        limit = self._connector.store.settings.max_message_size
         for message in messages:
-            if len(message.body) > limit:
-                raise too_large(message, len(message.body), limit)
+            if (error := self._refusal(message)) is not None:
+                raise error
+
+    def _refusal(self, message: Outgoing) -> MessageTooLarge | None:
+        size, limit = len(message.body), self._connector.store.settings.max_message_size
+        return too_large(message, size, limit) if size > limit else None
 
     def _failure(self, messages: Sequence[Outgoing], failed: Sequence[tuple[Outgoing, BaseException]]) -> BaseException:
         message, error = failed[0]
@@ -125,3 +133,7 @@ class Publisher:
         self._pulse = None
         for line in lines:
             line.abandon()
+
+
+def _outcome(done: asyncio.Future[int | None]) -> int | BaseException | None:
+    return done.exception() or done.result()
