@@ -14,7 +14,7 @@ import pytest
 from camora import AppSettings, Camora, Context, Retry, RetryPolicy
 from camora.errors import DispatchError, UnsupportedCapability
 from camora_servicebus import ServiceBusQueue
-from camora_servicebus.session_record import Kept, packed, unpacked
+from camora_servicebus.session_record import Kept, Record, packed, unpacked
 from camora_servicebus.user_state import SessionState, session_state
 
 from tests.servers.servicebus import ServiceBusServer
@@ -260,9 +260,11 @@ async def test_a_job_without_a_session_is_refused_at_dispatch(server: ServiceBus
 def test_what_is_written_down_is_read_again() -> None:
     for own in (None, b"", b"mine", b"camora/1 mine"):
         for kept in (None, Kept(7), Kept(2**62, due=5, added=-3, body=b""), Kept(1, body=b"\n\x00" * 9)):
-            assert unpacked(packed(kept, own)) == (kept, own)
+            for held in (False, True):
+                record = Record(kept, own, held)
+                assert unpacked(packed(record)) == record
 
 
-@pytest.mark.parametrize("state", [b"camora/1 ", b"camora/1 {}\n", b"camora/1 nonsense", b"other"])
+@pytest.mark.parametrize("state", [b"camora/1 ", b"camora/1 []\n", b"camora/1 nonsense", b"other"])
 def test_a_state_of_others_is_left_as_it_is(state: bytes) -> None:
-    assert unpacked(state) == (None, state)
+    assert unpacked(state) == Record(own=state)

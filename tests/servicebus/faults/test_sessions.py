@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from camora import AppSettings, Camora
@@ -39,18 +40,20 @@ class Line:
         self.frozen: dict[str, int] = {}
         """Processes that were frozen, and when: what they do afterwards is not theirs to do."""
 
-    def worker(self) -> WorkerProcess:
+    def worker(self, most: int = 500) -> WorkerProcess:
         made = Ordered(
             self.folder, self.rig.url(), "--concurrency", "4", "--queues", "ordered", app="ordered:app",
-            CAMORA_WORKER__LEASE=str(LEASE), CAMORA_WORKER__MAX_DELIVERIES="500",
+            CAMORA_WORKER__LEASE=str(LEASE), CAMORA_WORKER__MAX_DELIVERIES=str(most),
         )  # fmt: skip
         self.workers.append(made)
         return made
 
-    async def dispatch(self) -> None:
+    def app(self) -> Any:
         queues = [ServiceBusQueue("ordered", sessions=True)]
-        settings = AppSettings(dispatch_timeout=30)
-        async with Camora(self.rig.url(), results=False, queues=queues, settings=settings) as app:
+        return Camora(self.rig.url(), results=False, queues=queues, settings=AppSettings(dispatch_timeout=30))
+
+    async def dispatch(self) -> None:
+        async with self.app() as app:
             for number in range(_JOBS):
                 for session in range(_SESSIONS):
                     job = await app.options(queue="ordered", session=f"s{session}").dispatch("step", number=number)
@@ -162,3 +165,18 @@ async def test_a_frozen_worker(line: Line) -> None:
     await line.balance(1)
     assert other.process.poll() is None
     await asyncio.to_thread(frozen.ready)
+
+
+async def test_a_job_that_kills_its_workers_is_buried_and_the_session_goes_on(line: Line) -> None:
+    """The service counts no delivery when a session ends with its connection: Camora does."""
+    async with line.app() as app:
+        options = {"queue": "ordered", "session": "s"}
+        deadly = await app.options(**options).dispatch("die")
+        line.jobs["s"] = [(await app.options(**options).dispatch("step", number=0)).id]
+        for _ in range(2):
+            assert line.worker(most=2).end() == -signal.SIGKILL
+        line.worker(most=2)
+        await eventually(lambda: line.finished() == 1, "the next one's end")
+        [letter] = [one async for one in app.dead_letters()]
+    assert (letter.id, letter.reason) == (deadly.id, "poison")
+    assert len([entry for entry in line.entries() if entry.job_id == deadly.id]) == 2

@@ -7,6 +7,7 @@ connection's: with it goes all that was taken ("Message sessions").
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from camora_servicebus.direct import Direct
 from camora_servicebus.locks import LockTerm
 from camora_servicebus.messages import ADDED, added_of
 from camora_servicebus.receiving import Answer, Came, Word
-from camora_servicebus.session_record import Kept, packed, unpacked
+from camora_servicebus.session_record import Kept, Record, packed, unpacked
 
 __all__ = ["Held", "SessionLink", "SessionMessage"]
 
@@ -90,9 +91,11 @@ class SessionLink(Direct):
         """Whether the service may send a message."""
         self.since = self.began = time.monotonic()
         """When it had something to do last, and when it was accepted."""
-        self.kept: Kept | None = None
-        self.own: bytes | None = None
-        """The state that the user's own code has set."""
+        self.record = Record()
+        """What its state says, once it has been read."""
+        self._known = False
+        self.suspect = False
+        """Whether the first message may have killed the worker that had it before."""
         self.until = 0.0
         """The end of its lock by the service's clock, since the epoch."""
         self.reading: asyncio.Future[None] | None = None
@@ -100,6 +103,7 @@ class SessionLink(Direct):
         self._term = LockTerm()
         self._renewed = self._lasts = 0.0
         self._writing = asyncio.Lock()
+        self._noting: asyncio.Future[Answer] | None = None
 
     async def accept(self, timeout: float, patience: float) -> None:
         """Wait for a session, and read its state. Raises what the client raises, and `TimeoutError`."""
@@ -114,7 +118,22 @@ class SessionLink(Direct):
         self._locked(max(asked, self.began - 1.0), time.time() if until is None else until.timestamp())
         value = await self._request(b"com.microsoft:get-session-state", {}, "default", patience)
         found = value.get(b"session-state")
-        self.kept, self.own = unpacked(None if found is None else bytes(found))
+        self.record = unpacked(None if found is None else bytes(found))
+        self._known = True
+        self.suspect = self.record.held
+        if not self.record.held:
+            # The request goes out before any message is asked for: whatever a job does then, this was said before.
+            self._noting = asyncio.ensure_future(self.write(patience, held=True))
+
+    @property
+    def kept(self) -> Kept | None:
+        """What was written down of a message."""
+        return self.record.kept
+
+    @property
+    def own(self) -> bytes | None:
+        """The state that the user's own code has set."""
+        return self.record.own
 
     @property
     def alive(self) -> bool:
@@ -164,19 +183,27 @@ class SessionLink(Direct):
         body = word.body if word.body is not None else None if before is None else before.body
         kept = Kept(number, word.due, word.deliveries - held.deliveries, body)
         try:
-            return await self.write(kept, self.own, timeout)
+            return await self.write(timeout, kept=kept)
         except ServiceBusError as error:
             logger.warning("session %r: the next try of a job is remembered here alone: %s", self.session, error)
-            self.kept = kept
+            self.record = attrs.evolve(self.record, kept=kept)
             return Answer.DONE
 
-    async def write(self, kept: Kept | None, own: bytes | None, timeout: float) -> Answer:
-        """Store what was written down, and the user's own state. `LOST`: the session is not ours any more.
+    async def accuse(self, held: Held, timeout: float) -> None:
+        """Count a delivery more of this message: its worker has died, and the service does not count that."""
+        kept = self.kept
+        if kept is None or kept.number != held.message.sequence_number:
+            kept = Kept(held.message.sequence_number)
+        await self.write(timeout, kept=attrs.evolve(kept, added=kept.added + 1))
+
+    async def write(self, timeout: float, **changes: Any) -> Answer:
+        """Store the record with these changes. `LOST`: the session is not ours any more.
 
         Raises `ServiceBusError` where the service takes no state of that size.
         """
         async with self._writing:
-            state = packed(kept, own)
+            record = attrs.evolve(self.record, **changes)
+            state = packed(record)
             message = {"session-state": None if state is None else bytearray(state)}
             try:
                 await self._request(b"com.microsoft:set-session-state", message, "default", timeout)
@@ -186,8 +213,24 @@ class SessionLink(Direct):
                 if isinstance(error, ServiceBusError) and self.alive and _too_large(error):
                     raise
                 return Answer.UNKNOWN
-            self.kept, self.own = kept, own
+            self.record = record
             return Answer.DONE
+
+    async def give_up(self, timeout: float) -> None:
+        """Say that whoever has it next need not suspect its first message, and end the connection. Raises nothing."""
+        busy = self.held is not None and self.held.given
+        # Of a state that was never read nothing may be written.
+        if self._known and self.alive and not busy and self.locked:
+            with contextlib.suppress(Exception):
+                await self.write(timeout, held=False)
+        self.leaving = True
+        self.cease()
+        await self.close(timeout)
+        for task in (self.reading, self._noting):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    await task
 
 
 def _too_large(error: Exception) -> bool:

@@ -198,7 +198,7 @@ class Sessions(Receiving):
         try:
             await link.accept(timeout, _PATIENCE)
         except BaseException as error:
-            await asyncio.shield(asyncio.ensure_future(_closed(link)))
+            await asyncio.shield(asyncio.ensure_future(link.give_up(_GOODBYE)))
             if not isinstance(error, OperationTimeoutError):
                 raise
             # That is what the service says when there is none.
@@ -206,7 +206,7 @@ class Sessions(Receiving):
             return
         self._failed, self._failures = None, 0
         if self._over:
-            await _closed(link)
+            await link.give_up(_GOODBYE)
             return
         self._links.append(link)
         self._make_room()
@@ -221,8 +221,7 @@ class Sessions(Receiving):
         """Give it up; what it holds is for others."""
         if link in self._links:
             self._links.remove(link)
-            link.leaving = True
-            self._start(_closed(link))
+            self._start(link.give_up(_GOODBYE))
             self._news.set()
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -242,9 +241,22 @@ class Sessions(Receiving):
         kept = link.kept
         mine = kept is not None and kept.number == message.sequence_number
         link.held = Held(message, number, tag, kept.due if mine and kept is not None else 0)
+        if link.suspect:
+            link.suspect = False
+            self._start(self._accuse(link, link.held))
+            return
         if kept is not None and not mine:
-            self._start(link.write(None, link.own, _PATIENCE))  # its message has ended
+            self._start(link.write(_PATIENCE, kept=None))  # its message has ended
         self._news.set()
+
+    async def _accuse(self, link: SessionLink, held: Held) -> None:
+        """Nobody gets it before this is written down: it may kill us, too."""
+        held.given = True
+        try:
+            await link.accuse(held, _PATIENCE)
+        finally:
+            held.given = False
+            self._news.set()
 
     def _hand(self, link: SessionLink, held: Held) -> None:
         """To the worker."""
@@ -297,7 +309,7 @@ class Sessions(Receiving):
             link.held = None
             ended = word.end in (End.COMPLETE, End.BURY, End.DEFER)
             if ended and link.kept is not None:
-                self._start(link.write(None, link.own, _PATIENCE))
+                self._start(link.write(_PATIENCE, kept=None))
         self._news.set()
 
     async def renew(self, lent: Sequence[Lent], timeout: float) -> list[float | Answer]:
@@ -331,7 +343,7 @@ class Sessions(Receiving):
         link = self._owners.get(tag)
         if link is None or not link.alive:
             return Answer.LOST
-        return await link.write(link.kept, own, timeout)
+        return await link.write(timeout, own=own)
 
     # The end
 
@@ -360,14 +372,3 @@ class Sessions(Receiving):
     async def _settled(self, timeout: float) -> None:
         if left := {*self._tasks, *([self._accepting] if self._accepting is not None else [])}:
             await asyncio.wait(left, timeout=timeout)
-
-
-async def _closed(link: SessionLink) -> None:
-    """End its connection, and its reader with it."""
-    link.leaving = True
-    link.cease()
-    await link.close(_GOODBYE)
-    if link.reading is not None:
-        link.reading.cancel()
-        with contextlib.suppress(BaseException):
-            await link.reading

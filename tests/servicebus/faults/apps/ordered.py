@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 from camora import AppSettings, Camora, Context, RetryPolicy
 from camora.testing.ledger import Ledger
@@ -31,3 +32,10 @@ async def step(number: int, *, ctx: Context, state: SessionState) -> None:
     if number % 3 == 1 and ctx.attempt < 3:
         raise ConnectionError("not yet")
     ledger.finished(ctx.id, ctx.attempt)
+
+
+@app.task(name="die", queue="ordered")
+async def die(*, ctx: Context) -> None:
+    """It takes its worker along."""
+    ledger.started(ctx.id, ctx.attempt)
+    os.kill(os.getpid(), signal.SIGKILL)
