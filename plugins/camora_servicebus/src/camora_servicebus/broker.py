@@ -16,6 +16,7 @@ from camora.message import Envelope
 
 from camora_servicebus.admin import Admin
 from camora_servicebus.applying import create_missing
+from camora_servicebus.claims import ClaimingConsumer, Claims
 from camora_servicebus.client import Connector
 from camora_servicebus.consumer import ServiceBusConsumer
 from camora_servicebus.counting import Counting
@@ -71,6 +72,7 @@ class ServiceBusBroker(Broker):
         self._home: asyncio.AbstractEventLoop | None = None
         self._connector = Connector(store)
         self._publisher = Publisher(self._connector, self._who)
+        self._claims = _claims_of(store)
         self._handles = Handles(store, self._who)
         self._counting = Counting(store)
         self._queues = ServiceBusQueues(store, self._handles, self._counting, self._who)
@@ -83,7 +85,7 @@ class ServiceBusBroker(Broker):
             durable=Support.NATIVE,
             cancel_scheduled=Support.NATIVE,
             fanout=Support.NATIVE,
-            largest=store.settings.max_message_size - _PROPERTIES,
+            largest=None if self._claims else store.settings.max_message_size - _PROPERTIES,
         )
 
     def __repr__(self) -> str:
@@ -117,6 +119,8 @@ class ServiceBusBroker(Broker):
         # Some queue's: a key may be for one alone.
         entity = self._store.address.entity or self._store.names.queue(next(iter(self._store.queues), "default"))
         await self._publisher.open(entity)
+        if self._claims:
+            await self._claims.open()
         self._state = BrokerState.OPEN
 
     def _check_open(self) -> None:
@@ -141,6 +145,8 @@ class ServiceBusBroker(Broker):
                     "a broker in Redis or a database (camora-redis, camora-sql)",
                     capability="dedup",
                 )
+        if self._claims:
+            envelopes = await self._claims.check_in(envelopes)
         messages = [outgoing_of(envelope, self._store) for envelope in envelopes]
         largest = self._store.settings.max_message_size - _PROPERTIES
         for message in messages:
@@ -157,7 +163,8 @@ class ServiceBusBroker(Broker):
         """A consumer with connections of its own, in a thread of its own."""
         self._check_open()
         self._store.seen.update(settings.queues)
-        return ServiceBusConsumer(self._store, self._publisher, settings, self._who)
+        made = ServiceBusConsumer(self._store, self._publisher, settings, self._who)
+        return ClaimingConsumer(made, self._claims, self._who) if self._claims else made
 
     def twin(self) -> Self:
         """Another broker in the same namespace, with connections of its own."""
@@ -182,6 +189,8 @@ class ServiceBusBroker(Broker):
         """Let go of the sockets of a loop that is gone."""
         self._publisher.abandon()
         self._handles.abandon()
+        if self._claims:
+            self._claims.abandon()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -190,3 +199,12 @@ class ServiceBusBroker(Broker):
         await self._counting.close()
         await self._publisher.close()
         await self._connector.close()
+        if self._claims:
+            await self._claims.close()
+
+
+def _claims_of(store: Store) -> Claims | None:
+    settings = store.settings
+    if settings.claim_check is None:
+        return None
+    return Claims(settings.claim_check, limit=settings.max_message_size - _PROPERTIES, ttl=settings.claim_ttl)

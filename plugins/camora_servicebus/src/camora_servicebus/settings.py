@@ -112,6 +112,8 @@ class ServiceBusSettings:
     `max_delivery_count` are those of queues that say nothing else, when `camora servicebus apply` makes them.
     `create` makes missing queues when the broker is opened, which needs a key with Manage rights.
     `max_message_size` is what the namespace's tier takes, with all properties: 256 KiB in Standard, more in Premium.
+    `claim_check` is where bodies are kept that are larger: the URL of a result backend, or one made by hand; a claim is
+    sent then. `claim_ttl` is for how long: longer than a job may wait, or lie among the dead letters.
     `management` is host and port of the management interface, where it is not the namespace's own. `endpoint` is host
     and port that connections go to instead of the namespace's own (an application gateway, a private endpoint);
     `cafile` names a file of certificates to believe. `name` is the name that operators see.
@@ -129,6 +131,8 @@ class ServiceBusSettings:
     lock_duration: Duration = attrs.field(default=60.0, converter=seconds_or_none, validator=more_than_no_time)
     max_delivery_count: int = attrs.field(default=20, validator=whole(1, 2000))
     create: bool = False
+    claim_check: Any = attrs.field(default=None, repr=False)
+    claim_ttl: Duration = attrs.field(default=14 * 86400.0, converter=seconds_or_none, validator=more_than_no_time)
     max_message_size: Size = attrs.field(default=256 * 1024, converter=as_bytes, validator=_is_size)
     management: str | None = attrs.field(default=None, validator=_is_host)
     endpoint: str | None = attrs.field(default=None, validator=_is_host)
@@ -151,7 +155,9 @@ class ServiceBusSettings:
 
 
 _IN_A_URL = [
-    field.name for field in attrs.fields(ServiceBusSettings) if field.name not in ("credential", "connection_string")
+    field.name
+    for field in attrs.fields(ServiceBusSettings)
+    if field.name not in ("credential", "connection_string", "claim_check")
 ]
 _OPTIONS: dict[str, Callable[[str], Any]] = {"emulator": truth, "entity": text}
 """Those of a URL alone."""
@@ -218,7 +224,12 @@ def address_of(url: str | None, settings: ServiceBusSettings | None = None) -> t
         problems += error.problems
     if problems:
         raise SettingsError("\n".join(problems), problems=problems)
-    made = attrs.evolve(made, credential=settings.credential, connection_string=settings.connection_string)
+    made = attrs.evolve(
+        made,
+        credential=settings.credential,
+        connection_string=settings.connection_string,
+        claim_check=settings.claim_check,
+    )
     return _of_string(made) if made.connection_string else _of_url(parts, made, query.options), made
 
 
