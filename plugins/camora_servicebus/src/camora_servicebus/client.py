@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -58,10 +57,6 @@ class Connector:
         from azure.servicebus.aio import ServiceBusClient
 
         hush()
-        chatter = logging.getLogger("azure.servicebus")
-        if chatter.level == logging.NOTSET:
-            # It tells of each state of each link; whoever wants to read that says so.
-            chatter.setLevel(logging.WARNING)
         address, settings = self._store.address, self._store.settings
         more: dict[str, Any] = {}
         if address.emulator:
