@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from camora.errors import BrokerUnavailable, DispatchError, MessageTooLarge
+from camora_servicebus import ServiceBusQueue
 
 from tests.servers.servicebus import ServiceBusServer
 from tests.servicebus.holding import (
@@ -119,3 +120,28 @@ async def test_a_queue_that_lets_nobody_in_is_not_hammered(own: ServiceBusServer
         await publish(broker, "q", [2])
         [two] = await take(consumer)
         assert await settle(consumer, ack(two)) == [True]
+
+
+async def test_two_letters_of_one_job_make_one_job_where_duplicates_are_detected(shared: ServiceBusServer) -> None:
+    name = shared.create_queue(new_name(), requires_duplicate_detection=True)
+    letters = f"{name}/$deadletterqueue"
+    async with consuming(shared, name, timeout=1.0) as (broker, consumer):
+        broker.declare([ServiceBusQueue(name, duplicate_detection=600)])
+        await publish(broker, name, [1])
+        [one] = await take(consumer)
+        assert await settle(consumer, bury(one)) == [True]
+        # Whoever requeues it is killed before the letter is deleted.
+        shared.fault("settle_lost", letters, how="silent")
+        shared.fault("management_silent", letters, operation="update-disposition")
+        with pytest.raises(BrokerUnavailable):
+            await broker.dead_letters.requeue(one.id)
+        shared.clear()
+        shared.expire_locks(letters)
+        [again] = await take(consumer)
+        assert await settle(consumer, bury(again)) == [True]
+        assert shared.counts(name)["dead"] == 2
+        assert await broker.dead_letters.requeue(one.id)
+        [last] = await take(consumer)
+        assert last.id == one.id
+        assert await settle(consumer, ack(last)) == [True]
+    assert shared.counts(name)["dead"] == 0

@@ -10,8 +10,8 @@ from camora.outcome import DeadLetter
 
 from camora_servicebus.handles import Handles, NoEntity
 from camora_servicebus.letters import letter_of
-from camora_servicebus.messages import Outgoing, body_of, job_id_of, task_of
-from camora_servicebus.peeking import peeked_at, peeked_of
+from camora_servicebus.messages import Outgoing, body_of, copy_of, job_id_of, task_of
+from camora_servicebus.peeking import peeked, peeked_at, peeked_of
 from camora_servicebus.places import Place, Places
 from camora_servicebus.publishing import Publisher
 from camora_servicebus.store import Store
@@ -88,21 +88,38 @@ class ServiceBusDeadLetters(DeadLetters):
     async def requeue(self, job_id: str, *, body: bytes | None = None) -> bool:
         """Sent to its queue first, under another message id, then taken from the letters; killed between: both."""
         sent = False
+        number = 0
 
         async def send(message: Any) -> None:
             nonlocal sent
             if sent:
                 return  # two letters of one job are one job
             copy = Outgoing.again(message, entity)
+            copy.copy = number
             if body is not None:
                 copy.body = body
             await self._publisher.publish([copy])
             sent = True
 
         for entity, numbers in [*self._known_places(job_id), *((entity, []) for entity in self._entities(None))]:
-            if await self._take(entity, {job_id}, send, numbers) or sent:
+            there = await self._letters_of(job_id, entity, numbers)
+            # Above all of its letters: an older one may have been sent before, and is what the youngest came of. Under
+            # that message id a queue that detects duplicates would drop it, and the youngest is deleted, too.
+            number = 1 + max(map(copy_of, there.values()), default=0)
+            if there and (await self._take(entity, {job_id}, send, list(there)) or sent):
                 return True
         return False
+
+    async def _letters_of(self, job_id: str, entity: str, numbers: Sequence[int]) -> dict[int, Any]:
+        """The messages of one job's letters by their sequence numbers, which may be known."""
+
+        def its(message: Any) -> bool:
+            return self._letter(entity, message).id == job_id
+
+        if numbers:
+            found = await peeked_at(self._handles, entity, numbers, dead=True)
+            return {number: one for number, one in found.items() if its(one)}
+        return {one.sequence_number: one async for one in peeked(self._handles, entity, dead=True) if its(one)}
 
     def _known_places(self, job_id: str) -> Sequence[tuple[str, Sequence[int]]]:
         places = () if self._places is None else self._places.of(job_id)
