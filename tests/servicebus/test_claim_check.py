@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from camora import Camora
-from camora.errors import BrokerUnavailable, ConfigurationError, MessageTooLarge
+from camora.errors import BrokerUnavailable, CamoraError, MessageTooLarge
 from camora.message import Delivery
 from camora.outcome import Action, Settlement
 from camora.plugins import load
@@ -266,9 +266,10 @@ async def test_an_app_runs_a_job_with_a_large_argument(shared: ServiceBusServer,
     assert shared.counts(queue)["active"] == 0
 
 
-def test_a_store_that_nobody_offers_is_refused() -> None:
+@pytest.mark.parametrize(("url", "text"), [("memory://", "this process alone"), ("nowhere://x", "nowhere")])
+def test_a_store_that_workers_cannot_reach_is_refused(url: str, text: str) -> None:
     settings = ServiceBusSettings(
-        connection_string="Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b", claim_check="nowhere://x"
+        connection_string="Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=b", claim_check=url
     )
-    with pytest.raises(ConfigurationError, match="nowhere"):
+    with pytest.raises(CamoraError, match=text):
         ServiceBusBroker(None, settings)

@@ -41,7 +41,7 @@ class Claims:
     def __init__(self, store: str | ResultBackend, *, limit: int, ttl: float) -> None:
         if isinstance(store, str):
             found: ResultBackend = load(strict=False).for_url("camora_result_backends", store).make(store)
-            if found.private:
+            if found.private or store.startswith("memory:"):
                 raise ConfigurationError(f"claim_check: {found!r} is of this process alone; workers need it, too")
             self._results = found
         else:
