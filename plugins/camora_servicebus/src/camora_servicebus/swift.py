@@ -114,7 +114,11 @@ class Received:
     def correlation_id(self) -> Any:
         """As its sender gave it."""
         properties = self._message.properties
-        return None if properties is None else properties.correlation_id
+        found = None if properties is None else properties.correlation_id
+        try:
+            return found.decode() if isinstance(found, bytes) else found
+        except UnicodeDecodeError:
+            return found
 
     @property
     def application_properties(self) -> Any:
