@@ -143,16 +143,19 @@ class Camora:
         self._compose()
 
     @classmethod
-    def from_toml(cls, path: str | Path | None = None, *, profile: str | None = None) -> Self:
+    def from_toml(
+        cls, path: str | Path | None = None, *, profile: str | None = None, dependencies: Iterable[Any] = ()
+    ) -> Self:
         """An app from `camora.toml`, or `[tool.camora]` of `pyproject.toml`, found upwards from the working folder.
 
-        `profile` (else `CAMORA_PROFILE`) lays `[profiles.NAME]` over it; `CAMORA_…` variables go over both. Raises
-        `SettingsError` holding every mistake, each with file, line and what was expected.
+        `profile` (else `CAMORA_PROFILE`) lays `[profiles.NAME]` over it; `CAMORA_…` variables go over both.
+        `dependencies` are code, which no file can hold: those of the app. Raises `SettingsError` holding every mistake,
+        each with file, line and what was expected.
         """
         from camora.config import app_arguments, read
 
         found = read(path, profile=profile)
-        app = cls(**app_arguments(found))
+        app = cls(**app_arguments(found), dependencies=dependencies)
         found.place_queues(app)
         found.declare_schedules(app)
         return app

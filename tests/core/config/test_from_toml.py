@@ -14,6 +14,11 @@ from camora.errors import ConfigurationError
 from camora.retry import RetryPolicy
 from camora.units import Rate
 
+
+class Engine:
+    """What no file can hold."""
+
+
 TEXT = """
 name = "shop"
 [broker]
@@ -248,3 +253,16 @@ def test_a_relative_path_of_the_file_begins_at_its_folder(folder: Path, monkeypa
     assert str(folder / "jobs.db") in repr(Camora.from_toml().broker)
     monkeypatch.setenv("CAMORA_BROKER__URL", "sqlite:///mine.db")
     assert str(below / "mine.db") in repr(Camora.from_toml().broker)
+
+
+async def test_what_no_file_can_hold_is_given_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "camora.toml"
+    path.write_text("[worker]\nconcurrency = 3\n")
+    engine = Engine()
+    app = Camora.from_toml(path, dependencies=[engine])
+
+    @app.task
+    async def same(injected: Engine) -> bool:
+        return injected is engine
+
+    assert await app.run_now(same.s())
