@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
+from azure.core.credentials import AccessToken
 from camora.errors import BrokerUnavailable, DispatchError, MessageTooLarge
 from camora_servicebus import ServiceBusQueue
+from camora_servicebus.pump import Pump
+from camora_servicebus.tokens import Tokens
 
 from tests.servers.servicebus import ServiceBusServer
 from tests.servicebus.holding import (
@@ -145,3 +149,106 @@ async def test_two_letters_of_one_job_make_one_job_where_duplicates_are_detected
         assert last.id == one.id
         assert await settle(consumer, ack(last)) == [True]
     assert shared.counts(name)["dead"] == 0
+
+
+async def test_an_end_that_was_refused_once_is_told_again_by_the_same_connection(own: ServiceBusServer) -> None:
+    own.create_queue("short", lock_duration=5.0)
+    async with consuming(own, "short") as (broker, consumer):
+        await publish(broker, "short", range(3))
+        got = await take(consumer, 3)
+        own.fault("settle_refused", "short", times=3, condition="com.microsoft:server-busy")
+        async with asyncio.timeout(60):
+            assert await settle(consumer, ack(got[0]), retry(got[1]), bury(got[2])) == [True] * 3
+    assert stored(own, "short") == [f"{got[1].id}:1"]
+    assert own.counts("short")["dead"] == 1
+
+
+class Fleeting:
+    """A connection that is let in and thrown out at once."""
+
+    wanted, ordered = 1, False
+
+    async def open(self, timeout: float) -> None:
+        del timeout
+
+    async def run(self) -> None:
+        raise ConnectionResetError("thrown out")
+
+    def cease(self) -> None: ...
+
+    async def drain(self, timeout: float) -> None:
+        del timeout
+
+    async def close(self, timeout: float) -> None:
+        del timeout
+
+
+async def test_a_connection_that_is_thrown_out_at_once_is_not_made_anew_without_a_rest() -> None:
+    made: list[Fleeting] = []
+    told: list[Exception] = []
+
+    def make() -> Fleeting:
+        made.append(Fleeting())
+        return made[-1]
+
+    pump = Pump("q", make, timeout=5.0, changed=lambda one: told.append(one.error) if one.error else None)  # type: ignore[arg-type]
+    pump.start()
+    async with asyncio.timeout(60):
+        while not told:
+            await asyncio.sleep(0.01)
+            assert len(made) < 100
+    await pump.end()
+
+
+async def test_a_connection_that_cannot_even_be_made_is_told() -> None:
+    told: list[Exception] = []
+
+    def make() -> Fleeting:
+        raise ValueError("no such thing")
+
+    pump = Pump("q", make, timeout=5.0, changed=lambda one: told.append(one.error) if one.error else None)  # type: ignore[arg-type]
+    pump.start()
+    async with asyncio.timeout(20):
+        while not told:
+            await asyncio.sleep(0.01)
+    await pump.end()
+    assert str(told[0]) == "no such thing"
+
+
+class Lame:
+    """A credential whose service fails, or hangs, after its first token."""
+
+    def __init__(self, lasts: float, how: str) -> None:
+        self.lasts = lasts
+        self.how = how
+        self.asked = 0
+
+    async def get_token(self, *scopes: str, **options: object) -> AccessToken:
+        del scopes, options
+        self.asked += 1
+        if self.asked > 1 and self.how == "hangs":
+            await asyncio.Event().wait()
+        if self.asked > 1 and self.how == "fails":
+            raise OSError("the credential's service is away")
+        return AccessToken(f"token-{self.asked}", int(time.time() + self.lasts))
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("how", ["hangs", "fails"])
+async def test_a_token_that_lasts_is_used_while_the_next_one_does_not_come(how: str) -> None:
+    credential = Lame(300, how)
+    tokens = Tokens(credential)
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            assert (await tokens.get_token("scope")).token == "token-1"
+        credential.how = "well"
+        if how == "fails":
+            assert (await tokens.get_token("scope")).token == f"token-{credential.asked}" != "token-1"
+        await tokens.close()
+
+
+async def test_a_token_that_is_over_is_waited_for() -> None:
+    tokens = Tokens(Lame(1, "well"))
+    assert [(await tokens.get_token("scope")).token for _ in range(3)] == ["token-1", "token-2", "token-3"]
+    await tokens.close()

@@ -332,27 +332,34 @@ class Feed:
         return [answers[lent] for lent, _ in orders]
 
     async def _tell_group(self, by: Receiving, queue: str, word: Word, lent: list[Lent]) -> list[Answer]:
-        """By the connection that brought them, if it is still there; by their lock tokens otherwise."""
+        """By the connection that brought them, if it is still there; by their lock tokens otherwise.
+
+        Also where it brings no answer, or a refusal: whoever answers a delivery has done with it, and hears no more
+        of it but by its lock token.
+        """
         deadline = time.monotonic() + self._timeout
         answers = [Answer.UNKNOWN] * len(lent)
-        if any(pump.receiving is by for pump in self._pumps):
-            answers = await by.tell(lent, word, self._timeout)
+        if self._stands(by):
+            answers = await by.tell(lent, word, self._timeout / 2)
         left = [place for place, answer in enumerate(answers) if answer is Answer.UNKNOWN]
-        if left and (other := await self._connection(queue, deadline, instead_of=by)) is not None:
+        if left and (other := await self._connection(queue, deadline, first=by)) is not None:
             some = [lent[place] for place in left]
             more = await other.tell_by_token(some, word, max(0.1, deadline - time.monotonic()))
             for place, answer in zip(left, more, strict=True):
                 answers[place] = answer
         return answers
 
-    async def _connection(
-        self, queue: str, deadline: float, *, instead_of: Receiving | None = None
-    ) -> Receiving | None:
-        """A connection to this queue, as soon as there is one."""
+    def _stands(self, receiving: Receiving) -> bool:
+        return any(pump.receiving is receiving for pump in self._pumps)
+
+    async def _connection(self, queue: str, deadline: float, *, first: Receiving | None = None) -> Receiving | None:
+        """A connection to this queue, as soon as there is one; `first` if that stands."""
         pumps = [pump for pump in self._pumps if pump.queue == queue]
         while True:
+            if first is not None and self._stands(first):
+                return first
             for pump in pumps:
-                if pump.receiving is not None and pump.receiving is not instead_of:
+                if pump.receiving is not None:
                     return pump.receiving
             if time.monotonic() >= deadline or self._closing:
                 return None
