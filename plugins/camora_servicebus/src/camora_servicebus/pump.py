@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _PAUSES = (0.05, 2.0)
 """Seconds until the next try to connect: after the first one that failed, and at most."""
+_LASTING = 1.0
+"""Seconds after which a connection has come about: the service may let one in, and throw it out at once."""
 _GOODBYE = 2.0
 """Seconds that a connection may take to end politely."""
 _STALE = 240.0
@@ -66,15 +69,20 @@ class Pump:
     async def _run(self) -> None:
         pause, failures = _PAUSES[0], 0
         while not self._is_over():
-            receiving = self._make()
+            receiving: Receiving | None = None
+            opened = math.inf
             try:
+                receiving = self._make()
                 await receiving.open(self._timeout)
                 if self._is_over():
                     return
                 self._open(receiving)
-                pause, failures = _PAUSES[0], 0
+                opened = time.monotonic()
                 await self._bring(receiving)
+                pause, failures = _PAUSES[0], 0
             except Exception as error:  # noqa: BLE001 -- whatever the client or a credential raises
+                if time.monotonic() - opened > _LASTING:
+                    pause, failures = _PAUSES[0], 0
                 failures += 1
                 logger.debug("queue %r: the connection has ended: %r", self.queue, error)
                 self._closed()
@@ -82,8 +90,9 @@ class Pump:
                     self._tell(error)
             finally:
                 self._closed()
-                # A task of its own: whoever cancels this one waits for it all the same.
-                await asyncio.shield(asyncio.ensure_future(receiving.close(_GOODBYE)))
+                if receiving is not None:
+                    # A task of its own: whoever cancels this one waits for it all the same.
+                    await asyncio.shield(asyncio.ensure_future(receiving.close(_GOODBYE)))
             if failures > 1 and not self._is_over():
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 -- jitter
                 pause = min(pause * 2, _PAUSES[1])
