@@ -33,6 +33,7 @@ class Connector:
         self._client: ServiceBusClient | None = None
         self._own: Any = None
         """A credential that was made here, and is closed here."""
+        self._tokens: Tokens | None = None
 
     @property
     def store(self) -> Store:
@@ -91,13 +92,18 @@ class Connector:
         if isinstance(given, (AzureNamedKeyCredential, AzureSasCredential)):
             return given
         if given is not None and hasattr(given, "get_token"):
-            return Tokens(given, self._home)
-        self._own = given() if given is not None else _default(address.label)
-        return Tokens(self._own)
+            self._tokens = Tokens(given, self._home)
+        else:
+            self._own = given() if given is not None else _default(address.label)
+            self._tokens = Tokens(self._own)
+        return self._tokens
 
     async def close(self) -> None:
         """Let go of what it made; senders and receivers are closed by who has them."""
         client, self._client, own, self._own = self._client, None, self._own, None
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            await tokens.close()
         if client is not None:
             await client.close()
         if own is not None and hasattr(own, "close"):
