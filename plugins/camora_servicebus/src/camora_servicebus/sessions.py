@@ -27,12 +27,16 @@ logger = logging.getLogger(__name__)
 
 _IDLE = 1.0
 """Seconds after which a session that has nothing to do is given up, so that another one gets its turn."""
+_MOMENT = 0.05
+"""Seconds after which one that was asked for a message and has brought none gives way to others."""
 _TURN = 30.0
 """Seconds after which one that always has something to do lets others go first."""
 _FIRST, _WAIT = 0.5, 30.0
 """Seconds for which the service is asked to wait for a session: the first time, to see if it answers, and later."""
 _PATIENCE = 5.0
 """Seconds for a request."""
+_AT_ONCE = 4
+"""Sessions that are asked for at once, at most."""
 _GRACE = 0.5
 """Seconds for which a session is still waited for when nothing is wanted any more."""
 _MOST_WAITING = 100
@@ -58,7 +62,9 @@ class Sessions(Receiving):
         """Of messages that a worker has, by their lock tokens."""
         self._wanted = 0
         self._unwanted = time.monotonic()
-        self._accepting: asyncio.Task[None] | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._eager = 1
+        """How many sessions may be asked for at once: more while there are some, for each takes its time."""
         self._failed: Exception | None = None
         self._failures = 0
         self._not_before = 0.0
@@ -101,6 +107,7 @@ class Sessions(Receiving):
             self._reap()
             for link in list(self._links):
                 self._tend(link)
+            self._make_room()
             self._seek()
             if self._failed is not None and not self._links:
                 raise self._failed
@@ -112,7 +119,7 @@ class Sessions(Receiving):
         """Seconds until something is to be done though nothing happens."""
         now = time.time() * 1000
         dues = [(link.held.due - now) / 1000 for link in self._links if link.held is not None and not link.held.given]
-        return max(0.001, min([0.2, *(due for due in dues if due > 0)]))
+        return max(0.001, min([_MOMENT, *(due for due in dues if due > 0)]))
 
     def _reap(self) -> None:
         """Let go of those whose connections have ended."""
@@ -168,15 +175,23 @@ class Sessions(Receiving):
     # Sessions that come and go
 
     def _seek(self) -> None:
-        """Ask for one more session while messages are wanted."""
+        """Ask for one more session while messages are wanted; for some at once while there are many."""
         now = time.monotonic()
-        if self._accepting is not None:
-            if not self._wanted and now - self._unwanted > _GRACE:
-                self._accepting.cancel()
+        if not self._wanted:
+            if now - self._unwanted > _GRACE:
+                self._stop_seeking()
             return
         waiting = sum(1 for link in self._links if link.held is not None and not link.held.given)
-        if self._wanted and not self._draining and now >= self._not_before and waiting < _MOST_WAITING:
-            self._accepting = asyncio.get_running_loop().create_task(self._sought())
+        if self._draining or now < self._not_before or waiting >= _MOST_WAITING:
+            return
+        while len(self._accepting) < min(self._eager, self._wanted):
+            task = asyncio.get_running_loop().create_task(self._sought())
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _stop_seeking(self) -> None:
+        for task in self._accepting:
+            task.cancel()
 
     async def _sought(self) -> None:
         try:
@@ -184,13 +199,13 @@ class Sessions(Receiving):
         except asyncio.CancelledError:
             pass
         except Exception as error:  # noqa: BLE001 -- whatever the client or a credential raises
-            self._failed = error
+            self._failed, self._eager = error, 1
             self._failures += 1
             pause = min(_PAUSE[0] * 2**self._failures, _PAUSE[1])
             self._not_before = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311 -- jitter
         finally:
-            self._accepting = None
-            self._news.set()
+            # The set lets go of it a moment later, and the look is later still.
+            asyncio.get_running_loop().call_soon(self._news.set)
 
     async def _accept(self, wait: float, timeout: float) -> None:
         """One more session, if there is one. Raises what else the client raises."""
@@ -202,19 +217,21 @@ class Sessions(Receiving):
             if not isinstance(error, OperationTimeoutError):
                 raise
             # That is what the service says when there is none.
-            self._failed, self._failures = None, 0
+            self._failed, self._failures, self._eager = None, 0, 1
             return
-        self._failed, self._failures = None, 0
+        self._failed, self._failures, self._eager = None, 0, min(self._eager + 1, _AT_ONCE)
         if self._over:
             await link.give_up(_GOODBYE)
             return
         self._links.append(link)
-        self._make_room()
 
     def _make_room(self) -> None:
-        """One that waits for a message gives way to one that has some."""
-        idle = [link for link in self._links if link.credit]
-        if len(idle) >= max(1, self._wanted):
+        """One that has waited for a message for a moment gives way to one that may have some."""
+        if not self._wanted or not any(link.held is None and not link.credit for link in self._links):
+            return
+        long_ago = time.monotonic() - _MOMENT
+        idle = [link for link in self._links if link.credit and link.since < long_ago]
+        if idle and sum(link.credit for link in self._links) >= self._wanted:
             self._leave(min(idle, key=lambda link: link.since))
 
     def _leave(self, link: SessionLink) -> None:
@@ -243,6 +260,7 @@ class Sessions(Receiving):
         link.held = Held(message, number, tag, kept.due if mine and kept is not None else 0)
         if link.suspect:
             link.suspect = False
+            link.held.given = True  # from now on: nobody gets it before this is written down, for it may kill us, too
             self._start(self._accuse(link, link.held))
             return
         if kept is not None and not mine:
@@ -250,8 +268,7 @@ class Sessions(Receiving):
         self._news.set()
 
     async def _accuse(self, link: SessionLink, held: Held) -> None:
-        """Nobody gets it before this is written down: it may kill us, too."""
-        held.given = True
+        """Count that its worker has died; then it is to be given."""
         try:
             await link.accuse(held, _PATIENCE)
         finally:
@@ -350,8 +367,7 @@ class Sessions(Receiving):
     async def drain(self, timeout: float) -> None:
         """Give up all sessions but those whose messages a worker has; take no other."""
         self._draining, self._wanted = True, 0
-        if self._accepting is not None:
-            self._accepting.cancel()
+        self._stop_seeking()
         for link in list(self._links):
             if link.held is None or not link.held.given:
                 self._leave(link)
@@ -361,8 +377,7 @@ class Sessions(Receiving):
         """End all connections."""
         self._over = True
         self._news.set()
-        if self._accepting is not None:
-            self._accepting.cancel()
+        self._stop_seeking()
         for link in list(self._links):
             self._leave(link)
         await self._settled(timeout + _GOODBYE)
@@ -370,5 +385,5 @@ class Sessions(Receiving):
             task.cancel()
 
     async def _settled(self, timeout: float) -> None:
-        if left := {*self._tasks, *([self._accepting] if self._accepting is not None else [])}:
+        if left := {*self._tasks, *self._accepting}:
             await asyncio.wait(left, timeout=timeout)
