@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
+from azure.servicebus import ServiceBusMessage
 from camora.errors import BrokerUnavailable, DispatchError, MessageTooLarge
-from camora_servicebus import ServiceBusQueue
+from camora.interfaces.broker import ConsumerSettings
+from camora_servicebus import ServiceBusQueue, ServiceBusSubscription
+from camora_servicebus.admin import Admin
+from camora_servicebus.applying import carried_out, planned
+from camora_servicebus.differences import Wanted
 from camora_servicebus.pump import Pump
 from camora_servicebus.tokens import Tokens
 
@@ -23,7 +29,7 @@ from tests.servicebus.holding import (
     settle,
     take,
 )
-from tests.servicebus.sending import envelope, new_name, opened, stored
+from tests.servicebus.sending import bare, broker_of, envelope, new_name, opened, stored
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +258,28 @@ async def test_a_token_that_is_over_is_waited_for() -> None:
     tokens = Tokens(Lame(1, "well"))
     assert [(await tokens.get_token("scope")).token for _ in range(3)] == ["token-1", "token-2", "token-3"]
     await tokens.close()
+
+
+async def test_a_retry_gets_through_the_filters_of_others(own: ServiceBusServer) -> None:
+    store = broker_of(own, management=f"{own.host}:{own.port}").database
+    theirs = "sys.To = 'mail' AND sys.ContentType = 'application/json' AND region = 'eu'"
+    own.create_topic("events")
+    async with Admin(store) as admin:
+        said = {"filter": theirs}
+        wanted = Wanted(kind="subscription", name="s", path=("events", "s"), said=said, otherwise={}, ours=True)
+        async for _ in carried_out(admin, await planned(admin, [wanted])):
+            pass
+    async with bare(own) as client, client.get_topic_sender("events") as sender:
+        properties: dict[str | bytes, Any] = {"region": "eu"}
+        await sender.send_messages(
+            ServiceBusMessage(b"1", to="mail", content_type="application/json", application_properties=properties)
+        )
+    subscription = ServiceBusSubscription("s", topic="events", declare=False)
+    async with opened(own, subscription) as broker:
+        consumer = await broker.consumer(ConsumerSettings(queues=("s",), worker="w", lease=60.0))
+        try:
+            [one] = await take(consumer)
+            assert await settle(consumer, retry(one)) == [True]
+            assert own.counts("events/Subscriptions/s")["active"] == 1, "the retry was dropped"
+        finally:
+            await consumer.close()

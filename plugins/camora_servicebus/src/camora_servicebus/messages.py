@@ -22,7 +22,7 @@ from camora_servicebus.topics import split
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 
-__all__ = ["ADDED", "COPY", "TO", "Outgoing", "added_of", "body_of", "copy_of", "job_id_of", "message_id_of",
+__all__ = ["ADDED", "COPY", "TO", "Outgoing", "added_of", "body_of", "copy_of", "job_id_of", "message_id_of", "more_of",
            "properties_of", "task_of", "to_of"]  # fmt: skip
 
 ADDED = "camora-deliveries"
@@ -65,8 +65,6 @@ class Outgoing:
     @classmethod
     def again(cls, received: ServiceBusReceivedMessage, entity: str, *, due: int = 0, added: int = 0) -> Outgoing:
         """The next copy of a message that was received or peeked, whoever has sent it."""
-        kept = ("content_type", "partition_key", "reply_to", "reply_to_session_id", "to")
-        more = {name: value for name in kept if (value := getattr(received, name)) is not None}
         return cls(
             entity,
             job_id_of(received),
@@ -77,7 +75,7 @@ class Outgoing:
             added,
             received.session_id,
             properties_of(received),
-            more,
+            more_of(received),
         )
 
     @property
@@ -200,6 +198,12 @@ def task_of(received: ServiceBusReceivedMessage) -> str:
 def properties_of(received: ServiceBusReceivedMessage) -> dict[str, Any]:
     """The application properties that its sender has given it, and that its copies keep."""
     return {name: value for name, value in _properties(received).items() if name not in _OF_THE_SERVICE}
+
+
+def more_of(received: ServiceBusReceivedMessage) -> dict[str, Any]:
+    """The properties of the message itself that its copies keep, by their names in the client library."""
+    kept = ("content_type", "partition_key", "reply_to", "reply_to_session_id", "to")
+    return {name: value for name in kept if (value := getattr(received, name)) is not None}
 
 
 def to_of(received: ServiceBusReceivedMessage) -> str:

@@ -14,7 +14,7 @@ from camora.outcome import Action, Settlement
 from camora_servicebus.deferring import FAR
 from camora_servicebus.lent import Lent
 from camora_servicebus.letters import told
-from camora_servicebus.messages import Outgoing, copy_of, properties_of
+from camora_servicebus.messages import Outgoing, copy_of, more_of, properties_of
 from camora_servicebus.receiving import End, Word
 from camora_servicebus.routes import outgoing_of
 from camora_servicebus.store import Store
@@ -34,7 +34,8 @@ def following(settlement: Settlement, store: Store) -> list[Outgoing]:
         # Into the queue it came from, under a message id of its own, for a queue may know the one before.
         again = Outgoing.of(settlement.envelope, names.queue(settlement.delivery.queue), copy=copy_of(lent.message) + 1)
         again.session = lent.message.session_id
-        again.properties = properties_of(lent.message)  # filters look at them
+        # Filters of subscriptions look at them: where none lets a copy in, the service drops it without a word.
+        again.properties, again.more = properties_of(lent.message), more_of(lent.message)
         found.append(again)
     elif settlement.action is Action.RELEASE and _by_copy(settlement, lent):
         due = math.ceil((time.time() + settlement.delay) * 1000) if settlement.delay > 0 else 0
