@@ -262,8 +262,8 @@ async def test_answers_that_are_lost_again_and_again(management: Management) -> 
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        ("127.0.0.1:1", "no connection comes about: Connection refused"),
-        ("nobody.invalid:1", "no connection comes about: the name of the host is not known"),
+        ("127.0.0.1:1", "no connection to the management interface at 127.0.0.1:1 comes about: Connection refused"),
+        ("nobody.invalid:1", "looked for at nobody.invalid:1, and the name of this host is not known. Correct it"),
     ],
 )
 async def test_nobody_answers(where: str, text: str) -> None:

@@ -203,8 +203,8 @@ def test_nobody_there_and_nobody_who_may(shop: Shop, management: Management) -> 
     shop.toml(SHOP.format(url=management.url(management="127.0.0.1:1")))
     text = shop.camora("apply", code=1)
     assert text == (
-        "camora: servicebus://127.0.0.1:1: look at the namespace: no connection comes about: Connection refused. The "
-        "management interface is reached over HTTPS\n"
+        "camora: servicebus://127.0.0.1:1: cannot look at the namespace: no connection to the management interface at "
+        "127.0.0.1:1 comes about: Connection refused. Open the way there, or say where it is: management=HOST:PORT\n"
     )
     shop.toml(SHOP.format(url=management.url("clerk")))
     text = shop.camora("apply", code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,18 @@ def test_a_workers_log_is_its_own_unless_it_is_for_debugging(
     assert "it settled 1 jobs" in log
     assert ("state changed" in log) == (level == "debug")
     assert ("Request URL" in log) == (level == "debug")
+
+
+def test_a_namespace_that_is_away_is_told_by_the_worker_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    monkeypatch.setenv("SHOP_URL", "servicebus://name:a2V5@127.0.0.1:1?emulator=true")
+    command = [sys.executable, "-m", "camora", "worker", "shop:app"]
+    lines = []
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            lines.append(line)
+            if "broker away" in line:
+                worker.terminate()
+    assert not [line for line in lines if re.search("AMQP|amqp|Failed to initiate", line)], lines
+    assert "no connection comes about: " in "".join(lines)

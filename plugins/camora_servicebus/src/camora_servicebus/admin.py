@@ -197,9 +197,12 @@ class Admin:
         except ResourceNotFoundError:
             raise
         except AzureError as error:
-            raise in_words(error, self._label, doing) from error
+            host, port = self._store.address.management
+            raise in_words(error, self._label, doing, f"{host}:{port}") from error
         except _NoToken as error:
-            raise BrokerUnavailable(f"{self._label}: {doing}: the credential gave no token{error}") from error.__cause__
+            raise BrokerUnavailable(
+                f"{self._label}: cannot {doing}: the credential gave no token{error}"
+            ) from error.__cause__
 
 
 def _closed(client: ServiceBusAdministrationClient, credential: Any) -> None:

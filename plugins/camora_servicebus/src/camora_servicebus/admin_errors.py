@@ -27,6 +27,7 @@ _UNTRUSTED = re.compile(r"certificate verify failed: ([^(\n]*[^(\n ])")
 _SLOW = re.compile(r"time.?out", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _CLAIM = re.compile(r"claim|not authorized|authorization to perform", re.IGNORECASE)
+_OPEN = "Open the way there, or say where it is: management=HOST:PORT"
 _UNAUTHORIZED, _FORBIDDEN, _CONFLICT, _MANY, _DEFECT = 401, 403, 409, 429, 500
 
 
@@ -42,9 +43,9 @@ class Conflict(Exception):
     """It exists by now, or somebody changes it at this moment: look again."""
 
 
-def in_words(error: AzureError, label: str, doing: str) -> Exception:
-    """What to raise for an error of the client: `doing` says what was tried."""
-    where = f"{label}: {doing}"
+def in_words(error: AzureError, label: str, doing: str, management: str) -> Exception:
+    """What to raise for an error of the client: `doing` says what was tried, `management` the host and port asked."""
+    where = f"{label}: cannot {doing}"
     if isinstance(error, (ServiceRequestError, ClientAuthenticationError, HttpResponseError)):
         status = getattr(error, "status_code", None)
         text = _plain(error)
@@ -61,21 +62,24 @@ def in_words(error: AzureError, label: str, doing: str) -> Exception:
             f"{where}: the certificate of the management interface is not trusted: {untrusted[1]}. Correct the host, "
             "or add cafile=… with the authority that has signed it"
         )
-    return BrokerUnavailable(f"{where}: {_unanswered(error)}")
+    return BrokerUnavailable(f"{where}: {_unanswered(error, management)}")
 
 
-def _unanswered(error: AzureError) -> str:
+def _unanswered(error: AzureError, management: str) -> str:
     """Why there is no answer, out of what the libraries below say of it."""
     text = _first_line(error)
     if isinstance(error, (ServiceRequestTimeoutError, ServiceResponseTimeoutError)) or _SLOW.search(text):
-        return "no answer in time from the management interface, which is reached over HTTPS"
+        return f"no answer in time from the management interface at {management}. {_OPEN}"
     if isinstance(error, ServiceResponseError):
         return "the connection broke before the answer came, and it may be done: say it again"
     if _UNKNOWN.search(text):
-        text = "the name of the host is not known"
-    elif (found := _NUMBERED.search(text)) is not None:
+        return (
+            f"the management interface is looked for at {management}, and the name of this host is not known. Correct "
+            "it, or say where it is: management=HOST:PORT"
+        )
+    if (found := _NUMBERED.search(text)) is not None:
         text = found[1]
-    return f"no connection comes about: {text.rstrip('.')}. The management interface is reached over HTTPS"
+    return f"no connection to the management interface at {management} comes about: {text.rstrip('.')}. {_OPEN}"
 
 
 def _not_let_in(where: str, text: str) -> NotAllowed:

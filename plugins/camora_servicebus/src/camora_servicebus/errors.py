@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import socket
 from typing import Any
 
 import attrs
@@ -110,7 +111,18 @@ def _text(error: BaseException) -> str:
     inner = getattr(error, "inner_exception", None) or error.__cause__
     if inner is not None and found.startswith(_NOTHING):
         found = _line(inner)
-    return _SECRETS.sub(r"\1***", found)[:500]
+    return _SECRETS.sub(r"\1***", _unreached(found) or found)[:500]
+
+
+def _unreached(line: str) -> str | None:
+    """Of a connection that did not come about the client says how far it came; here it is why."""
+    found = _INITIATE.search(line)
+    if found is None:
+        return None
+    number, why = found.groups()
+    if number is not None and int(number) in _NAMELESS:
+        why = "the name of the host is not known"
+    return f"no connection comes about: {why}"
 
 
 def _line(error: BaseException) -> str:
@@ -118,5 +130,11 @@ def _line(error: BaseException) -> str:
     return " ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
 
 
+_INITIATE = re.compile(
+    r"Failed to initiate the connection due to exception: (?:\[Errno (-?\d+)\] )?(.*?)\.?(?: Error condition: \S+)?$"
+)
+_NAMELESS = frozenset(
+    getattr(socket, name) for name in ("EAI_NONAME", "EAI_AGAIN", "EAI_NODATA", "EAI_FAIL") if hasattr(socket, name)
+)
 _NOTHING = "Service Bus has encountered an error."
 """What the client says where it has no words of its own."""

@@ -180,8 +180,8 @@ def _as_public(owner: Any, error: Exception) -> Exception:
 
     if not isinstance(error, AMQPException):
         return error
-    quiet = logging.getLogger(__name__)
-    made: Exception = owner._amqp_transport.create_servicebus_exception(quiet, error)
+    # It logs what it makes, which is to be heard no more than the client's other news.
+    made: Exception = owner._amqp_transport.create_servicebus_exception(logging.getLogger("azure.servicebus"), error)
     return made
 
 
