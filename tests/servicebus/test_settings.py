@@ -79,6 +79,17 @@ def test_connection_strings(text: str, expected: tuple[Any, ...]) -> None:
     assert (found.key_name, found.key, found.signature) == (name, key, signature)
 
 
+def test_a_connection_string_and_a_query_beside_it() -> None:
+    text = "Endpoint=sb://127.0.0.1:99;SharedAccessKeyName=r;SharedAccessKey=s3cret"
+    settings = ServiceBusSettings(connection_string=text)
+    found, _ = address_of("servicebus://?emulator=true&entity=mail", settings)
+    assert (found.host, found.port, found.emulator, found.entity) == ("127.0.0.1", 99, True, "mail")
+    assert found.management == ("127.0.0.1", 5300)
+    with pytest.raises(ConfigurationError, match="listens at its own ports only") as caught:
+        address_of(None, settings)
+    assert "s3cret" not in str(caught.value)
+
+
 WORDS = st.text("abcXYZ019-._~@:/?#%+=& ü", min_size=1, max_size=12)
 
 
@@ -115,6 +126,7 @@ def test_every_key_comes_out_as_it_went_in(user: str, password: str) -> None:
         (f"servicebus://root:s3cret@{HOST}?max_message_size=1", "must be 16384 or more"),
         (f"servicebus://root:s3cret@{HOST}?proxy=socks://me:s3cret%40proxy", "proxy"),
         (f"servicebus://root:s3cret@{HOST}?management=:x", "HOST:PORT"),
+        (f"servicebus://root:s3cret@{HOST}?endpoint=one+two", "HOST:PORT"),
         (f"servicebus://root:s3cret@{HOST}?name=%C3%BC", "printable ASCII"),
         (f"servicebus://root:s3cret@{HOST}?credential=x", "unknown setting 'credential'"),
         (f"servicebus://root:s3cret@{HOST}?connection_string=x", "unknown setting 'connection_string'"),

@@ -59,9 +59,11 @@ def _is_connection_string(_: Any, attribute: Any, value: Any) -> None:
 def _is_host(_: Any, attribute: Any, value: Any) -> None:
     if value is not None:
         try:
-            host_and_port(value, 443, attribute.name)
-        except (ConfigurationError, TypeError, AttributeError) as error:
-            raise SettingsError(f"{attribute.name} = {value!r}: expected HOST or HOST:PORT") from error
+            found = re.fullmatch(r"\S+", value) and host_and_port(value, 443, attribute.name)
+        except (ConfigurationError, TypeError, AttributeError):
+            found = None
+        if found is None:
+            raise SettingsError(f"{attribute.name} = {value!r}: expected HOST or HOST:PORT")
 
 
 def _is_credential(value: Any) -> bool:
@@ -230,7 +232,7 @@ def address_of(url: str | None, settings: ServiceBusSettings | None = None) -> t
         connection_string=settings.connection_string,
         claim_check=settings.claim_check,
     )
-    return _of_string(made) if made.connection_string else _of_url(parts, made, query.options), made
+    return (_of_string if made.connection_string else _of_url)(parts, made, query.options), made
 
 
 def _of_url(parts: ServerUrl, settings: ServiceBusSettings, options: Mapping[str, Any]) -> Address:
@@ -240,11 +242,7 @@ def _of_url(parts: ServerUrl, settings: ServiceBusSettings, options: Mapping[str
     if parts.path.strip("/"):
         raise ConfigurationError(f"{where}: a namespace has no path; ?prefix=… keeps apps apart")
     host, port = host_and_port(parts.hosts[0], _EMULATOR if emulator else _PORT, where)
-    if not emulator and port != _PORT:
-        raise ConfigurationError(
-            f"{where}: the service listens at its own ports only; ?endpoint=HOST:PORT goes by way of a gateway, and "
-            "?emulator=true to an emulator"
-        )
+    _only_its_own(port, emulator, where)
     if bool(parts.user) != bool(parts.password):
         raise ConfigurationError(
             f"{where}: a shared access key has a name and a key: servicebus://KEYNAME:KEY@NAME.servicebus.windows.net "
@@ -264,23 +262,33 @@ def _of_url(parts: ServerUrl, settings: ServiceBusSettings, options: Mapping[str
     )
 
 
-def _of_string(settings: ServiceBusSettings) -> Address:
+def _of_string(url: ServerUrl, settings: ServiceBusSettings, options: Mapping[str, Any]) -> Address:
     parts = Parts.of(settings.connection_string or "", "connection_string")
     label = f"servicebus://{parts.host}"
     if settings.credential is not None:
         raise ConfigurationError(f"{label}: the connection_string has a key, and there is a credential; leave one out")
-    host, port = host_and_port(parts.host, _EMULATOR if parts.emulator else _PORT, label)
+    emulator = parts.emulator or options.get("emulator", False)
+    host, port = host_and_port(parts.host, _EMULATOR if emulator else _PORT, label)
+    _only_its_own(port, emulator, label)
     return Address(
         host=host,
         port=port,
-        emulator=parts.emulator,
+        emulator=emulator,
         key_name=parts.key_name,
         key=parts.key,
         signature=parts.signature,
-        entity=parts.entity,
-        management=_management(host, parts.emulator, settings, label),
+        entity=parts.entity or options.get("entity", ""),
+        management=_management(host, emulator, settings, label),
         label=label,
     )
+
+
+def _only_its_own(port: int, emulator: bool, where: str) -> None:
+    if not emulator and port != _PORT:
+        raise ConfigurationError(
+            f"{where}: the service listens at its own ports only; ?endpoint=HOST:PORT goes by way of a gateway, and "
+            "?emulator=true to an emulator"
+        )
 
 
 def _management(host: str, emulator: bool, settings: ServiceBusSettings, where: str) -> tuple[str, int]:
