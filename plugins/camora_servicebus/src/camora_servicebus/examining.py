@@ -94,7 +94,7 @@ async def _rights(look: Look) -> CheckResult:
         if not isinstance(sending, NoEntity):
             break
     else:
-        return look.fine("no queue of this app is there yet, so that rights cannot be tried")
+        return look.fine("no queue of this app is there yet, so rights cannot be tried")
     entity = one.entity
     found = {
         "Send": sending,

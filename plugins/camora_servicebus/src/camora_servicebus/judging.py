@@ -18,7 +18,7 @@ _FULL = 0.8
 """Of an entity's size, from which on it is worth a word."""
 _SHORT = 15.0
 """Seconds: a shorter lock is lost with a connection that takes its time to come back."""
-_LONGEST_LOCK = 300.0
+_GOOD, _LONGEST_LOCK = 30.0, 300.0
 
 
 def text_of_entity(wanted: Wanted, there: Mapping[str, Any], counts: Counts | None) -> str:
@@ -90,11 +90,12 @@ def lock_advice(locks: Mapping[str, float], lease: float) -> list[str]:
     found = []
     if short := [entity for entity, lock in locks.items() if lock < _SHORT]:
         found.append(
-            f"a connection that is away for a moment loses the locks of {', '.join(short)}: declare lock_duration=30 "
-            f"or more, then {APPLY}"
+            f"a connection that is away for a moment loses the locks of {', '.join(short)}: declare "
+            f"lock_duration={_GOOD:g} or more, then {APPLY}"
         )
-    fitting = min(max(lease, _SHORT), _LONGEST_LOCK)
-    if other := [entity for entity, lock in locks.items() if lock >= _SHORT and not fitting <= lock <= 2 * fitting]:
+    fitting = min(max(lease, _GOOD), _LONGEST_LOCK)
+    least = max(_SHORT, min(lease, _LONGEST_LOCK))
+    if other := [entity for entity, lock in locks.items() if lock >= _SHORT and not least <= lock <= 2 * fitting]:
         found.append(
             f"of {', '.join(other)} the lock decides when the jobs of a silent worker start elsewhere, not the lease: "
             f"declare lock_duration={fitting:g}, then {APPLY}"
