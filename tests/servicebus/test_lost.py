@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from azure.core.credentials import AccessToken
 from azure.servicebus import ServiceBusMessage
+from azure.servicebus.exceptions import MessageNotFoundError
 from camora.errors import BrokerUnavailable, DispatchError, MessageTooLarge
 from camora.interfaces.broker import ConsumerSettings
 from camora_servicebus import ServiceBusQueue, ServiceBusSubscription
 from camora_servicebus.admin import Admin
 from camora_servicebus.applying import carried_out, planned
 from camora_servicebus.differences import Wanted
+from camora_servicebus.direct import Direct
 from camora_servicebus.pump import Pump
 from camora_servicebus.tokens import Tokens
 
@@ -24,10 +27,12 @@ from tests.servicebus.holding import (
     ack,
     bury,
     consuming,
+    happened,
     publish,
     retry,
     settle,
     take,
+    within,
 )
 from tests.servicebus.sending import bare, broker_of, envelope, new_name, opened, stored
 
@@ -283,3 +288,44 @@ async def test_a_retry_gets_through_the_filters_of_others(own: ServiceBusServer)
             assert own.counts("events/Subscriptions/s")["active"] == 1, "the retry was dropped"
         finally:
             await consumer.close()
+
+
+async def test_a_lock_that_cannot_be_renewed_takes_no_other_along(
+    own: ServiceBusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Direct._request
+
+    async def gone(self: Direct, operation: bytes, message: dict[str, Any], *rest: Any) -> Any:
+        """As if one of many were gone, in a service that calls it so; the emulator says that its lock is lost."""
+        if operation == b"com.microsoft:renew-lock" and len(message["lock-tokens"]["VALUE"]) > 1:
+            raise MessageNotFoundError(message="one of them is not here")
+        return await request(self, operation, message, *rest)
+
+    monkeypatch.setattr(Direct, "_request", gone)
+    own.create_queue("short", lock_duration=5.0)
+    async with consuming(own, "short") as (broker, consumer):
+        await publish(broker, "short", range(3))
+        got = await take(consumer, 3)
+        await within(lambda: happened(own, "short", "renewed") + happened(own, "short", "lapsed") >= 3, "a renewal")
+        assert await settle(consumer, *map(ack, got)) == [True] * 3
+    assert happened(own, "short", "lapsed") == 0
+
+
+async def test_a_worker_without_files_to_spare_is_told(
+    shared: ServiceBusServer, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(shared) as broker:
+        with monkeypatch.context() as patch:
+
+            def none_left() -> None:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            patch.setattr("asyncio.new_event_loop", none_left)
+            patch.setattr("asyncio.events.new_event_loop", none_left)
+            with pytest.raises(OSError, match="Too many open files"):
+                await broker.consumer(ConsumerSettings(queues=(queue,), worker="w", lease=60.0))
+        await publish(broker, queue, [1])
+        consumer = await broker.consumer(ConsumerSettings(queues=(queue,), worker="w", lease=60.0))
+        [one] = await take(consumer)
+        assert await settle(consumer, ack(one)) == [True]
+        await consumer.close()

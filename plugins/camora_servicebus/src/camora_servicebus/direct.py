@@ -26,6 +26,7 @@ from azure.servicebus.exceptions import (
     ServiceBusCommunicationError,
     ServiceBusConnectionError,
     ServiceBusError,
+    ServiceBusServerBusyError,
 )
 
 from camora_servicebus.lent import Lent
@@ -351,7 +352,8 @@ class Direct(Receiving):
                 return [Answer.LOST]
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
             logger.debug("locks could not be renewed: %r", error)
-            return [Answer.UNKNOWN] * len(lent)
+            if len(lent) == 1 or isinstance(error, ServiceBusServerBusyError) or not _refused(error):
+                return [Answer.UNKNOWN] * len(lent)
         parts = await asyncio.gather(*(self._renew([one], timeout) for one in lent))
         return [part[0] for part in parts]
 

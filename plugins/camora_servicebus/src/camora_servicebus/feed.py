@@ -81,6 +81,8 @@ class Feed:
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Event | None = None
         self._opened = threading.Event()
+        self._unborn: Exception | None = None
+        """Why its loop could not be made: each needs some files."""
         self._terms: Mapping[str, LockTerm] = {queue: LockTerm() for queue in self._queues}
         self._pumps: list[Pump] = []
         self._away: set[Pump] = set()
@@ -96,10 +98,12 @@ class Feed:
     # Called in the worker's loop, or in other threads
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Begin, in a thread of its own. Raises `OSError` or `RuntimeError` where the system has none to give."""
         self._thread = threading.Thread(target=self._run, name=f"camora-servicebus-{self._worker}", daemon=True)
         self._thread.start()
         self._opened.wait()
+        if self._unborn is not None:
+            raise self._unborn
 
     def ask(self, count: int) -> None:
         """Let so many come: whoever asks waits for them from now on. Does not wait."""
@@ -174,9 +178,16 @@ class Feed:
     # Its own thread from here on
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._main())
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._main())
+        except Exception as error:
+            if self._opened.is_set():
+                raise
+            self._unborn = error
+        finally:
+            self._opened.set()
 
     async def _main(self) -> None:
         self._ended = asyncio.Event()
@@ -427,7 +438,7 @@ class Feed:
     def _lost(self, lent: Lent) -> None:
         if lent.doubtful:
             # Its end was told and nobody knows whether it was heard: this looks as if it was.
-            lent.renewed = float("inf")
+            lent.renewed = lent.locked_until  # so that it is not asked again
             return
         logger.warning("worker %s: the lock of job %s is lost; it may run elsewhere", self._worker, lent.job_id)
         self.ledger.finish([lent])
