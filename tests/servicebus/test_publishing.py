@@ -261,11 +261,19 @@ async def test_a_missing_queue_is_named_with_what_makes_it(shared: ServiceBusSer
     async with opened(shared, prefix="shop.") as broker:
         with pytest.raises(BrokerUnavailable) as caught:
             await broker.publish([envelope(queue)])
-        assert f"there is no entity 'shop.{queue}'" in str(caught.value)
+        assert f"queue {queue!r}: there is no entity 'shop.{queue}'" in str(caught.value)
         assert "camora servicebus apply" in str(caught.value)
         shared.create_queue(f"shop.{queue}")
         await broker.publish([envelope(queue)])
     assert stored(shared, f"shop.{queue}") == ["job-0"]
+
+
+async def test_a_missing_topic_is_called_one(shared: ServiceBusServer) -> None:
+    topic = new_name("missing")
+    async with opened(shared) as broker:
+        broker.database.topic(topic)
+        with pytest.raises(BrokerUnavailable, match=f"topic '{topic}': there is no entity '{topic}'"):
+            await broker.publish([envelope(topic)])
 
 
 async def test_a_full_queue_takes_messages_when_there_is_room(own: ServiceBusServer) -> None:

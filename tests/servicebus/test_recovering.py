@@ -189,6 +189,15 @@ async def test_a_queue_that_is_missing_says_what_to_do(own: ServiceBusServer) ->
                 await consumer.receive(1, 0.5)
 
 
+async def test_a_queue_with_sessions_that_nobody_knows_of_says_what_to_do(own: ServiceBusServer) -> None:
+    name = own.create_queue(new_name(), requires_session=True)
+    async with consuming(own, name) as (_, consumer):
+        deadline = time.monotonic() + LIMIT
+        with pytest.raises(BrokerUnavailable, match=r"it has sessions on one side alone .* camora doctor says how"):
+            while time.monotonic() < deadline:
+                await consumer.receive(1, 0.5)
+
+
 async def test_a_queue_that_is_disabled_is_waited_for(own: ServiceBusServer) -> None:
     async with consuming(own, "q") as (broker, consumer):
         await publish(broker, "q", [1])

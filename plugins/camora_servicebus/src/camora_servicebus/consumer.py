@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -39,6 +40,8 @@ _RECEIVERS = 1
 """Connections for each queue: one brings more messages than a worker of one process can run."""
 _POLL = 0.02
 """Seconds after which the client's own calls look again whether what they wait for has come."""
+_OF_SESSIONS = re.compile(r"requires? sessions")
+"""How the service says no to a link of the other sort."""
 
 
 class Sender(Protocol):
@@ -152,6 +155,8 @@ class ServiceBusConsumer(Consumer):
             text = denied(store.address.by_key, text)
         elif judged.cause is Cause.DISABLED:
             text = f"it is disabled ({text}); enable it in the portal"
+        elif _OF_SESSIONS.search(text):
+            text = f"it has sessions on one side alone ({text}); declare it as it is there: camora doctor says how"
         return BrokerUnavailable(f"{self._who}: queue {queue!r}: {text}")
 
     def _take(self, limit: int) -> list[Delivery]:

@@ -72,7 +72,8 @@ class Line:
         self._entity = entity
         self._timeout = connector.store.settings.timeout
         self._queue = connector.store.names.of_queue(entity)
-        self._who = f"{who}: queue {self._queue!r}"
+        kind = "topic" if self._queue in connector.store.topics else "queue"
+        self._who = f"{who}: {kind} {self._queue!r}"
         self._loop = asyncio.get_running_loop()
         self._now: deque[_Item] = deque()
         self._later: deque[_Item] = deque()
