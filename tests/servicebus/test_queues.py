@@ -241,7 +241,10 @@ async def test_resuming_through_a_fault_loses_nothing(shared: ServiceBusServer, 
     assert {message.correlation_id for message in await received(shared, queue)} == {"j"}
 
 
-async def test_a_job_sets_itself_aside_until_somebody_calls_for_it(shared: ServiceBusServer, queue: str) -> None:
+async def test_a_job_sets_itself_aside_until_somebody_calls_for_it(
+    shared: ServiceBusServer, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "camora")
     broker: Any = broker_of(shared, Queue(queue))
     app = Camora(broker, results="memory://", retry_policy=RetryPolicy.never())
     paid: set[str] = set()
@@ -268,4 +271,6 @@ async def test_a_job_sets_itself_aside_until_somebody_calls_for_it(shared: Servi
         assert await broker.deferred.resume(queue, waiting["A-17"])
         assert await job.result(60) == "A-17 is on its way"
     assert attempts == [1, 1, 1, 1]
+    assert f"{job.id}: set aside: not paid yet" in caplog.text
+    assert "attempt failed" not in caplog.text
     assert not stored(shared, queue)

@@ -20,6 +20,9 @@ from camora.worker.reports import Reports
 
 __all__ = ["Ender"]
 
+_FOR_EVER = 100 * 366 * 86400.0
+"""Seconds: what is due so much later waits for somebody, and not for its time."""
+
 
 class Ender:
     """Settles runs, and lets them go. `gone()` is called when some have left the lane's hands."""
@@ -85,6 +88,8 @@ class Ender:
         error = outcome.error
         assert error is not None
         match outcome.kind:
+            case OutcomeKind.RETRY if outcome.delay > _FOR_EVER:
+                self._logger.info("%s: set aside: %s", run.label, error.text)
             case OutcomeKind.RETRY:
                 self._logger.info("%s: attempt failed, again in %.1f s: %s", run.label, outcome.delay, error.line)
             case OutcomeKind.FAILED:
