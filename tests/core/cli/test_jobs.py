@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -224,6 +225,17 @@ def test_they_come_from_stdin_too(folder: Path) -> None:
         command, cwd=folder, input='{"x": 1, "y": 2}\n[3, 4]\n', capture_output=True, text=True, timeout=60
     )
     assert json.loads(done.stdout) == {"dispatched": 2, "task": "add"}, done.stderr
+
+
+def test_they_come_from_a_pipe_too(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    command = [sys.executable, "-m", "camora", "dispatch", "add", "--from", "pipe", "--json", *APP]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as dispatching:
+        (folder / "pipe").write_text('{"x": 1, "y": 2}\n[3, 4]\n')
+        out, err = dispatching.communicate(timeout=60)
+    assert json.loads(out) == {"dispatched": 2, "task": "add"}, err
 
 
 @pytest.mark.parametrize(

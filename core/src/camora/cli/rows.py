@@ -27,8 +27,7 @@ __all__ = ["Rows", "opened"]
 def opened(source: str) -> Iterator[IO[str]]:
     """The lines of a file, or of stdin (`-`), to be read more than once. Raises `ConfigurationError`."""
     if source == "-":
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as copy:
-            shutil.copyfileobj(sys.stdin, copy)
+        with _copy(sys.stdin) as copy:
             yield copy
         return
     try:
@@ -36,7 +35,18 @@ def opened(source: str) -> Iterator[IO[str]]:
     except OSError as error:
         raise ConfigurationError(f"--from {source}: cannot be read: {error.strerror or error}") from None
     with file:
-        yield file
+        if file.seekable():
+            yield file
+            return
+        with _copy(file) as copy:  # a pipe
+            yield copy
+
+
+@contextmanager
+def _copy(stream: IO[str]) -> Iterator[IO[str]]:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as copy:
+        shutil.copyfileobj(stream, copy)
+        yield copy
 
 
 @attrs.frozen
