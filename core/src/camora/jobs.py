@@ -142,7 +142,10 @@ class Jobs:
     async def _results(self, job_id: str) -> ResultBackend:
         connection = self._connections.ready() or await self._connections.get()
         if connection.results is None:
-            raise ResultsDisabled("this app keeps no results; give it some: Camora(results=…)", job_id=job_id)
+            raise ResultsDisabled(
+                "this app keeps no results; say where: Camora(results=…), or url in [results] of camora.toml",
+                job_id=job_id,
+            )
         return connection.results
 
     async def info(self, job_id: str) -> JobInfo:

@@ -327,3 +327,17 @@ def test_dead_letters_fit_a_narrow_terminal(camora: Run, folder: Path) -> None:
     assert lines[2].startswith(f"{job}   fail(to='x')")
     assert lines[3].startswith("mail, ")
     assert "OSError: no such host: x" in lines[3]
+
+
+def test_who_cannot_be_waited_for_is_dispatched_all_the_same_and_named(folder: Path) -> None:
+    (folder / "mute.py").write_text(
+        'from camora import Camora\napp = Camora("sqlite:///mute.db", results=False)\n\n'
+        '@app.task(name="hush")\nasync def hush() -> None: ...\n'
+    )
+    command = [sys.executable, "-m", "camora", "dispatch", "hush", "--wait", "--app", "mute:app", "--job-id", "quiet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "camora: quiet is dispatched, and nobody can wait for it: this app keeps no results; say where: "
+        "Camora(results=…), or url in [results] of camora.toml\n"
+    )

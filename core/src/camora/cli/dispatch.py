@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from camora.cli.arguments import ARGUMENTS, known_task, read_arguments
 from camora.cli.common import FAILED, OK, JsonOption, Where, note, print_json, run, say, waiting
 from camora.cli.queue_names import doubt_queue, named_queues
-from camora.errors import ConfigurationError, ResultError
+from camora.errors import ConfigurationError, ResultError, ResultsDisabled
 from camora.options import DispatchOptions
 from camora.units import duration
 
@@ -104,6 +104,8 @@ async def _outcome(job: Job[Any], timeout: float | None, *, as_json: bool) -> in
     try:
         with waiting(f"waiting for {job.id} …"):
             value = await job.result(timeout)
+    except ResultsDisabled as found:
+        error = f"{job.id} is dispatched, and nobody can wait for it: {found}"
     except ResultError as found:
         error = str(found)
     if as_json:
