@@ -51,4 +51,4 @@ def test_a_namespace_that_is_away_is_told_by_the_worker_alone(tmp_path: Path, mo
             if "broker away" in line:
                 worker.terminate()
     assert not [line for line in lines if re.search("AMQP|amqp|Failed to initiate", line)], lines
-    assert "no connection comes about: " in "".join(lines)
+    assert "no connection comes about: Connection refused" in "".join(lines)

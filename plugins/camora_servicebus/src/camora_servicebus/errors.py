@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 import socket
 from typing import Any
@@ -122,6 +123,8 @@ def _unreached(line: str) -> str | None:
     number, why = found.groups()
     if number is not None and int(number) in _NAMELESS:
         why = "the name of the host is not known"
+    elif number is not None and why.startswith("Connect call failed"):
+        why = os.strerror(int(number))
     return f"no connection comes about: {why}"
 
 
