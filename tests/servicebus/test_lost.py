@@ -329,3 +329,22 @@ async def test_a_worker_without_files_to_spare_is_told(
         [one] = await take(consumer)
         assert await settle(consumer, ack(one)) == [True]
         await consumer.close()
+
+
+@pytest.mark.parametrize("fault", ["settle_refused", "settle_lost", "settle_answer_lost"])
+async def test_an_end_in_a_session_is_told_again(own: ServiceBusServer, fault: str) -> None:
+    own.create_queue("ordered", requires_session=True, lock_duration=5.0)
+    more = {"condition": "com.microsoft:server-busy"} if fault == "settle_refused" else {"how": "silent"}
+    async with opened(own, ServiceBusQueue("ordered", sessions=True), timeout=2.0) as broker:
+        consumer = await broker.consumer(ConsumerSettings(queues=("ordered",), worker="w", lease=60.0))
+        try:
+            await broker.publish([envelope("ordered", number, options={"session": "s"}) for number in (1, 2)])
+            [one] = await take(consumer)
+            own.fault(fault, "ordered", times=1, **more)
+            assert await settle(consumer, ack(one)) == [True]
+            [two] = await take(consumer)
+            assert (one.id, two.id) == ("job-1", "job-2")
+            assert await settle(consumer, ack(two)) == [True]
+        finally:
+            await consumer.close()
+    assert happened(own, "ordered", "locked") == happened(own, "ordered", "completed") == 2

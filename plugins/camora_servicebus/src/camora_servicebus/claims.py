@@ -195,6 +195,8 @@ class ClaimingConsumer(Consumer):
 def _ends(settlement: Settlement) -> bool:
     """Whether nothing of this message is left: the next try has a claim of its own, a dead letter keeps the old one."""
     if settlement.action is Action.RETRY:
+        if settlement.delivery.receipt.by.ordered:
+            return False  # the message itself stays, and its own claim counts if what its session notes is lost
         assert settlement.envelope is not None
         return settlement.envelope.due <= (time.time() + FAR) * 1000  # else it stays as it is, set aside
     return settlement.action is Action.ACK

@@ -27,6 +27,7 @@ from azure.servicebus.exceptions import (
     ServiceBusConnectionError,
     ServiceBusError,
     ServiceBusServerBusyError,
+    SessionLockLostError,
 )
 
 from camora_servicebus.lent import Lent
@@ -324,7 +325,7 @@ class Direct(Receiving):
             message |= {"deadletter-reason": word.reason, "deadletter-description": word.description}
         try:
             await self._request(b"com.microsoft:update-disposition", message, "default", timeout)
-        except MessageLockLostError:
+        except (MessageLockLostError, SessionLockLostError):
             return Answer.LOST
         except Exception as error:  # noqa: BLE001 -- whatever it is, nobody knows what was heard
             logger.debug("an end could not be told by its lock token: %r", error)

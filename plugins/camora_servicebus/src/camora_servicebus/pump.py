@@ -20,6 +20,8 @@ _PAUSES = (0.05, 2.0)
 """Seconds until the next try to connect: after the first one that failed, and at most."""
 _LASTING = 1.0
 """Seconds after which a connection has come about: the service may let one in, and throw it out at once."""
+_SHORT = 10
+"""Connections in a row that may end sooner, before that is told."""
 _GOODBYE = 2.0
 """Seconds that a connection may take to end politely."""
 _STALE = 240.0
@@ -86,7 +88,8 @@ class Pump:
                 failures += 1
                 logger.debug("queue %r: the connection has ended: %r", self.queue, error)
                 self._closed()
-                if failures > 1:  # connections end; that is worth no word, if the next one comes about
+                # Connections end; that is worth no word, if the next one comes about.
+                if failures > (1 if opened == math.inf else _SHORT):
                     self._tell(error)
             finally:
                 self._closed()

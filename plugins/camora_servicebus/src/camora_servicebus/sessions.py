@@ -291,9 +291,11 @@ class Sessions(Receiving):
         """One after the other in each session, for there is one."""
         return list(await asyncio.gather(*(self._tell(one, word, timeout) for one in lent)))
 
-    tell_by_token = tell
+    async def tell_by_token(self, lent: Sequence[Lent], word: Word, timeout: float) -> list[Answer]:
+        """The same by requests: the link hears no more of a delivery that the service has answered."""
+        return list(await asyncio.gather(*(self._tell(one, word, timeout, by_token=True) for one in lent)))
 
-    async def _tell(self, lent: Lent, word: Word, timeout: float) -> Answer:
+    async def _tell(self, lent: Lent, word: Word, timeout: float, *, by_token: bool = False) -> Answer:
         link = self._owners.get(lent.tag)
         if link is None or not link.alive:
             # The lock went with the connection, so the message comes again, unless its end was heard.
@@ -301,6 +303,10 @@ class Sessions(Receiving):
             return Answer.LOST
         if word.end is End.KEEP:
             answer = await link.keep(word, timeout)
+        elif by_token:
+            [answer] = await link.tell_by_token([lent], word, timeout)
+            if answer is Answer.LOST and lent.doubtful and isinstance(await link.renew_session(_PATIENCE), float):
+                answer = Answer.DONE  # the session is ours: it is gone because its end was heard the first time
         else:
             [answer] = await link.tell([lent], word, timeout)
         if answer is Answer.DONE:
