@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from camora.errors import BrokerUnavailable, DispatchUncertain, MessageTooLarge, UnsupportedCapability
 from camora_servicebus import ServiceBusQueue, internals
-from camora_servicebus.line import Line
+from camora_servicebus.line import Line, denied
 from camora_servicebus.messages import Outgoing
 
 from tests.servers.servicebus import ServiceBusServer
@@ -606,3 +606,10 @@ async def test_a_polite_close_is_quick(shared: ServiceBusServer, queue: str) -> 
         assert line._sender is not None
         assert line._sender._handler._keep_alive_thread is None
         assert internals.silent(line._sender)
+
+
+def test_no_credentials_at_all_are_no_matter_of_roles() -> None:
+    text = "DefaultAzureCredential failed to retrieve a token from the included credentials. Attempted credentials: …"
+    assert "run az login" in denied(False, text)
+    assert "roles" not in denied(False, text)
+    assert "Data Sender" in denied(False, "claims required")

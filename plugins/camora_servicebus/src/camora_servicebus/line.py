@@ -393,6 +393,12 @@ def too_large(message: Outgoing, size: int, limit: int) -> MessageTooLarge:
 
 def denied(by_key: bool, text: str) -> str:
     """What to do about credentials that are not accepted."""
+    if text.startswith("DefaultAzureCredential failed to retrieve"):
+        # It goes on with a page about each way that it tried.
+        return (
+            "there are no credentials: run az login, give the machine a managed identity, set AZURE_CLIENT_ID, "
+            "AZURE_TENANT_ID and AZURE_CLIENT_SECRET, or put a key into the URL (DefaultAzureCredential found none)"
+        )
     if by_key:
         fix = "look at the name and the key of the shared access policy; it needs Send and Listen"
     else:
