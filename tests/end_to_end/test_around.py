@@ -24,6 +24,7 @@ from camora import (
     Status,
     WorkerSettings,
     dependency,
+    plugins,
 )
 from camora.errors import (
     ConfigurationError,
@@ -319,8 +320,9 @@ def test_duplicate_names_and_stray_options_are_refused() -> None:
         def many() -> Any:
             yield 1
 
+    without = plugins.load(disable=["servicebus"])
     with pytest.raises(UnknownPlugin, match="pip install camora-servicebus"):
-        Camora("servicebus://localhost")
+        Camora("servicebus://localhost", catalog=without)
 
 
 def test_a_kept_decorator_remembers_nothing() -> None:
