@@ -61,10 +61,18 @@ def claim_of(body: bytes) -> str:
 
 async def raw(server: ServiceBusServer, queue: str) -> bytes:
     """The body of the one message in a queue, as the service has it; it is given back."""
-    async with consuming(server, queue) as (_, consumer):
-        [found] = await take(consumer)
-        await settle(consumer, release(found))
-    return found.body
+    [body] = await bodies(server, queue, 1)
+    return body
+
+
+async def bodies(server: ServiceBusServer, queue: str, count: int) -> list[bytes]:
+    """Of so many messages."""
+    async with consuming(server, queue) as (_, claiming):
+        assert isinstance(claiming, ClaimingConsumer)
+        consumer = claiming._inner
+        found = await take(consumer, count)
+        await settle(consumer, *map(release, found))
+    return [one.body for one in found]
 
 
 def next_try(delivery: Delivery, body: bytes) -> Settlement:
@@ -88,6 +96,25 @@ async def test_without_a_store_a_large_body_is_refused_with_its_size_and_the_lim
     assert shared.counts(queue)["active"] == 0
 
 
+async def test_a_worker_without_the_store_buries_a_claim_and_says_what_it_needs(
+    shared: ServiceBusServer, queue: str, store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(shared, claim_check=store) as broker:
+        await broker.publish([envelope(queue, body=LARGE), envelope(queue, 1, body=b"small")])
+        async with consuming(shared, queue) as (poor, consumer):
+            [small] = await take(consumer)
+            assert small.body == b"small"
+            assert await settle(consumer, ack(small)) == [True]
+            assert "claim_check=" in caplog.text
+            [letter] = await poor.dead_letters.list(queue=queue)
+            assert letter.error is not None and "set claim_check= for it" in letter.error.text
+        assert await broker.dead_letters.requeue(letter.id)
+        async with consuming(shared, queue, claim_check=store) as (_, consumer):
+            [large] = await take(consumer)
+            assert large.body == LARGE
+            assert await settle(consumer, ack(large)) == [True]
+
+
 async def test_a_large_body_travels_by_a_claim_and_is_deleted_with_its_job(
     shared: ServiceBusServer, queue: str, store: str
 ) -> None:
@@ -105,10 +132,7 @@ async def test_a_large_body_travels_by_a_claim_and_is_deleted_with_its_job(
 async def test_small_bodies_stay_in_their_messages(shared: ServiceBusServer, queue: str, store: str) -> None:
     async with consuming(shared, queue, claim_check=store) as (broker, consumer):
         await broker.publish([envelope(queue, body=b"small"), envelope(queue, 1, body=LARGE)])
-        async with consuming(shared, queue) as (_, other):
-            got = await take(other, 2)
-            assert min((one.body for one in got), key=len) == b"small"
-            await settle(other, *map(release, got))
+        assert min(await bodies(shared, queue, 2), key=len) == b"small"
         got = await take(consumer, 2)
         assert sorted((one.body for one in got), key=len) == [b"small", LARGE]
         assert await settle(consumer, *map(ack, got)) == [True, True]
@@ -166,10 +190,7 @@ async def test_a_body_that_is_lost_makes_a_dead_letter_that_says_so(
     async with consuming(shared, queue, claim_check=store) as (broker, consumer):
         await broker.publish([envelope(queue, body=LARGE), envelope(queue, 1, body=b"small")])
         async with looking_into(store) as results:
-            async with consuming(shared, queue) as (_, other):
-                got = await take(other, 2)
-                name = next(claim_of(one.body) for one in got if one.body != b"small")
-                await settle(other, *map(release, got))
+            name = next(claim_of(body) for body in await bodies(shared, queue, 2) if body != b"small")
             assert await results.forget([name]) == 1
         [found] = await take(consumer)
         assert found.body == b"small", "the other one is not held up"

@@ -164,7 +164,7 @@ class ServiceBusBroker(Broker):
         self._check_open()
         self._store.seen.update(settings.queues)
         made = ServiceBusConsumer(self._store, self._publisher, settings, self._who)
-        return ClaimingConsumer(made, self._claims, self._who) if self._claims else made
+        return ClaimingConsumer(made, self._claims, self._who)
 
     def twin(self) -> Self:
         """Another broker in the same namespace, with connections of its own."""

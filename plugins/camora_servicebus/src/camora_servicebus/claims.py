@@ -107,9 +107,9 @@ def _claimed(body: bytes) -> tuple[str, bool] | None:
 
 
 class ClaimingConsumer(Consumer):
-    """A consumer that redeems claims, and makes them for what it sends."""
+    """A consumer that redeems claims, and makes them for what it sends; without a store it says that it needs one."""
 
-    def __init__(self, inner: Consumer, claims: Claims, who: str) -> None:
+    def __init__(self, inner: Consumer, claims: Claims | None, who: str) -> None:
         self._inner = inner
         self._claims = claims
         self._who = who
@@ -124,6 +124,9 @@ class ClaimingConsumer(Consumer):
         claims = {one.receipt: claim for one in deliveries if (claim := _claimed(one.body)) is not None}
         if not claims:
             return deliveries
+        if self._claims is None:
+            await self._quietly([_unclaimed(one) for one in deliveries if one.receipt in claims])
+            return [one for one in deliveries if one.receipt not in claims]
         try:
             bodies = dict(zip(claims, await self._claims.fetch([name for name, _ in claims.values()]), strict=True))
         except BrokerUnavailable as error:
@@ -158,7 +161,9 @@ class ClaimingConsumer(Consumer):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         """As the inner one, with claims for what is sent; large bodies go when their messages have ended for good."""
-        answers = await self._inner.settle([await self._with_claims(one) for one in settlements])
+        if self._claims is None:
+            return await self._inner.settle(settlements)
+        answers = await self._inner.settle([await self._with_claims(one, self._claims) for one in settlements])
         over = [
             self._own[one.delivery.receipt]
             for one, answer in zip(settlements, answers, strict=True)
@@ -168,14 +173,14 @@ class ClaimingConsumer(Consumer):
             await self._claims.forget(over)
         return answers
 
-    async def _with_claims(self, settlement: Settlement) -> Settlement:
+    async def _with_claims(self, settlement: Settlement, claims: Claims) -> Settlement:
         envelopes = [*settlement.successors, *([settlement.envelope] if settlement.envelope else [])]
-        if all(len(one.body) <= self._claims.limit for one in envelopes):
+        if all(len(one.body) <= claims.limit for one in envelopes):
             return settlement
         receipt = settlement.delivery.receipt
         made = self._renewed.get(receipt)
         if made is None:
-            made = self._renewed[receipt] = await self._claims.check_in(envelopes)
+            made = self._renewed[receipt] = await claims.check_in(envelopes)
         again = made[-1] if settlement.envelope else None
         return msgspec.structs.replace(settlement, successors=tuple(made[: len(settlement.successors)]), envelope=again)
 
@@ -203,14 +208,27 @@ def _ends(settlement: Settlement) -> bool:
 
 
 def _lost(delivery: Delivery, name: str) -> Settlement:
-    text = (
+    return _buried(
+        delivery,
         f"its body was too large for the service, and the store of claim_check does not have it any more ({name}): "
-        "raise claim_ttl, or dispatch the job anew"
+        "raise claim_ttl, or dispatch the job anew",
+        error="camora_servicebus.ClaimLost",
     )
+
+
+def _unclaimed(delivery: Delivery) -> Settlement:
+    return _buried(
+        delivery,
+        "its body was too large for the service and lies in the store of claim_check, and this worker has none: set "
+        "claim_check= for it as for the app that dispatched the job, and requeue the job",
+        error="camora_servicebus.NoClaimCheck",
+    )
+
+
+def _buried(delivery: Delivery, text: str, *, error: str) -> Settlement:
     logger.error("job %s of queue %r becomes a dead letter: %s", delivery.id, delivery.queue, text)
     letter = DeadLetter(
         id=delivery.id, queue=delivery.queue, body=delivery.body, reason="payload",
-        error=ErrorInfo(type="camora_servicebus.ClaimLost", text=text), deliveries=delivery.deliveries,
-        died=time.time_ns() // 1_000_000,
+        error=ErrorInfo(type=error, text=text), deliveries=delivery.deliveries, died=time.time_ns() // 1_000_000,
     )  # fmt: skip
     return Settlement(delivery=delivery, action=Action.REJECT, letter=letter)
