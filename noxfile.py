@@ -55,7 +55,7 @@ def tests(session: nox.Session) -> None:
     # collected last is short, so that no process works on a long module while the others have nothing left.
     # They start hundreds of processes, none of which is to compile what it imports again, whatever this shell asks for.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
-    cache = Path(session.create_tmp()) / "cache"
+    cache = Path(session.virtualenv.location) / "pytest-cache"
     pytest = ("pytest", "-o", f"cache_dir={cache}")
     beside = ("--cache-clear", "--numprocesses=5", "--dist=loadfile", "--no-loadscope-reorder")
     try:
