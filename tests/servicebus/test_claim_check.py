@@ -210,6 +210,9 @@ class Away:
     def __init__(self, real: Any) -> None:
         self.real = real
         self.away = False
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def twin(self) -> Any:
         return self
@@ -233,11 +236,39 @@ class Away:
 
     async def fetch(self, names: Sequence[str]) -> Any:
         self._look()
+        self.asked.set()
+        await self.answers.wait()
         return await self.real.fetch(names)
 
     async def forget(self, names: Sequence[str]) -> int:
         self._look()
         return int(await self.real.forget(names))
+
+
+@pytest.mark.parametrize("then", ["received", "stopped"])
+async def test_what_was_taken_by_a_call_that_is_cancelled_comes_with_the_next_one_or_goes_back(
+    shared: ServiceBusServer, queue: str, store: str, then: str
+) -> None:
+    slow = Away(load(strict=False).for_url("camora_result_backends", store).make(store))
+    async with consuming(shared, queue, claim_check=slow) as (broker, consumer):
+        await broker.publish([envelope(queue, body=LARGE)])
+        slow.answers.clear()
+        receiving = asyncio.create_task(consumer.receive(1, 60))
+        async with asyncio.timeout(60):
+            await slow.asked.wait()
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        slow.answers.set()
+        if then == "stopped":
+            await consumer.stop()
+            async with consuming(shared, queue, claim_check=store) as (_, other):
+                [found] = await take(other)
+                assert await settle(other, ack(found)) == [True]
+        else:
+            [found] = await take(consumer)
+            assert await settle(consumer, ack(found)) == [True]
+        assert (found.body, found.deliveries) == (LARGE, 1)
 
 
 async def test_a_store_that_is_away_loses_nothing(

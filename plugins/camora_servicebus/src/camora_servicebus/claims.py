@@ -6,6 +6,7 @@ so that it passes through retries, sessions, dead letters and requeueing as any 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -117,10 +118,23 @@ class ClaimingConsumer(Consumer):
         """By receipt: under which name the body of this message alone is kept."""
         self._renewed: WeakKeyDictionary[Any, list[Envelope]] = WeakKeyDictionary()
         """By receipt: what follows it, with new claims, if its settlement has to be repeated."""
+        self._ahead: list[Delivery] = []
+        """Taken by a call that was cancelled before it had their bodies."""
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """With the bodies that were claimed. What has none any more becomes a dead letter that says so."""
-        deliveries = await self._inner.receive(limit, wait)
+        deliveries: Sequence[Delivery] = self._ahead[:limit]
+        if deliveries:
+            del self._ahead[:limit]
+        else:
+            deliveries = await self._inner.receive(limit, wait)
+        try:
+            return await self._redeemed(deliveries)
+        except asyncio.CancelledError:
+            self._ahead += deliveries
+            raise
+
+    async def _redeemed(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         claims = {one.receipt: claim for one in deliveries if (claim := _claimed(one.body)) is not None}
         if not claims:
             return deliveries
@@ -191,6 +205,9 @@ class ClaimingConsumer(Consumer):
     async def stop(self) -> None:
         """As the inner one."""
         await self._inner.stop()
+        ahead, self._ahead = self._ahead, []
+        if ahead:
+            await self._quietly([Settlement(delivery=one, action=Action.RELEASE, charged=False) for one in ahead])
 
     async def close(self) -> None:
         """As the inner one."""
