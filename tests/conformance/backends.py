@@ -28,7 +28,7 @@ class Backend:
     """One kind of store. `examples` is how long it is hunted; `missing` says why it cannot be used here, if so.
 
     In `real_time` a story that fails is not told shorter: that would take minutes. Without `results`, it keeps none
-    that everybody can read. `refunds` is as in `BrokerConformance`.
+    that everybody can read. `refunds` is as in `BrokerConformance`; `schedules`: whether it keeps any.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Backend:
     real_time: bool = False
     missing: Callable[[], str] = lambda: ""
     refunds: bool = True
+    schedules: bool = True
 
 
 def _memory_subject(_: Path) -> Subject:
@@ -247,6 +248,7 @@ def _servicebus(*, examples: int) -> Backend:
         new_store=new_url,
         broker=broker,
         results=None,
+        schedules=False,
         subject=subject,
         lease=0.5,
         examples=examples,

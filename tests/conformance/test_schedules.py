@@ -12,7 +12,11 @@ from camora.testing.conformance import ScheduleStoreConformance
 from tests.conformance.backends import BACKENDS, Backend
 
 
-@pytest.fixture(params=BACKENDS, ids=[backend.name for backend in BACKENDS])
+KEEPERS = [backend for backend in BACKENDS if backend.schedules]
+OTHERS = [backend for backend in BACKENDS if not backend.schedules]
+
+
+@pytest.fixture(params=KEEPERS, ids=[backend.name for backend in KEEPERS])
 def backend(request: pytest.FixtureRequest) -> Backend:
     found: Backend = request.param
     if reason := found.missing():
@@ -37,3 +41,8 @@ def test_broker_and_results_of_one_store_keep_the_same_schedules(backend: Backen
     if backend.results is None:
         pytest.skip("it keeps no results that everybody can read")
     assert backend.results(store).own_schedules() is not None
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=[backend.name for backend in OTHERS])
+def test_the_others_say_that_they_keep_none(other: Backend, tmp_path: Path) -> None:
+    assert other.broker(other.new_store(tmp_path)).own_schedules() is None
