@@ -11,7 +11,6 @@ from camora.testing.conformance import ScheduleStoreConformance
 
 from tests.conformance.backends import BACKENDS, Backend
 
-
 KEEPERS = [backend for backend in BACKENDS if backend.schedules]
 OTHERS = [backend for backend in BACKENDS if not backend.schedules]
 
