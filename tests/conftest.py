@@ -14,7 +14,7 @@ from tests.servers.fixtures import fresh_url
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("camora", deadline=None)
+hypothesis.settings.register_profile("camora", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("camora")
 
 

@@ -108,7 +108,7 @@ async def test_many_locks_are_renewed_in_few_requests(own: ServiceBusServer) -> 
 
 async def test_a_lease_that_nobody_extends_is_given_back_and_counted(shared: ServiceBusServer) -> None:
     name = shared.create_queue(new_name(), lock_duration=60.0)
-    async with consuming(shared, name, lease=0.5) as (broker, silent):
+    async with consuming(shared, name, lease=2.0) as (broker, silent):
         await publish(broker, name, [1])
         [first] = await take(silent)
         async with consuming(shared, name, worker="other") as (_, other):
