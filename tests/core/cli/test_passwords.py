@@ -140,7 +140,10 @@ def test_every_command_is_searched() -> None:
 def test_no_command_shows_a_password(camora: Run, folder: Path, set_up: SetUp) -> None:
     variables = laid_out(folder, set_up)
     wrong = []
-    for words in all_commands():
+    for number, words in enumerate(all_commands()):
+        # Where nothing works all fail alike: each such set-up tries one command of four, and all of them try each.
+        if not set_up.works and number % 4 != SET_UPS.index(set_up) % 4:
+            continue
         done = camora(*words, **variables)
         shown = leaks(done.stdout + done.stderr)
         if shown or done.returncode not in expected(words, set_up):
