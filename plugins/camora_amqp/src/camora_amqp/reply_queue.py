@@ -133,12 +133,13 @@ class ReplyQueue:
 
     def _begin_anew(self, error: Exception) -> None:
         """The server has something against this queue, such as that its node is away: go on with another one."""
-        old, self.name = self.name, self._fresh_name(self._store)
+        fresh = self._fresh_name(self._store)
         logger.warning(
             "%s: the queue of results %s cannot be used any more: %s. Results of jobs that were dispatched before will "
             "not come; for those from now on there is another one",
-            self._store.label, old, error,
+            self._store.label, self.name, error,
         )  # fmt: skip
+        self.name = fresh
 
     async def _listen(self, ready: Future[None], stopping: asyncio.Future[Any]) -> None:
         """Connect, and keep what comes until the connection ends, or all is over."""
