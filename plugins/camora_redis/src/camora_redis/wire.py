@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
+from camora.sockets import let_go
 
 from camora_redis.errors import ConnectionLost, ServerError
 
@@ -221,14 +222,7 @@ class Wire(asyncio.Protocol):
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.abort, ConnectionLost("the connection was abandoned"))
             return
-        with contextlib.suppress(RuntimeError):
-            self._transport.abort()
-        # Of a loop that is closed, a transport cannot close its socket any more, and would complain.
-        bottom = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None) or self._transport
-        found = getattr(bottom, "_sock", None)
-        if found is not None:
-            bottom._sock = None  # noqa: SLF001
-            found.close()
+        let_go(self._transport, self._loop)
 
 
 _WITHIN_SCRIPT = re.compile(r"ERR Error running script .*?-([A-Z]{2,} .*)", re.DOTALL)
