@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from camora import BaseTask, Camora, Context, Job, Queue, Signature, Task
+from camora.dispatchable import Dispatchable, Partial
 from camora.task import AsyncTask, SyncTask
 
 app = Camora()
@@ -80,3 +81,31 @@ async def use() -> None:
     await add.options(dealy=1).dispatch(1, 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await add.options(queue=3).dispatch(1, 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SendEmail(recipient=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@app.task
+async def double(x: int) -> int:
+    return 2 * x
+
+
+@app.task
+def shout(text: str, times: int = 1) -> str:
+    return text * times
+
+
+@app.task
+async def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def compose() -> None:
+    assert_type(double.s(), Partial[int, int])
+    assert_type(add.s(1), Partial[int, int])
+    assert_type(add.s(1, 2) >> double.s(), Dispatchable[int])
+    assert_type(add.s(1, 2) >> double.s() >> add.s(1) >> shout.si("done"), Dispatchable[str])
+    assert_type(double.map([1, 2]), Dispatchable[list[int]])
+    assert_type(double.map([1, 2]) >> total.s(), Dispatchable[int])
+    assert_type(double.options(delay=1).s(), Partial[int, int])
+
+    add.s(1, 2) >> shout.s()  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+    double.map(["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -18,6 +18,7 @@ from camora.chain import Link, arrange, compose_dispatch
 from camora.clock import SYSTEM_CLOCK, Clock, seconds
 from camora.connections import Connections, Portal
 from camora.declarations import Declarations
+from camora.dispatchable import Composer, Dispatchable
 from camora.dispatcher import Dispatcher, NamedTask
 from camora.dispatching import Dispatching
 from camora.engine import FRAMEWORK, EngineParts
@@ -360,15 +361,26 @@ class Camora:
         """
         return Dispatching(self._dispatcher, signatures)
 
-    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
-        """Dispatch a signature."""
-        return await self._dispatcher.one(signature)
+    async def dispatch_signature(self, signature: Dispatchable[Any]) -> Job[Any]:
+        """Dispatch a signature, or what was composed of several."""
+        if isinstance(signature, Signature) and not signature.followed:
+            return await self._dispatcher.one(signature)
+        return await self.composer.dispatch(signature)
 
-    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
-        """Dispatch a signature from code without an event loop; blocks."""
+    def dispatch_signature_sync(self, signature: Dispatchable[Any]) -> Job[Any]:
+        """As `dispatch_signature`, from code without an event loop; blocks."""
+        if not isinstance(signature, Signature) or signature.followed:
+            return self.run_sync(self.composer.dispatch(signature))
         if signature.options_.connection is None:
             return self.run_sync(self._dispatcher.one(signature))
         return self._dispatcher.within_here(signature)
+
+    @property
+    def composer(self) -> Composer:
+        """Makes one thing to dispatch of several. Raises `ConfigurationError` where no plugin for that is installed."""
+        raise ConfigurationError(
+            "chains, groups and what follows a job are dispatched by a plugin: pip install camora-workflows"
+        )
 
     def _signature(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         if isinstance(what, Signature):
@@ -658,8 +670,7 @@ class ConfiguredDispatch:
 
     def _with_options(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         found = self._app._signature(what, args, kwargs)  # noqa: SLF001 -- one unit with the app
-        options = found.options_.over(self._options)
-        return Signature(found.task, found.args, found.kwargs, immutable=found.immutable, options=options)
+        return found.with_options(found.options_.over(self._options))
 
 
 class _Decorator:

@@ -14,10 +14,12 @@ import attrs
 from camora.declarations import Declarations
 from camora.errors import ConfigurationError
 from camora.interfaces.broker import Broker
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 
 __all__ = ["Connection", "Connections", "Portal", "companion_of"]
 
@@ -47,6 +49,14 @@ class Connection:
     async def workers(self) -> WorkerDirectory | None:
         """The directory of workers; as `limits`."""
         return await self._companion("own_workers")  # type: ignore[no-any-return]
+
+    async def workflows(self) -> WorkflowStore | None:
+        """The store of workflows; as `limits`."""
+        return await self._companion("own_workflows")  # type: ignore[no-any-return]
+
+    async def journal(self) -> Journal | None:
+        """The journal; as `limits`."""
+        return await self._companion("own_journal")  # type: ignore[no-any-return]
 
     async def outbox(self) -> Broker | None:
         """The broker of the outbox, opened by the first who asks; None where the app has no outbox."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from camora.job import Job
+from camora.dispatchable import Dispatchable
 from camora.options import DispatchOptions, DispatchOptionsDict
 from camora.secrets import Secrets
 
@@ -21,12 +21,14 @@ _NONE = DispatchOptions()
 _OPEN = Secrets()
 
 
-class Signature(Generic[R_co]):
-    """A task with its arguments and options: made by `task.s(…)` or `task.si(…)`, dispatched later, never changed.
+class Signature(Dispatchable[R_co]):
+    """A task with its arguments and options: made by `task.s(…)` or `task.si(…)`, and dispatched later.
 
-    An *immutable* signature (`si`) does not take the result of the step before it.
+    An *immutable* signature (`si`) does not take the result of the step before it. Nothing of it changes but what
+    follows: `on_success` and `on_failure`.
     """
 
+    # What follows is rarely given, and then lies in the instance's dictionary.
     __slots__ = ("args", "immutable", "kwargs", "options_", "task")
 
     def __init__(
@@ -44,20 +46,25 @@ class Signature(Generic[R_co]):
         self.immutable = immutable
         self.options_ = _NONE if options is None else options
 
+    @property
+    def port(self) -> Any:
+        """The app, as the task knows it."""
+        return self.task.port
+
+    @property
+    def followed(self) -> bool:
+        """True when something follows it."""
+        return self.on_success is not None or self.on_failure is not None
+
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Signature[R_co]:
         """The same signature with options; see `Task.options`."""
-        merged = self.options_.merge(options, self.task.name, self.task.port.plugin_options)
-        return Signature(self.task, self.args, self.kwargs, immutable=self.immutable, options=merged)
+        return self.with_options(self.options_.merge(options, self.task.name, self.task.port.plugin_options))
 
-    async def dispatch(self) -> Job[R_co]:
-        """Dispatch it now."""
-        job: Job[R_co] = await self.task.port.dispatch_signature(self)
-        return job
-
-    def dispatch_sync(self) -> Job[R_co]:
-        """Dispatch it now, from code without an event loop; blocks."""
-        job: Job[R_co] = self.task.port.dispatch_signature_sync(self)
-        return job
+    def with_options(self, options: DispatchOptions) -> Signature[R_co]:
+        """The same signature with these options in place of its own."""
+        made: Signature[R_co] = Signature(self.task, self.args, self.kwargs, immutable=self.immutable, options=options)
+        made.on_success, made.on_failure = self.on_success, self.on_failure
+        return made
 
     def __repr__(self) -> str:
         secrets: Secrets = getattr(self.task, "secrets", _OPEN)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    overload,
+)
 
 import attrs
 
+from camora.dispatchable import Composer, Dispatchable, Partial
 from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.options import DispatchOptions, DispatchOptionsDict, TaskOptions
@@ -34,9 +47,20 @@ __all__ = [
     "default_name",
 ]
 
+A = TypeVar("A")
+A_contra = TypeVar("A_contra", contravariant=True)
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+class Taking(Protocol[A_contra, Q, R_co]):
+    """For type checkers: whatever takes an `A` first."""
+
+    @property
+    def shape(self) -> Callable[Concatenate[A_contra, Q], R_co]:
+        """What it takes and returns."""
 
 
 class DispatchPort(Protocol):
@@ -44,10 +68,14 @@ class DispatchPort(Protocol):
 
     plugin_options: PluginOptions
 
-    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
+    @property
+    def composer(self) -> Composer:
+        """Makes one thing of several. Raises `ConfigurationError` where no plugin for workflows is installed."""
+
+    async def dispatch_signature(self, signature: Dispatchable[Any]) -> Job[Any]:
         """Dispatch."""
 
-    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
+    def dispatch_signature_sync(self, signature: Dispatchable[Any]) -> Job[Any]:
         """Dispatch from code without an event loop; blocks."""
 
 
@@ -140,17 +168,37 @@ class Task(Generic[P, R]):
         return Secrets(mark.fields, (), frozenset(mark.fields)) if mark is not None else Secrets()
 
     @property
+    def shape(self) -> Callable[P, R]:
+        """The function, as type checkers see what it takes and what its jobs come to."""
+        return self.function
+
+    @property
     def execution(self) -> str:
         """The kind of pool its function runs in, unless `pool` names one."""
         return self.config.execution or ("async" if self.is_async else "thread")
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    @overload
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def s(self: Taking[A, Q, R], *args: Q.args, **kwargs: Q.kwargs) -> Partial[A, R]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Any:
         """A signature of this call; in a workflow it gets the previous result first."""
         return Signature(self, args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """A signature of this call that stays as it is, whatever came before."""
         return Signature(self, args, kwargs, immutable=True)
+
+    def map(self: Taking[A, ..., R], items: Iterable[A]) -> Dispatchable[list[R]]:
+        """One job for each item, which it gets first; their results come in the order of the items.
+
+        Raises `ConfigurationError` where no plugin for workflows is installed.
+        """
+        return cast("Dispatchable[list[R]]", cast("Any", self).port.composer.each(self, items))
+
+    def chunks(self: Taking[A, ..., R], items: Iterable[A], size: int) -> Dispatchable[list[R]]:
+        """As `map`, with `size` items to a job, which calls the function for one after the other."""
+        return cast("Dispatchable[list[R]]", cast("Any", self).port.composer.each(self, items, chunk=size))
 
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Configured[P, R]:
         """This task with options for a dispatch: `await task.options(delay=10).dispatch(…)`.
@@ -203,12 +251,21 @@ class Configured(Generic[P, R]):
         self._task = task
         self._options = options
 
+    @property
+    def shape(self) -> Callable[P, R]:
+        """As `Task.shape`."""
+        return self._task.shape
+
     def options(self, **options: Unpack[DispatchOptionsDict]) -> Configured[P, R]:
         """These options with more on top."""
         task = self._task
         return Configured(task, self._options.merge(options, task.name, task.port.plugin_options))
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    @overload
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def s(self: Taking[A, Q, R], *args: Q.args, **kwargs: Q.kwargs) -> Partial[A, R]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Any:
         """As `Task.s`."""
         return Signature(self._task, args, kwargs, options=self._options)
 
@@ -218,11 +275,13 @@ class Configured(Generic[P, R]):
 
     async def dispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `Task.dispatch`, with these options."""
-        return cast("Job[R]", await self._task.port.dispatch_signature(self.s(*args, **kwargs)))
+        signature: Signature[R] = Signature(self._task, args, kwargs, options=self._options)
+        return cast("Job[R]", await self._task.port.dispatch_signature(signature))
 
     def dispatch_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As `Task.dispatch_sync`, with these options."""
-        return cast("Job[R]", self._task.port.dispatch_signature_sync(self.s(*args, **kwargs)))
+        signature: Signature[R] = Signature(self._task, args, kwargs, options=self._options)
+        return cast("Job[R]", self._task.port.dispatch_signature_sync(signature))
 
 
 def check_task_function(function: Any) -> bool:

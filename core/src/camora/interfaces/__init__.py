@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from camora.interfaces.codec import Codec
     from camora.interfaces.companions import Companions
     from camora.interfaces.dead_letters import DeadLetters
+    from camora.interfaces.extension import Ending, Extension, FollowUp, Host, HostStores
     from camora.interfaces.injector import Injector, JobScope
+    from camora.interfaces.journal import Journal
     from camora.interfaces.limits import Ask, Limit, Limits, LimitUse
     from camora.interfaces.middleware import Middleware
     from camora.interfaces.observer import (
@@ -44,9 +46,11 @@ if TYPE_CHECKING:
     from camora.interfaces.schedule import CatchUp, Fire, Overlap, ScheduleRecord, ScheduleStore, Trigger
     from camora.interfaces.types import Misfit, OtherTypes, TypeSupport
     from camora.interfaces.workers import Order, RunningJob, WorkerDirectory, WorkerInfo
+    from camora.interfaces.workflows import START, Mark, Marked, Node, NodeState, WorkflowRecord, WorkflowStore
     from camora.plugin_options import TaskOption
 
 __all__ = [
+    "START",
     "Ask",
     "Broker",
     "BrokerState",
@@ -62,8 +66,13 @@ __all__ = [
     "Consumer",
     "ConsumerSettings",
     "DeadLetters",
+    "Ending",
     "Event",
+    "Extension",
     "Fire",
+    "FollowUp",
+    "Host",
+    "HostStores",
     "Injector",
     "JobCancelled",
     "JobDeadLettered",
@@ -79,14 +88,19 @@ __all__ = [
     "JobStarted",
     "JobState",
     "JobSucceeded",
+    "Journal",
     "LeaseLost",
     "LeaseVerdict",
     "Leases",
     "Limit",
     "LimitUse",
     "Limits",
+    "Mark",
+    "Marked",
     "Middleware",
     "Misfit",
+    "Node",
+    "NodeState",
     "Observer",
     "Order",
     "OtherTypes",
@@ -115,6 +129,8 @@ __all__ = [
     "WorkerInfo",
     "WorkerStarted",
     "WorkerStopping",
+    "WorkflowRecord",
+    "WorkflowStore",
 ]
 
 if not TYPE_CHECKING:
@@ -134,6 +150,8 @@ if not TYPE_CHECKING:
             "camora.interfaces.codec": ("Codec",),
             "camora.interfaces.companions": ("Companions",),
             "camora.interfaces.dead_letters": ("DeadLetters",),
+            "camora.interfaces.extension": ("Ending", "Extension", "FollowUp", "Host", "HostStores"),
+            "camora.interfaces.journal": ("Journal",),
             "camora.interfaces.injector": ("Injector", "JobScope"),
             "camora.interfaces.limits": ("Ask", "Limit", "LimitUse", "Limits"),
             "camora.interfaces.middleware": ("Middleware",),
@@ -167,6 +185,15 @@ if not TYPE_CHECKING:
             "camora.interfaces.retry": ("RetryPolicyLike",),
             "camora.interfaces.schedule": ("CatchUp", "Fire", "Overlap", "ScheduleRecord", "ScheduleStore", "Trigger"),
             "camora.interfaces.types": ("Misfit", "OtherTypes", "TypeSupport"),
+            "camora.interfaces.workflows": (
+                "START",
+                "Mark",
+                "Marked",
+                "Node",
+                "NodeState",
+                "WorkflowRecord",
+                "WorkflowStore",
+            ),
             "camora.interfaces.workers": ("Order", "RunningJob", "WorkerDirectory", "WorkerInfo"),
             "camora.plugin_options": ("TaskOption",),
         },

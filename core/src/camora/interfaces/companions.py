@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 
 __all__ = ["Companions"]
 
@@ -26,4 +28,12 @@ class Companions:
 
     def own_workers(self) -> WorkerDirectory | None:
         """The directory of workers."""
+        return None
+
+    def own_workflows(self) -> WorkflowStore | None:
+        """The store of workflows."""
+        return None
+
+    def own_journal(self) -> Journal | None:
+        """The journal of jobs that are done in steps."""
         return None
