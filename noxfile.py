@@ -23,6 +23,7 @@ PACKAGES = [
     "./plugins/camora_redis",
     "./plugins/camora_servicebus",
     "./plugins/camora_sql",
+    "./plugins/camora_workflows",
 ]
 
 
@@ -148,6 +149,7 @@ def isolation(session: nox.Session, resolution: str) -> None:
         "camora_redis",
         "camora_servicebus",
         "camora_sql",
+        "camora_workflows",
     ):
         environment = Path(session.create_tmp()) / f"{plugin or 'core'}-{resolution}"
         session.run("uv", "venv", "--clear", str(environment), external=True)

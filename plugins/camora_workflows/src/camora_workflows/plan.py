@@ -1,0 +1,188 @@
+"""What the parts of this plugin tell each other: what is in a node, how it ended, where a job stands in its workflow.
+
+All of it is opaque to stores and brokers, and travels as MessagePack. Unknown fields are ignored, so that what a newer
+version has written can be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from typing import Any
+
+import msgspec
+from camora.outcome import ErrorInfo, Status
+
+__all__ = [
+    "FAILURES",
+    "HEADER",
+    "SKIPPED",
+    "Carried",
+    "CarriedNode",
+    "Input",
+    "Kind",
+    "Outcome",
+    "Place",
+    "Plan",
+    "Spec",
+    "header_of",
+    "job_id",
+    "pack",
+    "place_of",
+    "unpack",
+]
+
+HEADER = "camora-workflow"
+"""The header of messages that belong to a workflow: `place_of` reads it."""
+
+SKIPPED = "skipped"
+"""The status of a node that never ran, because of what came before it; those that ran have a `Status`."""
+
+FAILURES = frozenset({Status.FAILED.value, Status.EXPIRED.value})
+"""The ends after which what is to run `on_failure` does."""
+
+
+class Kind(enum.StrEnum):
+    """What a node is."""
+
+    JOB = "job"
+    JOIN = "join"
+    """No job: it ends when all that feed it have, and its value is the list of theirs, in the order of indexes."""
+    GATE = "gate"
+    """No job: it ends when what feeds it has. Behind it stand any number of nodes, and its value is that of its source."""
+
+
+class Input(enum.StrEnum):
+    """What a job gets as its first argument."""
+
+    NOTHING = ""
+    RESULT = "result"
+    """The value of its source, or of what its gate's source came to."""
+    ALL = "all"
+    """The values of all its sources, as a list in the order of `Spec.sources`."""
+    FAILURE = "failure"
+    """What failed: a `FailedStep`."""
+
+
+class Spec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
+    """One node. Times are milliseconds."""
+
+    kind: Kind = Kind.JOB
+    task: str = ""
+    queue: str = ""
+    message: bytes = b""
+    """The message, encoded by the app's codec, as if it was to be sent when it was recorded."""
+    delay: int = 0
+    """How long after it may begin it is due."""
+    expires: int | None = None
+    """How long after it may begin it expires."""
+    eta: bool = False
+    """True where the message's own `due` is a moment that was asked for."""
+    input: Input = Input.NOTHING
+    sources: tuple[int, ...] = ()
+    """In which order the values of several sources are handed over, where that is not the order of indexes."""
+    handler: bool = False
+    """It has one source, and runs if that came to one of `FAILURES`, and is skipped else."""
+    side: bool = False
+    """A callback: what becomes of it does not change what the workflow comes to."""
+    name: str = ""
+    """What people know it by, such as the name of a graph's node."""
+
+
+class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
+    """How a node ended. Moments are milliseconds since the epoch."""
+
+    status: str
+    """A final `Status`, or `SKIPPED`."""
+    value: bytes | None = None
+    """The encoded result of a job; joins and gates have none of their own."""
+    error: ErrorInfo | None = None
+    cause: str = ""
+    """Of a node that was skipped, and of a join: the status of the job that is the reason; empty when nothing was
+    wrong, as with a handler that is not needed."""
+    origin: int = -1
+    """The index of that job."""
+    attempts: int = 0
+    started: int = 0
+    finished: int = 0
+    worker: str = ""
+
+    @property
+    def told(self) -> str:
+        """What those that wait for it go by: `succeeded`, or why not."""
+        return self.status if self.status != SKIPPED else self.cause
+
+
+class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
+    """A workflow as a whole."""
+
+    kind: str = "chain"
+    """What was composed: `task`, `chain`, `group`, `chord`, `map` or `graph`."""
+    result: int = 0
+    """The index of the node whose end is that of the workflow."""
+    names: dict[str, int] = msgspec.field(default_factory=dict)
+    """Of a graph: the node of each name. Then the result is a mapping of all their results."""
+
+
+class Place(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """Where a job stands in a recorded workflow."""
+
+    workflow: str
+    index: int
+    run: int = 0
+
+
+class CarriedNode(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
+    """A node that travels with the job before it."""
+
+    index: int
+    spec: Spec
+    feeds: tuple[int, ...] = ()
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a job stands in a workflow that is recorded nowhere, and all that may follow: each node has one source."""
+
+    workflow: str
+    index: int
+    feeds: tuple[int, ...] = ()
+    result: int = 0
+    nodes: tuple[CarriedNode, ...] = ()
+
+
+def job_id(workflow: str, index: int, run: int = 0) -> str:
+    """The id of a node's job: it follows from where the node stands, so that publishing it twice is known."""
+    return f"{workflow}.{index}.{run}" if run else f"{workflow}.{index}"
+
+
+def pack(what: msgspec.Struct) -> bytes:
+    """As bytes."""
+    return _encode(what)
+
+
+def unpack(kind: type[Any], data: bytes) -> Any:
+    """From bytes. Raises `msgspec.DecodeError`."""
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+def header_of(place: Place | Carried) -> str:
+    """The header's text."""
+    if isinstance(place, Place):
+        return f"{place.workflow} {place.index} {place.run}"
+    return "+" + base64.b64encode(_encode(place)).decode()
+
+
+def place_of(text: str) -> Place | Carried | None:
+    """What a header says; None for what no version of this plugin has written."""
+    try:
+        if text.startswith("+"):
+            return _carried(base64.b64decode(text[1:], validate=True))
+        workflow, index, run = text.split(" ")
+        return Place(workflow=workflow, index=int(index), run=int(run))
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        return None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_carried = msgspec.msgpack.Decoder(Carried).decode

@@ -1,0 +1,1 @@
+"""The plugin: what camora-workflows offers."""
