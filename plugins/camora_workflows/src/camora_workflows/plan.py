@@ -50,7 +50,7 @@ class Kind(enum.StrEnum):
     JOIN = "join"
     """No job: it ends when all that feed it have, and its value is the list of theirs, in the order of indexes."""
     GATE = "gate"
-    """No job: it ends when what feeds it has. Behind it stand any number of nodes, and its value is that of its source."""
+    """No job: it ends when what feeds it has. Behind it stands any number of nodes; its value is its source's."""
 
 
 class Input(enum.StrEnum):
