@@ -40,5 +40,7 @@ def describe(name: str) -> dict[str, Any]:
         "slow": entrant.slow,
         "forks": entrant.forks,
         "delays": entrant.delay_many is not Entrant.delay_many,
+        "chords": entrant.chord is not Entrant.chord,
+        "chains": entrant.chain is not Entrant.chain,
         "in_process": issubclass(entrant, InProcessEntrant),
     }

@@ -29,7 +29,7 @@ class Entrant(ABC):
     """A system under test. Made once in the process that dispatches, and once in the worker's process.
 
     The jobs are those of `benchmarks.jobs`: `noop()`, `stamp(sent)`, `nap(seconds)`, `echo(value)`, `answer(value)`,
-    each in an async and a plain form; an entrant registers them under these names.
+    `body(values)`, each in an async and a plain form; an entrant registers them under these names.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -71,6 +71,14 @@ class Entrant(ABC):
 
     async def roundtrip(self, value: int) -> int:
         """Dispatch `echo(value)`, and wait for what it returns."""
+        raise NotImplementedError
+
+    async def chord(self, count: int) -> None:
+        """Dispatch `count` times `noop`, and `body` when all of them have run, with their results."""
+        raise NotImplementedError
+
+    async def chain(self, count: int) -> None:
+        """Dispatch `count` times `answer`, each with the result of the one before it."""
         raise NotImplementedError
 
     async def close(self) -> None:  # noqa: B027

@@ -92,6 +92,12 @@ async def answer(value: int) -> int:
     return value
 
 
+async def body(values: list[object]) -> int:
+    """Get the results of many; counted."""
+    _counted()
+    return len(values)
+
+
 def plain_noop() -> None:
     """Nothing."""
     _counted()
@@ -119,13 +125,19 @@ def plain_answer(value: int) -> int:
     return value
 
 
+def plain_body(values: object = None) -> None:
+    """What comes after many; counted."""
+    _counted()
+
+
 Jobs = dict[str, Callable[..., Any]]
 
-JOBS: Jobs = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo, "answer": answer}
+JOBS: Jobs = {"noop": noop, "stamp": stamp, "nap": nap, "echo": echo, "answer": answer, "body": body}
 PLAIN_JOBS: Jobs = {
     "noop": plain_noop,
     "stamp": plain_stamp,
     "nap": plain_nap,
     "echo": plain_echo,
     "answer": plain_answer,
+    "body": plain_body,
 }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "chains",
+    "chords",
     "database",
     "delays",
     "own_process",
@@ -55,3 +57,13 @@ def single_workers(about: Mapping[str, Any]) -> str:
 def delays(about: Mapping[str, Any]) -> str:
     """Jobs for later are stored first."""
     return "" if about["delays"] else "delays no jobs here"
+
+
+def chords(about: Mapping[str, Any]) -> str:
+    """Something runs when many have run."""
+    return own_process(about) or ("" if about["chords"] else "has no chords here")
+
+
+def chains(about: Mapping[str, Any]) -> str:
+    """One runs after the other."""
+    return own_process(about) or ("" if about["chains"] else "has no chains here")

@@ -14,7 +14,7 @@ from benchmarks.jobs import JOBS
 
 
 class CamoraRedis(Entrant):
-    requires: ClassVar[tuple[str, ...]] = ("camora_redis",)
+    requires: ClassVar[tuple[str, ...]] = ("camora_redis", "camora_workflows")
     distribution = "camora-redis"
     server = "redis"
     slow = 0.2
@@ -53,6 +53,18 @@ class CamoraRedis(Entrant):
         job = await self.tasks["echo"].dispatch(value)
         result: int = await job.result(timeout=30)
         return result
+
+    async def chord(self, count: int) -> None:
+        from camora_workflows import chord
+
+        noop = self.tasks["noop"]
+        await chord((noop.si() for _ in range(count)), self.tasks["body"].s()).dispatch()
+
+    async def chain(self, count: int) -> None:
+        from camora_workflows import chain
+
+        answer = self.tasks["answer"]
+        await chain(answer.s(1), *(answer.s() for _ in range(count - 1))).dispatch()
 
     async def close(self) -> None:
         await self.app.close()

@@ -31,8 +31,25 @@ class CeleryRedis(SyncEntrant):
         forget = not self.place.keep_results
         self.tasks = {name: self.app.task(job, name=name, ignore_result=forget) for name, job in PLAIN_JOBS.items()}
 
+        # What others wait for must leave a result.
+        self.kept = {
+            name: self.app.task(PLAIN_JOBS[name], name=f"kept_{name}", ignore_result=False)
+            for name in ("noop", "answer", "body")
+        }
+
     async def open(self) -> None:
         self._make()
+
+    async def chord(self, count: int) -> None:
+        from celery import chord
+
+        chord(self.kept["noop"].si() for _ in range(count))(self.kept["body"].s())
+
+    async def chain(self, count: int) -> None:
+        from celery import chain
+
+        answer = self.kept["answer"]
+        chain(answer.s(1), *(answer.s() for _ in range(count - 1)))()
 
     def send(self, job: str, *args: Any) -> Any:
         return self.tasks[job].delay(*args)

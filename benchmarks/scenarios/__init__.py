@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import backlog, bloat, delayed, footprint, horizon, idle, w1, w2, w2c, w2x2, w3, w4, w5
+from benchmarks.scenarios import (
+    backlog,
+    bloat,
+    delayed,
+    footprint,
+    horizon,
+    idle,
+    w1,
+    w2,
+    w2c,
+    w2x2,
+    w3,
+    w4,
+    w5,
+    workflows,
+)
 
 __all__ = ["SCENARIOS"]
 
@@ -27,5 +42,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         bloat.SCENARIO,
         horizon.SCENARIO,
         footprint.SCENARIO,
+        workflows.CHORD,
+        workflows.CHAIN,
     )
 }
