@@ -112,8 +112,11 @@ class WorkflowStore(ABC):
         """Begin to record a workflow; False when there is one of this id."""
 
     @abstractmethod
-    async def add(self, workflow_id: str, nodes: Sequence[Node]) -> bool:
-        """Record nodes of a workflow that has not started; False when there is none such. Known indexes stay."""
+    async def add(self, workflow_id: str, nodes: Sequence[Node], now: int = 0) -> bool:
+        """Record nodes of a workflow that has not started; False when there is none such. Known indexes stay.
+
+        `changed` becomes `now`, if that is later: a long recording is told from one that was given up by it.
+        """
 
     @abstractmethod
     async def start(self, workflow_id: str, plan: bytes, now: int) -> bool:
@@ -127,8 +130,8 @@ class WorkflowStore(ABC):
     async def reopen(self, workflow_id: str, indexes: Sequence[int], now: int) -> int:
         """Nodes that have ended are to be run again: their `run` grows, and what they feed waits for them again.
 
-        All in one step: targets among them count from then on. A finished workflow is running again. Returns how many
-        there were; those that have not ended stay as they are.
+        All in one step: targets among them count from then on. What was `passed` of gates among them is forgotten. A
+        finished workflow is running again. Returns how many there were; those that have not ended stay as they are.
         """
 
     @abstractmethod
@@ -153,8 +156,12 @@ class WorkflowStore(ABC):
         """
 
     @abstractmethod
-    async def passed(self, workflow_id: str, gate: int, index: int, now: int) -> None:
-        """The nodes behind a gate were handed on, up to this index; a lower one than before changes nothing."""
+    async def passed(self, workflow_id: str, gate: int, index: int, now: int, run: int = 0) -> None:
+        """The nodes behind a gate were handed on, up to this index; a lower one than before changes nothing.
+
+        So does one of another `run` than the gate is in: whoever opened it before it was reopened has no say any more.
+        The run of `START` is 0.
+        """
 
     @abstractmethod
     async def finish(self, workflow_id: str, status: str, keep: float, now: int) -> bool:
