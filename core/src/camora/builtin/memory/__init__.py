@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from camora.builtin.memory.broker import MemoryBroker
+from camora.builtin.memory.journal import MemoryJournal
 from camora.builtin.memory.names import NamedStores
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
+from camora.builtin.memory.workflows import MemoryWorkflowStore
 from camora.provider import MadeFrom
 
 __all__ = [
     "MemoryBroker",
+    "MemoryJournal",
     "MemoryResultBackend",
     "MemoryScheduleStore",
     "MemoryStore",
+    "MemoryWorkflowStore",
     "make_broker",
     "make_results",
     "make_schedules",

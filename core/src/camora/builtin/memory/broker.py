@@ -7,21 +7,25 @@ from typing import Self
 
 from camora.builtin.memory.consumer import MemoryConsumer
 from camora.builtin.memory.inspection import MemoryQueues
+from camora.builtin.memory.journal import MemoryJournal
 from camora.builtin.memory.letters import MemoryDeadLetters
 from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.workers import MemoryWorkers
+from camora.builtin.memory.workflows import MemoryWorkflowStore
 from camora.errors import BrokerUnavailable
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.message import Envelope
 from camora.settings import mask_url
 
@@ -95,6 +99,14 @@ class MemoryBroker(Broker):
     def own_schedules(self) -> ScheduleStore:
         """Schedules on the same store."""
         return MemoryScheduleStore(self.store)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows on the same store."""
+        return MemoryWorkflowStore(self.store)
+
+    def own_journal(self) -> Journal:
+        """A journal on the same store."""
+        return MemoryJournal(self.store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for a memory result backend on the same store."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from camora.builtin.memory.journal import MemoryJournal
 from camora.builtin.memory.limits import MemoryLimits
 from camora.builtin.memory.records import Wakes
 from camora.builtin.memory.schedules import MemoryScheduleStore
 from camora.builtin.memory.store import MemoryStore
 from camora.builtin.memory.waiting import Waiter, wake_all
 from camora.builtin.memory.workers import MemoryWorkers
+from camora.builtin.memory.workflows import MemoryWorkflowStore
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.outcome import JobRecord
 
 __all__ = ["MemoryResultBackend"]
@@ -42,6 +46,14 @@ class MemoryResultBackend(ResultBackend):
     def own_schedules(self) -> ScheduleStore:
         """Schedules on the same store."""
         return MemoryScheduleStore(self._memory)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows on the same store."""
+        return MemoryWorkflowStore(self._memory)
+
+    def own_journal(self) -> Journal:
+        """A journal on the same store."""
+        return MemoryJournal(self._memory)
 
     async def open(self) -> None:
         """Nothing to connect to."""

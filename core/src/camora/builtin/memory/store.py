@@ -15,6 +15,8 @@ from camora.builtin.memory.counters import Counters
 from camora.builtin.memory.dedup import FinishedIds, Keys
 from camora.builtin.memory.delayed import Delayed
 from camora.builtin.memory.entries import Entry, Stake
+from camora.builtin.memory.graphs import Graphs
+from camora.builtin.memory.journals import Journals
 from camora.builtin.memory.presences import Presences
 from camora.builtin.memory.ready import Ready
 from camora.builtin.memory.records import Records
@@ -54,6 +56,8 @@ class MemoryStore:
         self.counters = Counters()
         self.timetable = Timetable()
         self.presences = Presences()
+        self.graphs = Graphs()
+        self.journals = Journals()
         self.flagged: set[str] = set()
         """Ids of leased jobs that somebody has asked to cancel."""
         self._idle: set[Waiter[None]] = set()
