@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from camora.context import Context
 from camora.errors import ConfigurationError
+from camora.explaining import misfitting
 from camora.interfaces.injector import Injector
 from camora.interfaces.types import TypeSupport
 from camora.message import Message
@@ -99,16 +100,31 @@ class Binding:
         found = self._results.get(task)
         if found is None:
             function = task.function.execute if task.is_class else task.function  # type: ignore[attr-defined]
-            annotation = hints_of(function, task.name).get("return", Any)
-            if annotation is type(None):
-                annotation = Any
-            conversion = self.conversion
-            travels = conversion.travels(annotation)
-            found = self._results[task] = (
-                conversion.unstructurer(annotation if travels else Any),
-                conversion.structurer(annotation) if travels else None,
-            )
+            found = self._results[task] = self._hooks(hints_of(function, task.name).get("return", Any))
         return found
+
+    def _hooks(self, annotation: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None]:
+        """Out and into; of a type that cannot be made from data, values go by their own type and stay plain."""
+        if annotation is type(None):
+            annotation = Any
+        conversion = self.conversion
+        travels = conversion.travels(annotation)
+        return (
+            conversion.unstructurer(annotation if travels else Any),
+            conversion.structurer(annotation) if travels else None,
+        )
+
+    def value_out(self, annotation: Any, value: Any) -> Any:
+        """Any value as plain data, by this type; by its own type where it is of another one."""
+        try:
+            return self._hooks(annotation)[0](value)
+        except Exception:  # noqa: BLE001 -- as in `result_out`
+            return self.conversion.converter.unstructure(value)
+
+    def value_into(self, annotation: Any, data: Any) -> Any:
+        """Plain data as this type; as it is for `Any`, and a type that no data makes. Raises `Misfit`."""
+        hook = self._hooks(annotation)[1]
+        return data if hook is None else misfitting(hook)(data)
 
     def problems(self, tasks: list[AnyTask]) -> list[str]:
         """What keeps tasks from running here: parameters that nobody fills. One text each."""

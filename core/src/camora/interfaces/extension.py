@@ -88,6 +88,12 @@ class Host(Protocol):
     def value(self, task: str, encoded: bytes) -> Any:
         """An encoded result as the annotated return type of the task of this name; plain data if it is unknown here."""
 
+    def encode(self, value: Any, kind: Any = Any) -> bytes:
+        """Any value as results are encoded, by this annotated type. Raises `EncodeError`."""
+
+    def decode(self, encoded: bytes, kind: Any = Any) -> Any:
+        """What `encode` has made, as a value of this type. Raises `PayloadError` where it does not fit."""
+
     def job(self, job_id: str, task: str = "") -> Job[Any]:
         """A handle."""
 
