@@ -15,6 +15,7 @@ import msgspec
 from camora.outcome import ErrorInfo, Status
 
 __all__ = [
+    "CHUNK",
     "FAILURES",
     "HEADER",
     "SKIPPED",
@@ -36,6 +37,10 @@ __all__ = [
 HEADER = "camora-workflow"
 """The header of messages that belong to a workflow: `place_of` reads it."""
 
+CHUNK = "camora-workflow-chunk"
+"""The header of a job of `task.chunks`: its one positional argument is a list, of which the function is called for one
+item after the other; its result is the list of what they return. The header's text is the number of items."""
+
 SKIPPED = "skipped"
 """The status of a node that never ran, because of what came before it; those that ran have a `Status`."""
 
@@ -48,9 +53,11 @@ class Kind(enum.StrEnum):
 
     JOB = "job"
     JOIN = "join"
-    """No job: it ends when all that feed it have, and its value is the list of theirs, in the order of indexes."""
+    """No job: it ends when all that feed it have, and its value is the list of theirs, in the order of indexes, or of
+    `Spec.sources`. One that nothing feeds stands behind a gate, and is an empty group: it ends when that opens."""
     GATE = "gate"
-    """No job: it ends when what feeds it has. Behind it stands any number of nodes; its value is its source's."""
+    """No job: it ends when what feeds it has. Behind it stands any number of nodes; its value is its source's. It may
+    be a handler: then what stands behind it gets the failure."""
 
 
 class Input(enum.StrEnum):
@@ -88,6 +95,12 @@ class Spec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     """A callback: what becomes of it does not change what the workflow comes to."""
     name: str = ""
     """What people know it by, such as the name of a graph's node."""
+    names: tuple[str, ...] = ()
+    """Of a join whose value is a mapping: the name of each of its sources, in their order."""
+    flat: bool = False
+    """Of a join whose sources come to lists: its value is one list of all that is in them."""
+    options: dict[str, Any] | None = None
+    """The options of plugins for its publication: see `Envelope.options`."""
 
 
 class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,7 +135,7 @@ class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     result: int = 0
     """The index of the node whose end is that of the workflow."""
     names: dict[str, int] = msgspec.field(default_factory=dict)
-    """Of a graph: the node of each name. Then the result is a mapping of all their results."""
+    """Of a graph: the node of each name."""
 
 
 class Place(msgspec.Struct, gc=False, frozen=True, kw_only=True):
