@@ -24,6 +24,8 @@ from camora.dispatching import Dispatching
 from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
 from camora.events import EventBus
+from camora.extensions import Extensions
+from camora.host import AppHost
 from camora.ids import IdSource
 from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
@@ -81,8 +83,10 @@ class Camora:
     `broker` and `results` are URLs or instances; results default to the broker's own store where its plugin has one,
     else to memory, and `results=False` keeps none. `codec`, `result_codec` are names or instances. `pools` are named
     pools for `@app.task(pool=…)`. `outbox` is the database of your own tables, where the broker is another store: what
-    is dispatched with `options(connection=…)` is stored there, and any worker relays it. Making an app does no I/O; it
-    connects on first use, in every event loop that uses it, and `async with app:` (or `await app.close()`) lets go.
+    is dispatched with `options(connection=…)` is stored there, and any worker relays it. `extensions` are the settings
+    of what plugins add to every app, by name: mappings, or objects of their settings classes. Making an app does no
+    I/O; it connects on first use, in every event loop that uses it, and `async with app:` (or `await app.close()`) lets
+    go.
 
     Raises `UnknownPlugin`, `PluginConflict`, `PluginLoadError` or `SettingsError`.
     """
@@ -106,6 +110,7 @@ class Camora:
         task_options: Mapping[str, Mapping[str, Any]] | None = None,
         settings: AppSettings | None = None,
         worker: WorkerSettings | None = None,
+        extensions: Mapping[str, Any] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         catalog: Catalog | None = None,
     ) -> None:
@@ -135,6 +140,7 @@ class Camora:
         self._retry_policy = retry_policy
         self._pools = dict(pools or {})
         self._middleware = [Link(item, "app") for item in middleware]
+        self._extension_settings = dict(extensions or {})
         self._observers = tuple(observers)
         self._task_options = PatternOptions(task_options or {})
         self._ids: Callable[[], str] = IdSource()
@@ -168,6 +174,8 @@ class Camora:
         self._connections = Connections(self.broker, self.results, self._declarations, outbox)
         self._portal = Portal()
         self.events = EventBus(self._observers, logger=self.logger)
+        # Anew each time: what an extension keeps belongs to the stores below it.
+        self._extensions = Extensions(self.catalog, self._extension_settings)
         self._jobs = Jobs(
             connections=self._connections,
             portal=self._portal,
@@ -194,7 +202,7 @@ class Camora:
             timeout=self.settings.dispatch_timeout,
             outbox=self.outbox,
         )
-        self._dispatcher.links = arrange(self._middleware, elsewhere=FRAMEWORK)
+        self._dispatcher.links = arrange(self._links, elsewhere=FRAMEWORK)
         self._dispatcher.chain = compose_dispatch(self._dispatcher.links, self._dispatcher.publish_message)
         self.schedules = Schedules(
             connections=self._connections,
@@ -211,6 +219,28 @@ class Camora:
             logger=self.logger,
         )
         self.queue_control = QueueControl(self._connections, self.events, self.clock)
+        self._extensions.attach(self._host())
+
+    @property
+    def _links(self) -> list[Link]:
+        return [*self._extensions.links, *self._middleware]
+
+    def _host(self) -> AppHost:
+        return AppHost(
+            name=self.name,
+            clock=self.clock,
+            codec=self.codec,
+            result_codec=self.result_codec,
+            settings=self.settings,
+            logger=self.logger,
+            jobs=self._jobs,
+            new_id=self._ids,
+            port=self,
+            tasks=self.tasks,
+            binding=self._binding,
+            connections=self._connections,
+            dispatcher=self._dispatcher,
+        )
 
     @property
     def queues(self) -> tuple[Queue, ...]:
@@ -378,6 +408,8 @@ class Camora:
     @property
     def composer(self) -> Composer:
         """Makes one thing to dispatch of several. Raises `ConfigurationError` where no plugin for that is installed."""
+        if self._extensions.composer is not None:
+            return self._extensions.composer
         raise ConfigurationError(
             "chains, groups and what follows a job are dispatched by a plugin: pip install camora-workflows"
         )
@@ -483,7 +515,7 @@ class Camora:
             binding=self._binding,
             injector=self.injector,
             result_codec=self.result_codec,
-            middleware=self._middleware,
+            middleware=self._links,
             retry_policy=self._retry_policy,
             pools=self._pools,
             queue_rates={queue.name: queue.rate_limit for queue in self.queues if queue.rate_limit is not None},

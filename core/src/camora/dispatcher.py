@@ -86,14 +86,17 @@ class Dispatcher:
         self.links: Sequence[Link] = ()
         """What `chain` is made of, but for its innermost end."""
 
-    def build(self, signature: Signature[Any]) -> Message:
-        """The message for a signature: bound, checked, unstructured. No I/O. Raises `DispatchError`s."""
+    def build(self, signature: Signature[Any], *, first: int = 0, keyed: bool = True) -> Message:
+        """The message for a signature: bound, checked, unstructured. No I/O. Raises `DispatchError`s.
+
+        With `first`, so many leading parameters are left open; not `keyed`, the task's own key is left out.
+        """
         task, options = signature.task, signature.options_
         config: TaskOptions = task.config
         if isinstance(task, NamedTask):
             args, kwargs = list(signature.args), dict(signature.kwargs)
         else:
-            args, kwargs = self._parameters_of(task).out(signature.args, signature.kwargs)
+            args, kwargs = self._parameters_of(task).out(signature.args, signature.kwargs, skip=first)
         now = self._clock.now_ms()
         due = options.due_ms(now, config.delay) if options.eta or options.delay or config.delay else 0
         message = Message(
@@ -109,7 +112,7 @@ class Dispatcher:
             priority=config.priority if options.priority is None else options.priority,
             timeout=options.timeout,
             retry=None if options.retry_policy is None else options.retry_policy.to_wire(),
-            key=_key(config, options, task, args, kwargs),
+            key=_key(config, options, task, args, kwargs) if keyed else options.key,
             # An int, because a default is left out of the encoding only when it is the very same object.
             key_ttl=(config.key_ttl if options.key_ttl is None else options.key_ttl) or 0,
         )
@@ -245,6 +248,11 @@ class Dispatcher:
             return await self._publish_one(message, owned)
 
         return compose_dispatch(self.links, publish) or publish
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
+        """Publish what is made already, as a dispatch does: trying for as long as one may take."""
+        connection = self._connections.ready() or await self._connect()
+        return await self._publish(connection, envelopes)
 
     async def _publish_one(self, message: Message, owned: Mapping[str, Any] | None) -> Message:
         connection = self._connections.ready() or await self._connect()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a plugin's module imports this one, and should be light
     from camora.interfaces import (
         Broker,
         Codec,
+        Extension,
         Injector,
         Middleware,
         Observer,
@@ -36,6 +37,7 @@ __all__ = [
     "camora_checks",
     "camora_codecs",
     "camora_commands",
+    "camora_extensions",
     "camora_injectors",
     "camora_middleware",
     "camora_observers",
@@ -106,6 +108,12 @@ def camora_injectors() -> Sequence[Provider[Injector]]:
 @hookspec
 def camora_middleware() -> Sequence[Provider[Middleware]]:
     """Middleware, by the name under which settings turn it on."""
+    return []
+
+
+@hookspec
+def camora_extensions() -> Sequence[Provider[Extension]]:
+    """Extensions of apps, by the name of their settings, `[extensions.NAME]`; each is on where it is installed."""
     return []
 
 

@@ -209,6 +209,8 @@ class Parameters:
         named: dict[str, Any] = {}
         rest: list[Any] = []
         task, payload = self.task, self.payload
+        if skip:
+            self._refuse_what_comes(args, kwargs, skip)
         if args:
             rest = self._out_positional(args, self._order[skip:] if skip else self._order, named)
         for name, value in kwargs.items():
@@ -232,6 +234,26 @@ class Parameters:
             )
             return lead + rest, named
         return rest, named
+
+    def _refuse_what_comes(self, args: Sequence[Any], kwargs: Mapping[str, Any], skip: int) -> None:
+        """Results of the step before need a place, and nothing else may be in it."""
+        order = self._order
+        if len(order) < skip and self._rest is None:
+            raise self._bad(
+                f"takes no result of the step before (takes {self.text()}); make the signature with si(…), not s(…)"
+            )
+        if self._rest is None and len(args) + skip > len(order):
+            raise self._bad(
+                f"the result of the step before comes first, and then at most {len(order) - skip} positional, got "
+                f"{len(args)} (takes {self.text()}); make the signature with si(…) if it is to take none"
+            )
+        for name in order[:skip]:
+            if name in kwargs:
+                raise self._bad(
+                    f"{name}: is given, and so is the result of the step before; make the signature with si(…), not "
+                    "s(…)",
+                    name,
+                )
 
     def _out_positional(self, args: Sequence[Any], order: Sequence[str], named: dict[str, Any]) -> list[Any]:
         """Positional arguments into `named`; returns those that only `*args` takes."""

@@ -24,6 +24,7 @@ from camora.interfaces import (
     Broker,
     Capabilities,
     Codec,
+    Extension,
     Injector,
     Middleware,
     Observer,
@@ -44,6 +45,7 @@ __all__ = ["Finding", "check", "described_fields"]
 MADE: dict[str, type[Any]] = {
     "camora_brokers": Broker,
     "camora_codecs": Codec,
+    "camora_extensions": Extension,
     "camora_injectors": Injector,
     "camora_middleware": Middleware,
     "camora_observers": Observer,

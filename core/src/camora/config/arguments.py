@@ -53,6 +53,7 @@ class _Making:
             **self.choices(),
             "middleware": self._all(read.middleware, Middleware),
             "observers": self._all(read.observers, Observer),
+            "extensions": dict(read.extensions),
             "queues": list(read.queues.values()),
             "pools": dict(read.pools),
             "settings": read.settings,

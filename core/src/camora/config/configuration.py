@@ -49,6 +49,8 @@ class Configuration:
     pools: Mapping[str, PoolSettings]
     middleware: tuple[Choice | Reference, ...]
     observers: tuple[Choice | Reference, ...]
+    extensions: Mapping[str, Any] = attrs.field(repr=False)
+    """The settings of extensions, by their names."""
     task_options: Mapping[str, Mapping[str, Any]]
     schedules: tuple[Scheduled, ...]
     source: Source = attrs.field(repr=False)

@@ -51,11 +51,15 @@ class _Showing:
         yield from self._table((), {name: data[name] for name in settings_fields(TopSection) if name in data})
         own = [path[0] for path in self._source.tables if len(path) == 1 and path[0] not in SECTIONS]
         for name in (*SECTIONS, *map(str, own)):
-            if name in data or (name,) in self._source.tables:
+            if name in data or name == "extensions" or (name,) in self._source.tables:
                 yield from self._section(name, data.get(name, {}))
 
     def _section(self, name: str, given: Any) -> Iterator[Setting]:
-        if isinstance(given, list):
+        if name == "extensions":
+            for path in self._source.tables:  # all of them are on, whatever the file says
+                if path[0:1] == (name,) and len(path) == 2:
+                    yield from self._table(path, given.get(path[1], {}))
+        elif isinstance(given, list):
             for index, table in enumerate(given):
                 yield from self._table((name, index), table)
         elif name in SECTIONS or given or name in self._used:

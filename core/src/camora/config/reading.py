@@ -40,7 +40,7 @@ __all__ = ["SECTIONS", "own_tables", "read_sections"]
 
 SECTIONS = (
     *("broker", "results", "outbox", "codec", "signing", "retry", "limits", "worker", "queues", "pools", "middleware"),
-    *("observers", "tasks", "schedules", "plugins", "profiles"),
+    *("observers", "extensions", "tasks", "schedules", "plugins", "profiles"),
 )
 _OWN_TABLE = ("camora_middleware", "camora_observers")
 """Hooks whose providers' settings stand in a table of the provider's name."""
@@ -91,6 +91,7 @@ class _Reading:
             "pools": self._pools(),
             "middleware": self._used("middleware"),
             "observers": self._used("observers"),
+            "extensions": self._extensions(),
             "task_options": self._tasks(),
             "schedules": tuple(read_schedules(self._source, self._catalog)),
         }
@@ -416,6 +417,28 @@ class _Reading:
             return option.checked(value)
         except ValueError as error:
             return self._source.note(path, self._source.told(error, path))
+
+    # Extensions
+
+    def _extensions(self) -> dict[str, Any]:
+        """The settings of every extension that has some: each is on, whether the file speaks of it or not."""
+        offered = self._catalog.items["camora_extensions"]
+        given = self._tables("extensions")
+        having = {name: provider.settings for name, provider in offered.items() if provider.settings is not None}
+        for name in given:
+            if name not in offered:
+                problem = unknown_key(("extensions", name), offered, what="extension")
+                if "did you mean" not in problem.text:
+                    problem = attrs.evolve(problem, text=f"{problem.text}; did you forget a plugin?")
+                self._source.problems.append(problem)
+            elif name not in having:
+                self._source.note(("extensions", name), "this extension has no settings")
+        found = {
+            name: self._source.table(cls, given.get(name, {}), ("extensions", name))
+            for name, cls in having.items()
+            if name in given or not _needs(cls)
+        }
+        return {name: settings for name, settings in found.items() if settings is not WRONG}
 
     # Middleware and observers
 

@@ -82,6 +82,7 @@ class _Tables:
             ),
             "middleware": self._used("camora_middleware"),
             "observers": self._used("camora_observers"),
+            "extensions": self._extensions(),
             "tasks": _by_name(self._tasks(), "Options of tasks, by name or pattern."),
             "schedules": {"type": "array", "items": self._schedule(), "description": "What is dispatched when."},
             "plugins": self._table([PluginsSection]),
@@ -134,6 +135,16 @@ class _Tables:
         own = {"type": "string", "pattern": ":", "description": "One of your own, as module:attribute."}
         _replace(found, "use", array_of(one_of(own, names=[*self._catalog.items[hook], "..."])))
         return found
+
+    def _extensions(self) -> Schema:
+        """A table of tables; one that has no settings has none here either."""
+        classes = {name: found.settings for name, found in self._catalog.items["camora_extensions"].items()}
+        return {
+            "type": "object",
+            "description": "Settings of extensions, by name; each is on where its plugin is installed.",
+            "properties": {name: self._table([cls]) for name, cls in sorted(classes.items()) if cls is not None},
+            "additionalProperties": False,
+        }
 
     def _schedule(self) -> Schema:
         found = self._table([ScheduleSection])
