@@ -104,11 +104,17 @@ class Extensions:
                 found[index] = answer if found[index] is _NOTHING else _both(found[index], answer)
         return found
 
-    async def requeued(self, messages: Sequence[Message]) -> None:
-        """Tell those that these dead letters concern."""
+    async def requeued(self, messages: Sequence[Message]) -> list[Message]:
+        """These dead letters as the extensions that they concern want them put back; one each, in order."""
+        found = list(messages)
         for header, one in self._by_header.items():
-            if concerned := [message for message in messages if header in message.headers]:
-                await one.extension.requeued(concerned)
+            places = [index for index, message in enumerate(found) if header in message.headers]
+            if not places:
+                continue
+            answers = await one.extension.requeued([found[index] for index in places])
+            for index, answer in zip(places, answers, strict=True):
+                found[index] = answer
+        return found
 
 
 def _both(first: FollowUp, second: FollowUp) -> FollowUp:

@@ -146,8 +146,12 @@ class Extension:
         """
         return [FollowUp() for _ in endings]
 
-    async def requeued(self, messages: Sequence[Message]) -> None:
-        """These dead letters are about to be put back into their queues. May be called again for the same."""
+    async def requeued(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """These dead letters are about to be put back into their queues; answers with each as it is to be put back.
+
+        Only headers may be changed. May be called again for the same.
+        """
+        return messages
 
     async def beside(self) -> None:
         """Run beside a worker, in its loop, until cancelled; called once by each worker. What it raises is logged."""

@@ -17,6 +17,7 @@ from camora.outcome import ErrorInfo, Status
 __all__ = [
     "CHUNK",
     "FAILURES",
+    "GIVEN",
     "HEADER",
     "SKIPPED",
     "Carried",
@@ -40,6 +41,10 @@ HEADER = "camora-workflow"
 CHUNK = "camora-workflow-chunk"
 """The header of a job of `task.chunks`: its one positional argument is a list, of which the function is called for one
 item after the other; its result is the list of what they return. The header's text is the number of items."""
+
+GIVEN = "camora-workflow-input"
+"""The header of a job that gets something first, which is filled in where it runs: an `Input`, and the index of the
+node that it is of, -1 where that is to be looked up."""
 
 SKIPPED = "skipped"
 """The status of a node that never ran, because of what came before it; those that ran have a `Status`."""
@@ -88,7 +93,8 @@ class Spec(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     """True where the message's own `due` is a moment that was asked for."""
     input: Input = Input.NOTHING
     sources: tuple[int, ...] = ()
-    """In which order the values of several sources are handed over, where that is not the order of indexes."""
+    """The nodes that feed it, in the order in which their values are handed over. Always given where several feed a
+    job; of a join where that is not the order of indexes."""
     handler: bool = False
     """It has one source, and runs if that came to one of `FAILURES`, and is skipped else."""
     side: bool = False
