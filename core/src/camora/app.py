@@ -50,6 +50,7 @@ from camora.options import (
 from camora.outbox import Outbox
 from camora.plugin_options import PluginOptions
 from camora.plugins import Catalog
+from camora.posting import KEPT, Posting
 from camora.queue import Queue
 from camora.queue_control import QueueControl
 from camora.reference import reference_of
@@ -219,6 +220,14 @@ class Camora:
             logger=self.logger,
         )
         self.queue_control = QueueControl(self._connections, self.events, self.clock)
+        self._posting = Posting(
+            connections=self._connections,
+            result_codec=self.result_codec,
+            binding=self._binding,
+            clock=self.clock,
+            ids=self._ids,
+            timeout=self.settings.dispatch_timeout,
+        )
         self._extensions.attach(self._host())
 
     @property
@@ -481,6 +490,22 @@ class Camora:
     async def job(self, job_id: str) -> Job[Any]:
         """A job again from its id; does no I/O."""
         return Job(job_id, "", self._jobs)
+
+    async def signal(self, job_id: str, name: str, payload: Any = None, *, keep: float | timedelta = KEPT) -> bool:
+        """Send a job what it waits for, or will: see `wait_for_signal` of camora-workflows.
+
+        Signals of one name arrive in the order of these calls' ends; none is lost, and the job may begin to wait later,
+        within `keep` (seconds or timedelta) at least. True when the job waited and has been woken up; False when it
+        runs, was not dispatched yet, has ended, or when this broker cannot wake a job: then it looks by itself.
+
+        Raises `UnsupportedCapability` where neither broker nor result backend keeps a journal, `EncodeError`, and
+        `BrokerUnavailable`, after which calling it again may send the signal twice.
+        """
+        return await self._posting.signal(job_id, name, payload, keep)
+
+    def signal_sync(self, job_id: str, name: str, payload: Any = None, *, keep: float | timedelta = KEPT) -> bool:
+        """`signal` for code without an event loop; blocks."""
+        return self.run_sync(self._posting.signal(job_id, name, payload, keep))
 
     async def forget_finished(self, older_than: float | timedelta, *, only_successful: bool = False) -> int:
         """Delete the records of jobs that finished so long ago (seconds or a `timedelta`); returns how many.
