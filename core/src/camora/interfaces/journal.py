@@ -6,15 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "signal_entry"]
+
+
+def signal_entry(name: str, number: int | None = None) -> str:
+    """The entry of the signal of this name and number, from 0; without a number, the name to post under."""
+    return f"signal:{name}" if number is None else f"signal:{name}/{number}"
 
 
 class Journal(ABC):
     """Entries of jobs, by name; none ever changes. Belongs to the event loop in which it was opened.
 
-    A *token* tells attempts of one job apart: a later one has a greater token, so one that was overtaken (its lease
-    lapsed while it stood still) is refused. `keep` is how many seconds the job's entries are kept at least from then
-    on: the longest one asked for counts. All methods may be repeated, and may raise `BrokerUnavailable`.
+    A *token* (0 to 2**63 - 1) tells attempts of one job apart: a later one has a greater token, so one that was
+    overtaken (its lease lapsed while it stood still) is refused. Claiming and writing use a token. `keep` is how many
+    seconds the job's entries are kept at least from then on: the longest one asked for counts. All methods may be
+    repeated, and may raise `BrokerUnavailable`.
     """
 
     @abstractmethod

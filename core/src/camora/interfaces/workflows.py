@@ -109,7 +109,7 @@ class WorkflowStore(ABC):
 
     @abstractmethod
     async def create(self, record: WorkflowRecord) -> bool:
-        """Begin to record a workflow; False when there is one of this id."""
+        """Begin to record a workflow; False when there is one of this id. It has no nodes and no end yet."""
 
     @abstractmethod
     async def add(self, workflow_id: str, nodes: Sequence[Node], now: int = 0) -> bool:

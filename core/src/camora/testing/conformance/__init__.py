@@ -34,6 +34,8 @@ pytest.register_assert_rewrite(
             "results",
             "schedules",
             "workers",
+            "workflow_machine",
+            "workflows",
         )
     ]
 )
@@ -47,6 +49,8 @@ from camora.testing.conformance.pool import PoolConformance  # noqa: E402
 from camora.testing.conformance.results import ResultBackendConformance  # noqa: E402
 from camora.testing.conformance.schedules import ScheduleStoreConformance  # noqa: E402
 from camora.testing.conformance.workers import WorkerDirectoryConformance  # noqa: E402
+from camora.testing.conformance.workflow_machine import hunt_workflows  # noqa: E402
+from camora.testing.conformance.workflows import WorkflowStoreConformance  # noqa: E402
 
 __all__ = [
     "BrokerConformance",
@@ -58,6 +62,8 @@ __all__ = [
     "ScheduleStoreConformance",
     "Subject",
     "WorkerDirectoryConformance",
+    "WorkflowStoreConformance",
     "broker_state_machine",
     "hunt",
+    "hunt_workflows",
 ]

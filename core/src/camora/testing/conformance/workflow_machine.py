@@ -1,0 +1,350 @@
+"""The hunt for a store of workflows: random calls on it, beside a model that looks at everything anew each time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
+
+from camora.interfaces.workflows import START, Mark, Marked, Node, NodeState, WorkflowRecord, WorkflowStore
+
+__all__ = ["hunt_workflows"]
+
+R = TypeVar("R")
+
+_NAMES = 2
+_NODES = 6
+_KEEP = 3600.0
+
+_STATUSES = st.sampled_from(["succeeded", "succeeded", "failed", "skipped"])
+_INDEXES = st.integers(0, _NODES)
+_MARKS = st.lists(st.tuples(st.integers(0, _NAMES - 1), _INDEXES, st.integers(-1, 3), _STATUSES), max_size=5)
+_RECORDED = st.lists(
+    st.tuples(
+        st.integers(0, _NODES - 1),
+        st.sets(_INDEXES, max_size=3),
+        st.sampled_from([None, None, START, 0, 1]),
+    ),
+    max_size=4,
+)
+
+
+@attrs.define
+class _Graph:
+    """What was recorded, and what has ended since; everything else follows from it."""
+
+    record: WorkflowRecord
+    nodes: dict[int, NodeState] = attrs.field(factory=dict)
+
+    def states(self) -> list[NodeState]:
+        return [self.state(index) for index in sorted(self.nodes)]
+
+    def state(self, index: int) -> NodeState:
+        waiting = sum(index in node.feeds and not node.status for node in self.nodes.values())
+        return replace(self.nodes[index], waiting=waiting)
+
+    def shown(self) -> WorkflowRecord:
+        return replace(self.record, nodes=len(self.nodes), open=sum(not node.status for node in self.nodes.values()))
+
+    def targets(self, index: int) -> list[NodeState]:
+        node = self.nodes[index]
+        fed = [self.state(target) for target in node.feeds if target in self.nodes]
+        return [state for state in fed if not state.status and (node.status != "succeeded" or not state.waiting)]
+
+
+class _Machine(RuleBasedStateMachine):
+    """Two stores on the same data, and the model beside them. Each example has workflows of its own."""
+
+    loop: asyncio.AbstractEventLoop
+    stores: Sequence[WorkflowStore]
+    numbers: itertools.count[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefix = f"{next(self.numbers):09}"
+        self.graphs: dict[int, _Graph] = {}
+        self.now = 1_700_000_000_000
+        self.calls = 0
+
+    @property
+    def store(self) -> WorkflowStore:
+        """One and the other by turns."""
+        self.calls += 1
+        return self.stores[self.calls % len(self.stores)]
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        return self.loop.run_until_complete(work)
+
+    def id_of(self, name: int) -> str:
+        return f"{self.prefix}-{name}"
+
+    def later(self) -> int:
+        self.now += 1
+        return self.now
+
+    def running(self, name: int) -> _Graph | None:
+        """What marks may be told to: before a workflow has started, nothing of it runs."""
+        graph = self.graphs.get(name)
+        return None if graph is None or graph.record.state == "recording" else graph
+
+    def touch(self, graph: _Graph, **changes: Any) -> None:
+        graph.record = replace(graph.record, changed=self.now, **changes)
+
+    # Recording
+
+    @rule(name=st.integers(0, _NAMES - 1), nodes=_RECORDED, start=st.booleans())
+    def create(self, name: int, nodes: list[tuple[int, set[int], int | None]], *, start: bool) -> None:
+        """A new one, mostly; and what is usually done next, at once."""
+        record = WorkflowRecord(id=self.id_of(name), name=f"name {name}", plan=b"first", created=self.later())
+        made = self.run(self.store.create(record))
+        assert made == (name not in self.graphs)
+        if made:
+            self.graphs[name] = _Graph(replace(record, changed=self.now))
+        self.add(name, nodes)
+        if start:
+            self.start(name)
+
+    @precondition(lambda self: any(graph.record.state == "recording" for graph in self.graphs.values()))
+    @rule(name=st.integers(0, _NAMES - 1), nodes=_RECORDED)
+    def add_more(self, name: int, nodes: list[tuple[int, set[int], int | None]]) -> None:
+        """To whichever."""
+        self.add(name, nodes)
+
+    def add(self, name: int, nodes: list[tuple[int, set[int], int | None]]) -> None:
+        graph = self.graphs.get(name)
+        made = [
+            Node(
+                index=index,
+                spec=b"%d" % self.later(),
+                feeds=tuple(sorted(feeds - {index})),
+                gate=None if gate == index else gate,
+            )
+            for index, feeds, gate in nodes
+        ]
+        answer = self.run(self.store.add(self.id_of(name), made, self.later()))
+        assert answer == (graph is not None and graph.record.state == "recording")
+        if graph is not None and answer:
+            for node in made:
+                state = NodeState(index=node.index, spec=node.spec, feeds=node.feeds, gate=node.gate)
+                graph.nodes.setdefault(node.index, state)
+            self.touch(graph)
+
+    @precondition(lambda self: any(graph.record.state == "recording" for graph in self.graphs.values()))
+    @rule(name=st.integers(0, _NAMES - 1))
+    def start_one(self, name: int) -> None:
+        """Whichever."""
+        self.start(name)
+
+    def start(self, name: int) -> None:
+        graph = self.graphs.get(name)
+        plan = b"plan %d" % self.later()
+        assert self.run(self.store.start(self.id_of(name), plan, self.now)) == (graph is not None)
+        if graph is not None and graph.record.state == "recording":
+            self.touch(graph, plan=plan, state="running")
+
+    # Running
+
+    @rule(wishes=_MARKS, twice=st.booleans())
+    def end(self, wishes: list[tuple[int, int, int, str]], *, twice: bool) -> None:
+        """Ends, of the run that a node is in, mostly; at times all of them once more."""
+        marks = []
+        for name, index, run, status in wishes:
+            graph = self.running(name)
+            if name in self.graphs and graph is None:
+                continue
+            current = graph.nodes[index].run if graph is not None and index in graph.nodes else 0
+            outcome = b"%d" % self.later()
+            run = run if 0 <= run < current else current + (run == 3)
+            marks.append(Mark(workflow=self.id_of(name), index=index, run=run, status=status, outcome=outcome))
+        for _ in range(1 + twice):
+            self.later()
+            expected = self._expected(marks)
+            found = self.run(self.store.end(marks, self.now))
+            assert [_in_order(answer) for answer in found] == [_in_order(answer) for answer in expected]
+            # Whether what changed nothing counts as a change is left open.
+            self._read_changed()
+
+    def _expected(self, marks: list[Mark]) -> list[Marked]:
+        found: list[tuple[_Graph | None, NodeState | None]] = []
+        for mark in marks:
+            graph = self.graphs.get(int(mark.workflow[-1]))
+            node = None if graph is None else graph.nodes.get(mark.index)
+            if graph is None or node is None or node.run != mark.run:
+                found.append((None, None))
+            elif node.status:
+                found.append((graph, graph.state(mark.index)))
+            else:
+                graph.nodes[mark.index] = replace(node, status=mark.status, outcome=mark.outcome)
+                found.append((graph, None))
+        return [
+            Marked(known=False)
+            if graph is None
+            else Marked(
+                standing=standing,
+                targets=tuple(graph.targets(mark.index)),
+                open=graph.shown().open,
+            )
+            for mark, (graph, standing) in zip(marks, found, strict=True)
+        ]
+
+    def _read_changed(self) -> None:
+        for name, graph in self.graphs.items():
+            found = self.run(self.store.get(self.id_of(name)))
+            assert found is not None
+            assert graph.record.changed <= found.changed <= self.now
+            graph.record = replace(graph.record, changed=found.changed)
+
+    @rule(name=st.integers(0, _NAMES - 1), indexes=st.sets(_INDEXES, max_size=4))
+    def reopen(self, name: int, indexes: set[int]) -> None:
+        """Some, whether they have ended or not."""
+        graph = self.running(name)
+        ended = [index for index in indexes if graph is not None and index in graph.nodes and graph.nodes[index].status]
+        assert self.run(self.store.reopen(self.id_of(name), sorted(indexes), self.later())) == len(ended)
+        if graph is None or not ended:
+            self._read_changed()
+            return
+        for index in ended:
+            node = graph.nodes[index]
+            graph.nodes[index] = replace(node, run=node.run + 1, status="", outcome=b"")
+        passed = {gate: last for gate, last in graph.record.passed.items() if gate not in ended}
+        self.touch(graph, passed=passed, state="running", status="", finished=0)
+
+    @rule(name=st.integers(0, _NAMES - 1), gate=st.sampled_from([START, 0, 1]), index=_INDEXES, stale=st.booleans())
+    def passed(self, name: int, gate: int, index: int, *, stale: bool) -> None:
+        """Any gate, at times by one who opened it in another run."""
+        graph = self.running(name)
+        if graph is None or (gate != START and gate not in graph.nodes):
+            return
+        run = 0 if gate == START else graph.nodes[gate].run
+        self.run(self.store.passed(self.id_of(name), gate, index, self.later(), run + stale))
+        if not stale and graph.record.passed.get(gate, -1) < index:
+            self.touch(graph, passed={**graph.record.passed, gate: index})
+        self._read_changed()
+
+    @rule(name=st.integers(0, _NAMES - 1))
+    def finish(self, name: int) -> None:
+        """If nothing is open."""
+        graph = self.graphs.get(name)
+        able = graph is not None and graph.record.state == "running" and not graph.shown().open
+        assert self.run(self.store.finish(self.id_of(name), f"after {self.later()}", _KEEP, self.now)) == able
+        if graph is not None and able:
+            self.touch(graph, state="finished", status=f"after {self.now}", finished=self.now)
+
+    @precondition(lambda self: any(graph.record.state == "running" for graph in self.graphs.values()))
+    @rule(name=st.integers(0, _NAMES - 1), status=_STATUSES)
+    def end_all(self, name: int, status: str) -> None:
+        """All that is open, and the whole."""
+        graph = self.running(name)
+        if graph is None:
+            return
+        left = [node for node in graph.nodes.values() if not node.status]
+        self.end([(name, node.index, -1, status) for node in left], twice=False)
+        self.finish(name)
+
+    @rule(name=st.integers(0, _NAMES - 1), seldom=st.integers(0, 3))
+    def delete(self, name: int, seldom: int) -> None:
+        """Whatever its state."""
+        if not seldom:
+            gone = self.run(self.store.delete([self.id_of(name)]))
+            assert gone == (self.graphs.pop(name, None) is not None)
+
+    # Looking
+
+    @rule(
+        name=st.integers(0, _NAMES - 1),
+        after=st.integers(-1, _NODES),
+        limit=st.integers(1, 4),
+        unfinished=st.booleans(),
+        by=st.sampled_from([None, "feeding", "gate"]),
+        which=st.sampled_from([START, 0, 1, 2, _NODES]),
+    )
+    def page(self, name: int, after: int, limit: int, by: str | None, which: int, *, unfinished: bool) -> None:
+        """Any page of any nodes."""
+        graph = self.graphs.get(name)
+        wanted = [
+            state
+            for state in (() if graph is None else graph.states())
+            if state.index > after
+            and not (unfinished and state.status)
+            and (by != "feeding" or which in state.feeds)
+            and (by != "gate" or which == state.gate)
+        ]
+        more: dict[str, Any] = {} if by is None else {by: which}
+        found = self.store.nodes(self.id_of(name), after=after, limit=limit, unfinished=unfinished, **more)
+        assert list(self.run(found)) == wanted[:limit]
+
+    @rule(state=st.sampled_from(["", "recording", "running", "finished"]), before=st.booleans())
+    def listed(self, state: str, *, before: bool) -> None:
+        """Those of this example come last: the newest prefix is the greatest."""
+        changed = [graph.record.changed for graph in self.graphs.values()]
+        moment = max(changed) if changed and before else None
+        found = self.run(self.store.list(after=self.prefix, state=state, changed_before=moment))
+        assert list(found) == [
+            replace(graph.shown(), plan=b"")
+            for _, graph in sorted(self.graphs.items())
+            if (not state or graph.record.state == state) and (moment is None or graph.record.changed < moment)
+        ]
+
+    @invariant()
+    def all_is_as_it_was_told(self) -> None:
+        """Each workflow, and each node."""
+        for name in range(_NAMES):
+            graph = self.graphs.get(name)
+            assert self.run(self.store.get(self.id_of(name))) == (None if graph is None else graph.shown())
+            indexes = range(_NODES + 1)
+            expected = [graph.state(index) if graph and index in graph.nodes else None for index in indexes]
+            assert list(self.run(self.store.read(self.id_of(name), indexes))) == expected
+
+    def teardown(self) -> None:
+        """Leave nothing behind for the next example."""
+        self.run(self.store.delete([self.id_of(name) for name in range(_NAMES)]))
+
+
+def _in_order(answer: Marked) -> Marked:
+    # Whether what has ended is shown as it was before the batch or after it is left open.
+    standing = None if answer.standing is None else replace(answer.standing, waiting=0)
+    return replace(answer, standing=standing, targets=tuple(sorted(answer.targets, key=lambda state: state.index)))
+
+
+def hunt_workflows(
+    make_store: Callable[[], WorkflowStore], *, examples: int = 100, steps: int = 25, **more: Any
+) -> None:
+    """Run the machine; raises `AssertionError` with the shortest story found. Not inside an event loop.
+
+    `make_store` is called once. Keywords else are those of `hypothesis.settings`.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        store = make_store()
+        twin = store.twin()
+        for one in (store, twin):
+            loop.run_until_complete(one.open())
+        kind = type(
+            "WorkflowStoreMachine",
+            (_Machine,),
+            {"loop": loop, "stores": (store, twin), "numbers": itertools.count(1)},
+        )
+        try:
+            run_state_machine_as_test(
+                kind,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    database=None,
+                    suppress_health_check=list(HealthCheck),
+                    **more,
+                ),
+            )
+        finally:
+            for one in (twin, store):
+                loop.run_until_complete(one.close())
+    finally:
+        loop.close()
