@@ -101,8 +101,8 @@ async def _journal_of(connection: Connection) -> Journal:
     journal = await connection.journal()
     if journal is None:
         raise UnsupportedCapability(
-            f"signals are kept in a journal, and neither {connection.broker!r} nor the result backend has one. Give the "
-            'app a store beside its broker: Camora(…, results="redis://…"), or a database such as '
+            f"signals are kept in a journal, and neither {connection.broker!r} nor the result backend has one. Give "
+            'the app a store beside its broker: Camora(…, results="redis://…"), or a database such as '
             'results="sqlite:///results.db"'
         )
     return journal
