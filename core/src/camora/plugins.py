@@ -7,13 +7,14 @@ not use it, and because the order of entry points is otherwise that of a directo
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import attrs
@@ -135,20 +136,35 @@ def discover(environ: Mapping[str, str] | None = None) -> list[Source]:
 
 
 def _installed() -> list[Source]:
-    points = sorted(entry_points(group=GROUP), key=lambda point: (_owner(point), point.name, point.value))
-    unique = {(_owner(point), point.name, point.value): point for point in points}
-    return [
-        Source(name=point.name, distribution=_owner(point), version=_version(point), load=point.load)
-        for point in unique.values()
-    ]
+    # Every distribution has a file of entry points: they are read anew only when something has been installed since.
+    return list(_installed_in(tuple(map(_state, sys.path))))
 
 
-def _owner(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "unknown"
+def _state(folder: str) -> tuple[str, int, int]:
+    """What changes when a distribution is added to a folder, or removed from it."""
+    try:
+        found = Path(folder).stat()
+    except OSError:
+        return folder, 0, 0
+    return folder, found.st_ino, found.st_mtime_ns
 
 
-def _version(point: EntryPoint) -> str:
-    return point.dist.version if point.dist is not None else ""
+@functools.lru_cache(maxsize=8)
+def _installed_in(_: tuple[tuple[str, int, int], ...], /) -> tuple[Source, ...]:
+    found = {(source.distribution, source.name, value): source for source, value in map(_source, _points())}
+    return tuple(found[key] for key in sorted(found))
+
+
+def _points() -> Iterable[EntryPoint]:
+    return entry_points(group=GROUP)
+
+
+def _source(point: EntryPoint) -> tuple[Source, str]:
+    distribution, version = "unknown", ""
+    if point.dist is not None:
+        about = point.dist.metadata  # parsed whenever it is asked for
+        distribution, version = about["Name"], about["Version"]
+    return Source(name=point.name, distribution=distribution, version=version, load=point.load), point.value
 
 
 def local(reference: str) -> Source:
@@ -173,6 +189,7 @@ def load(sources: Iterable[Source] | None = None, *, disable: Iterable[str] = ()
     """
     found = _without_repeats(discover() if sources is None else list(sources))
     off = set(disable)
+    asked = _manager()
     infos: list[PluginInfo] = []
     collected: dict[str, dict[str, Any]] = {hook: {} for hook in _HOOKS}
     owners: dict[tuple[str, str], str] = {}
@@ -184,7 +201,7 @@ def load(sources: Iterable[Source] | None = None, *, disable: Iterable[str] = ()
         try:
             _refuse_same_name(source, seen)
             module = _imported(source)
-            offers = _offers(source, module)
+            offers = _offers(source, module, asked)
             _claim(source, offers, owners)
         except _NotImported as error:
             if strict and source.distribution == "local":
@@ -253,21 +270,34 @@ def _api(module: Any) -> int:
     return getattr(module, "CAMORA_API", HOOK_API_VERSION)
 
 
-def _offers(source: Source, module: Any) -> dict[str, Sequence[Any]]:
-    """What the plugin's hooks answer, checked."""
+def _manager() -> pluggy.PluginManager:
+    """Knows the hooks, and no plugin."""
+    manager = pluggy.PluginManager("camora")
+    hooks = ModuleType("hooks")  # and nothing else of that module: each name of it would be looked at
+    vars(hooks).update({hook: getattr(hookspecs, hook) for hook in _HOOKS})
+    manager.add_hookspecs(hooks)
+    return manager
+
+
+def _offers(source: Source, module: Any, manager: pluggy.PluginManager) -> dict[str, Sequence[Any]]:
+    """What the plugin's hooks answer, checked. Meanwhile the manager knows it, and no other: the answers are its."""
     if _api(module) != HOOK_API_VERSION:
         raise PluginLoadError(
             f"plugin {source.label} was built for hook API {_api(module)}; this camora has {HOOK_API_VERSION}. "
             f"Install a matching version of {source.distribution}"
         )
     _refuse_unknown_hooks(source, module)
-    # A manager of its own, so that results can be told apart by plugin.
-    manager = pluggy.PluginManager("camora")
-    manager.add_hookspecs(hookspecs)
     try:
         manager.register(module, name=source.name)
+        return _answers(source, manager)
     except pluggy.PluginValidationError as error:
         raise PluginLoadError(f"plugin {source.label}: {error}") from None
+    finally:
+        if manager.is_registered(module):
+            manager.unregister(module)
+
+
+def _answers(source: Source, manager: pluggy.PluginManager) -> dict[str, Sequence[Any]]:
     offers: dict[str, Sequence[Any]] = {}
     for hook in _HOOKS:
         try:
