@@ -546,6 +546,7 @@ class Camora:
             queue_rates={queue.name: queue.rate_limit for queue in self.queues if queue.rate_limit is not None},
             clock=self.clock,
             largest_result=self.settings.max_result_size,
+            headers=self._extensions.headers,
             reference=reference_of(self),
         )
 
@@ -596,6 +597,8 @@ class Camora:
             largest=self.settings.max_message_size,
             result_ttl=self.settings.result_ttl,
             dispatch=self.dispatch,
+            publish=self._dispatcher.publish,
+            extensions=self._extensions,
             events=self.events,
             on_start=self._start_hooks,
             on_stop=self._stop_hooks,

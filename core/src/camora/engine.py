@@ -52,6 +52,8 @@ class EngineParts:
     queue_rates: Mapping[str, Rate]
     clock: Clock
     largest_result: int
+    headers: frozenset[str]
+    """Of messages whose result is needed for what follows, kept or not."""
     reference: str
     """`module:attribute` of the app, for pools whose processes import it; empty when it has none."""
 
@@ -135,7 +137,7 @@ class Engine:
     def _framework(self) -> list[Link]:
         parts, pool_of, parameters_of = self._parts, self.pools.of_task, self._parts.binding.parameters_of
         links: list[Middleware] = [
-            Results(parts.result_codec, parts.binding.result_out, parts.largest_result),
+            Results(parts.result_codec, parts.binding.result_out, parts.largest_result, parts.headers),
             Expiry(parts.clock),
             Retries(parts.retry_policy),
             Limits(parts.queue_rates),

@@ -46,6 +46,7 @@ class Run:
         "delivery",
         "message",
         "outcome",
+        "overtaken",
         "parked",
         "reason",
         "settling",
@@ -66,6 +67,8 @@ class Run:
         """True while it waits for a limit, and holds no slot of its lane."""
         self.outcome: Outcome | None = None
         """How it ended."""
+        self.overtaken = False
+        """True once its lease was lost after it had ended."""
         self.acknowledged = False
         """True once it was acknowledged before the run (`ack="before"`): then nothing gives it back."""
 

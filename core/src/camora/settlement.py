@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class Verdicts:
     def _failure(self, run: Run, outcome: Outcome) -> Settlement:
         config = run.context.task.config if run.context else None
         if config is not None and outcome.reason == "failed":
-            if config.ack != "after" or config.on_failure == "drop":
+            if _dropped(run):
                 return Settlement(delivery=run.delivery, action=Action.ACK, record=self._record(run, outcome))
             if config.on_failure == "requeue":
                 # Never at once: a job that always fails must not spin.
@@ -101,6 +102,25 @@ class Verdicts:
         )
         return Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=record)
 
+    def ending(self, run: Run, outcome: Outcome, settlement: Settlement) -> JobRecord:
+        """What this settlement is the end of, whole: the result is there even where it is not to be kept."""
+        record = settlement.record
+        if record is None:
+            record = self._made(run, outcome if outcome.kind in _ENDS else _interrupted(outcome))
+        return msgspec.structs.replace(record, value=outcome.encoded) if outcome.kind is _SUCCEEDED else record
+
+    def instead(self, run: Run, record: JobRecord) -> tuple[Outcome, Settlement]:
+        """The outcome and the settlement of a run in whose place an earlier one stands, which came to this record."""
+        kind = next(kind for kind in _ENDS if _STATUS[kind] is record.status)
+        outcome = Outcome(kind=kind, encoded=record.value, error=record.error)
+        own = self._record(run, outcome)
+        if own is not None:
+            own = msgspec.structs.replace(record, id=run.delivery.id, value=record.value if own.kept else None)
+        settlement = Settlement(delivery=run.delivery, action=_ACK)
+        if kind is OutcomeKind.FAILED and not run.acknowledged and not _dropped(run):
+            settlement = self.buried(run, outcome)
+        return outcome, msgspec.structs.replace(settlement, record=own)
+
     def _again(self, run: Run, outcome: Outcome, *, attempt: int, misses: int) -> Settlement:
         message, delivery = run.message, run.delivery
         assert message is not None
@@ -122,8 +142,9 @@ class Verdicts:
         return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
 
     def _record(self, run: Run, outcome: Outcome) -> JobRecord | None:
-        if not self._keep_records:
-            return None
+        return self._made(run, outcome) if self._keep_records else None
+
+    def _made(self, run: Run, outcome: Outcome) -> JobRecord:
         message, context = run.message, run.context
         keep = True
         if context is not None:
@@ -150,6 +171,12 @@ class Verdicts:
 _ENDS = frozenset(
     {OutcomeKind.SUCCEEDED, OutcomeKind.FAILED, OutcomeKind.DISCARDED, OutcomeKind.EXPIRED, OutcomeKind.CANCELLED}
 )
+
+
+def _dropped(run: Run) -> bool:
+    """Whether a failure of this task leaves no dead letter."""
+    config = run.context.task.config if run.context else None
+    return config is not None and (config.ack != "after" or config.on_failure == "drop")
 
 
 def _interrupted(outcome: Outcome) -> Outcome:
@@ -305,7 +332,14 @@ class Settler:
         record = settlement.record
         if record is not None:
             record = msgspec.structs.replace(record, status=Status.FAILED, value=None, error=letter.error)
-        rejection = Settlement(delivery=run.delivery, action=Action.REJECT, letter=letter, record=record)
+        rejection = Settlement(
+            delivery=run.delivery, action=Action.REJECT, letter=letter, record=record, successors=settlement.successors
+        )
+        if rejection.successors:
+            # They may be what is wrong; but if they are not, they must not be lost.
+            with contextlib.suppress(Exception):
+                return (await self._once([rejection]))[0]
+            rejection = msgspec.structs.replace(rejection, successors=())
         try:
             return (await self._once([rejection]))[0]
         except Exception:

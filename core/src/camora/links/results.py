@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from camora.context import Context
@@ -21,10 +22,14 @@ class Results(Middleware):
 
     phase = "results"
 
-    def __init__(self, codec: Codec, unstructure: Callable[[AnyTask, Any], Any], limit: int) -> None:
+    def __init__(
+        self, codec: Codec, unstructure: Callable[[AnyTask, Any], Any], limit: int, needed: AbstractSet[str]
+    ) -> None:
         self._codec = codec
         self._unstructure = unstructure
         self._limit = limit
+        self._needed = needed
+        """Headers of messages whose result is needed though nobody keeps it."""
 
     async def execute(self, context: Context, call_next: Executed) -> Any:
         """Encode what comes back, unless nobody wants it."""
@@ -35,7 +40,9 @@ class Results(Middleware):
 
     def _encoded(self, context: Context, value: Any) -> bytes | None:
         keep = context.message.keep_result
-        if not (context.task.config.keep_result if keep is None else keep) or isinstance(value, Failure):
+        if not (context.task.config.keep_result if keep is None else keep) and self._needed.isdisjoint(context.headers):
+            return None
+        if isinstance(value, Failure):
             return None
         try:
             encoded = self._codec.encode_value(self._unstructure(context.task, value))

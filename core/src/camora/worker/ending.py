@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from camora.clock import Clock
 from camora.events import EventBus
 from camora.executor import Run, StopReason
+from camora.extensions import Extensions
 from camora.failures import describe
 from camora.interfaces.broker import Consumer
 from camora.interfaces.results import ResultBackend
 from camora.lease import LeaseKeeper
+from camora.message import Envelope
 from camora.outcome import Action, Outcome, OutcomeKind, Settlement
 from camora.settlement import Batch, Settler, Verdicts
+from camora.worker.following import Following
 from camora.worker.hands import Hands
 from camora.worker.reports import Reports
 
@@ -39,6 +42,8 @@ class Ender:
         events: EventBus,
         clock: Clock,
         worker: str,
+        extensions: Extensions,
+        publish: Callable[[Sequence[Envelope]], Awaitable[object]],
         gone: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
@@ -52,6 +57,16 @@ class Ender:
         self._settler = Settler(
             consumer, results, atomic=atomic, settled=self._on_settled, put_off=self._on_put_off, logger=logger
         )
+        self._publish = publish
+        self._following = Following(
+            extensions,
+            results,
+            verdicts=verdicts,
+            followed=self._settle,
+            dropped=self._drop,
+            put_off=self._on_put_off,
+            logger=logger,
+        )
         self._storing: set[asyncio.Task[None]] = set()
         self.settled = 0
         """Jobs ended by this lane so far; what was given back or is tried again is not counted."""
@@ -63,10 +78,8 @@ class Ender:
     def finish(self, run: Run, outcome: Outcome) -> None:
         """Settle a run that has ended, one way or another. Called once for each."""
         if run.reason is StopReason.LEASE_LOST:
-            self.refused += 1
-            self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, outcome.kind.value)
-            self._forget(run)
-            self._gone()
+            run.outcome = outcome
+            self._drop(run)
             return
         if outcome.error is not None:
             self._tell(run, outcome)
@@ -78,10 +91,24 @@ class Ender:
             settlement = self._verdicts.buried(run, outcome)
         run.settling = True
         run.outcome = outcome
+        if run.message is not None and run.message.headers and self._following.concerns(run, settlement):
+            self._following.submit(run, settlement)
+        else:
+            self._settle(run, settlement)
+
+    def _settle(self, run: Run, settlement: Settlement) -> None:
         if run.acknowledged:
             self._record_only(run, settlement)
         else:
             self._settler.submit(run, settlement)
+
+    def _drop(self, run: Run) -> None:
+        """Another worker has it, and what came of it here counts for nothing."""
+        assert run.outcome is not None
+        self.refused += 1
+        self._logger.warning("%s: lost its lease; its outcome (%s) is dropped", run.label, run.outcome.kind.value)
+        self._forget(run)
+        self._gone()
 
     def _tell(self, run: Run, outcome: Outcome) -> None:
         """Say in the log what went wrong; the traceback is with the job's record and its dead letter."""
@@ -104,10 +131,12 @@ class Ender:
             try:
                 for pause in (0.1, 0.5, 2.0, 0.0):
                     try:
+                        if settlement.successors:
+                            await self._publish(settlement.successors)
                         if self._results is not None and record is not None:
                             await self._results.store([record])
                     except Exception as error:  # noqa: BLE001 -- whatever the store raises
-                        self._logger.warning("%s: its result cannot be stored: %r", run.label, error)
+                        self._logger.warning("%s: its end cannot be stored: %r", run.label, error)
                         await asyncio.sleep(pause)
                     else:
                         break
@@ -131,6 +160,7 @@ class Ender:
                 if self._reports.wanted:
                     assert run.outcome is not None
                     self._reports.settled(run, run.outcome, settlement)
+                    self._reports.dispatched(settlement.successors)
             elif run.reason is None:
                 self.refused += 1
                 self._logger.warning(
@@ -150,7 +180,9 @@ class Ender:
         """Settle what is left, for 5 seconds at most; the rest comes back to others when its lease lapses."""
         try:
             async with asyncio.timeout(5.0):
+                await self._following.drain()
                 await self._settler.drain()
         except TimeoutError:
             self._logger.warning("the last settlements did not get through; their jobs come back")
+        self._following.abandon()
         self._settler.abandon()

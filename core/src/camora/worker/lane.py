@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,13 +18,14 @@ from camora.context import Context
 from camora.errors import BrokerUnavailable, ResultsDisabled, UnsupportedCapability
 from camora.events import EventBus
 from camora.executor import Executor, StopReason
+from camora.extensions import Extensions
 from camora.interfaces.broker import ConsumerSettings
 from camora.interfaces.codec import Codec
 from camora.interfaces.workers import RunningJob
 from camora.job import Job
 from camora.lease import LeaseKeeper
 from camora.limits import Limit
-from camora.message import Delivery
+from camora.message import Delivery, Envelope
 from camora.outcome import Action, JobRecord, Outcome, OutcomeKind, Progress, Settlement, Status
 from camora.registry import TaskRegistry
 from camora.settings import WorkerSettings
@@ -53,6 +54,8 @@ class LaneParts:
     largest: int
     result_ttl: float
     dispatch: Callable[..., Any]
+    publish: Callable[[Sequence[Envelope]], Awaitable[object]]
+    extensions: Extensions
     events: EventBus
     limited: str
     """What has limits that hold across workers, for an error; empty when nothing has."""
@@ -135,6 +138,8 @@ class Lane:
             events=parts.events,
             clock=parts.clock,
             worker=parts.worker,
+            extensions=parts.extensions,
+            publish=parts.publish,
             gone=self._on_gone,
             logger=self._logger,
         )
@@ -210,6 +215,8 @@ class Lane:
 
     def _on_lost(self, delivery: Delivery) -> None:
         run = self._hands.get(delivery)
+        if run is not None:
+            run.overtaken = run.settling
         if run is not None and not run.settling:
             self._logger.warning("%s: lost its lease; another worker may run it", run.label)
             if self._reports.wanted:

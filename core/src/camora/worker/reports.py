@@ -13,6 +13,7 @@ from camora.interfaces.observer import (
     JobCancelled,
     JobDeadLettered,
     JobDiscarded,
+    JobDispatched,
     JobExpired,
     JobFailed,
     JobReceived,
@@ -22,7 +23,7 @@ from camora.interfaces.observer import (
     JobSucceeded,
     LeaseLost,
 )
-from camora.message import Delivery
+from camora.message import Delivery, Envelope
 from camora.outcome import Action, Outcome, OutcomeKind, Settlement
 
 __all__ = ["Reports"]
@@ -90,6 +91,14 @@ class Reports:
                 emit(JobReleased(**about, delay=outcome.delay, error=error))
         if settlement.action is Action.REJECT and settlement.letter is not None:
             emit(JobDeadLettered(**about, reason=settlement.letter.reason, error=error))
+
+    def dispatched(self, successors: Sequence[Envelope]) -> None:
+        """What follows it has been published with its end."""
+        now = self._clock.now_ms()
+        for one in successors:
+            self._events.emit(
+                JobDispatched(at=now, job_id=one.id, task=one.task, queue=one.queue, attempt=1, due=one.due)
+            )
 
     def _of(self, run: Run) -> dict[str, Any]:
         message, delivery = run.message, run.delivery

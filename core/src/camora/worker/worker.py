@@ -23,12 +23,14 @@ from camora.connections import Connection, Connections
 from camora.engine import Engine, EngineParts
 from camora.errors import BrokerUnavailable
 from camora.events import EventBus
+from camora.extensions import Extensions
 from camora.interfaces.broker import JobState
 from camora.interfaces.codec import Codec
 from camora.interfaces.observer import WorkerStarted, WorkerStopping
 from camora.interfaces.workers import Order, WorkerInfo
 from camora.lease import LoopWatch
 from camora.links.limits import limited
+from camora.message import Envelope
 from camora.outbox import Outbox
 from camora.settings import WorkerSettings
 from camora.worker.draining import Draining, bounded
@@ -80,6 +82,8 @@ class WorkerParts:
     largest: int
     result_ttl: float
     dispatch: Callable[..., Any]
+    publish: Callable[[Sequence[Envelope]], Awaitable[object]]
+    extensions: Extensions
     events: EventBus
     on_start: Sequence[Hook]
     on_stop: Sequence[Hook]
@@ -169,6 +173,8 @@ class Worker:
                 largest=parts.largest + _GROWTH,
                 result_ttl=parts.result_ttl,
                 dispatch=parts.dispatch,
+                publish=parts.publish,
+                extensions=parts.extensions,
                 events=parts.events,
                 limited=limited(parts.engine.tasks, parts.engine.queue_rates),
                 logger=parts.logger,
@@ -356,6 +362,7 @@ class Worker:
         pause = 0.02
         while not self._told.is_set():
             await self._draining.idle(self._lanes, unless=self._told)
+            handled = self.handled
             try:
                 counts = await broker.queues.counts()
                 paused = await broker.queues.paused() if broker.capabilities.pause else ()
@@ -363,7 +370,9 @@ class Worker:
                 await bounded(self._told.wait(), random.uniform(0.2, 1.0))  # noqa: S311 -- jitter
                 continue
             ready = {queue: counts.get(queue, {}).get(JobState.READY, 0) for queue in self.queues}
-            if not self.busy and not any(count for queue, count in ready.items() if queue not in paused):
+            # What was settled meanwhile may have left something to do that was not there to be counted.
+            quiet = not self.busy and self.handled == handled
+            if quiet and not any(count for queue, count in ready.items() if queue not in paused):
                 for queue in paused:
                     if ready.get(queue):
                         self._parts.logger.warning("queue %s is paused: %d jobs stay there", queue, ready[queue])
