@@ -27,6 +27,8 @@ pytest.register_assert_rewrite(
             "broker",
             "codec",
             "hunter",
+            "journal_machine",
+            "journals",
             "limits",
             "machine",
             "model",
@@ -43,6 +45,8 @@ pytest.register_assert_rewrite(
 from camora.testing.conformance.broker import BrokerConformance  # noqa: E402
 from camora.testing.conformance.codec import CodecConformance  # noqa: E402
 from camora.testing.conformance.hunter import Subject  # noqa: E402
+from camora.testing.conformance.journal_machine import hunt_journals  # noqa: E402
+from camora.testing.conformance.journals import JournalConformance  # noqa: E402
 from camora.testing.conformance.limits import LimitsConformance  # noqa: E402
 from camora.testing.conformance.machine import BrokerMachine, broker_state_machine, hunt  # noqa: E402
 from camora.testing.conformance.pool import PoolConformance  # noqa: E402
@@ -56,6 +60,7 @@ __all__ = [
     "BrokerConformance",
     "BrokerMachine",
     "CodecConformance",
+    "JournalConformance",
     "LimitsConformance",
     "PoolConformance",
     "ResultBackendConformance",
@@ -65,5 +70,6 @@ __all__ = [
     "WorkflowStoreConformance",
     "broker_state_machine",
     "hunt",
+    "hunt_journals",
     "hunt_workflows",
 ]

@@ -1,0 +1,49 @@
+"""Every journal sits its exam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from camora.interfaces.journal import Journal
+from camora.testing.conformance import JournalConformance
+
+from tests.conformance.backends import BACKENDS, Backend
+
+
+@pytest.fixture(params=BACKENDS, ids=[backend.name for backend in BACKENDS])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    found: Backend = request.param
+    if reason := found.missing():
+        pytest.skip(reason)
+    if found.broker(found.new_store(tmp_path)).own_journal() is None:
+        pytest.skip(f"{found.name} keeps no journal")
+    return found
+
+
+class TestJournal(JournalConformance):
+    @pytest.fixture
+    def journal_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], Journal]:
+        self.examples = backend.examples
+
+        def make() -> Journal:
+            journal = backend.broker(backend.new_store(tmp_path)).own_journal()
+            assert journal is not None
+            return journal
+
+        return make
+
+    async def test_a_result_backend_keeps_the_same(self, backend: Backend, tmp_path: Path) -> None:
+        assert backend.results is not None
+        url = backend.new_store(tmp_path)
+        first, second = backend.broker(url).own_journal(), backend.results(url).own_journal()
+        assert first is not None
+        assert second is not None
+        await first.open()
+        await second.open()
+        assert await first.write("j", 2, "a", b"a", 60) == b"a"
+        assert await second.claim("j", 1, 60) is None
+        assert dict(await second.read("j")) == {"a": b"a"}
+        await second.close()
+        await first.close()
