@@ -1,0 +1,110 @@
+"""From a draft to what is recorded: its message, checked and as the app's middleware hands it on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+import msgspec
+from camora.errors import DispatchError, PayloadError
+from camora.interfaces import Host, Node
+from camora.message import Envelope, Message
+from camora.signature import Signature
+
+from camora_workflows.compiling import Draft
+from camora_workflows.plan import CHUNK, HEADER, Input, Kind, Place, Spec, header_of, job_id, pack
+
+__all__ = ["Written", "write"]
+
+
+@attrs.frozen
+class Written:
+    """A node, ready to be recorded. Of a job there is the envelope that it would be sent in now."""
+
+    index: int
+    feeds: tuple[int, ...]
+    gate: int | None
+    spec: Spec
+    envelope: Envelope | None = None
+
+    def node(self) -> Node:
+        """As it is recorded."""
+        return Node(index=self.index, spec=pack(self.spec), feeds=self.feeds, gate=self.gate)
+
+
+async def write(host: Host, draft: Draft, workflow: str) -> Written:
+    """Write one node. Raises `DispatchError`s as a dispatch of the job by itself does."""
+    spec = Spec(
+        kind=draft.kind,
+        input=draft.input,
+        sources=draft.sources,
+        handler=draft.handler,
+        side=draft.side,
+        name=draft.name,
+        names=draft.names,
+        flat=draft.flat,
+    )
+    feeds = tuple(draft.feeds)
+    if draft.kind is not Kind.JOB:
+        return Written(draft.index, feeds, draft.gate, spec)
+    assert draft.signature is not None
+    options = draft.signature.options_
+    message = await _message(host, draft, draft.signature, workflow)
+    envelope = host.envelope(message)
+    if options.owned:
+        envelope = msgspec.structs.replace(envelope, options={**(envelope.options or {}), **options.owned})
+    moment = isinstance(options.expires, datetime)
+    eta = options.eta is not None
+    spec = msgspec.structs.replace(
+        spec,
+        task=message.task,
+        queue=message.queue,
+        message=envelope.body,
+        delay=0 if eta or not message.due else message.due - message.created,
+        eta=eta,
+        expires=None if moment or message.expires is None else message.expires - message.created,
+        options=dict(options.owned) if options.owned else None,
+    )
+    return Written(draft.index, feeds, draft.gate, spec, envelope)
+
+
+async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow: str) -> Message:
+    if signature.options_.job_id is not None:  # it was the id of the whole
+        signature = signature.with_options(attrs.evolve(signature.options_, job_id=None))
+    message = _built(host, signature, first=draft.input)
+    headers = {**message.headers, HEADER: header_of(Place(workflow=workflow, index=draft.index))}
+    args, kwargs = message.args, message.kwargs
+    if draft.items is not None:
+        others = (Signature(signature.task, (item,), {}, immutable=True) for item in draft.items[1:])
+        items = [_first_argument(message), *(_first_argument(host.message(other)) for other in others)]
+        args, kwargs = [items], {}
+        headers[CHUNK] = str(len(items))
+    its_id = job_id(workflow, draft.index)
+    message = msgspec.structs.replace(
+        message, id=its_id, headers=headers, args=args, kwargs=kwargs, key=None, key_ttl=0
+    )
+    passed = await host.pass_through(message)
+    if passed.id != its_id or HEADER not in passed.headers:
+        raise DispatchError(
+            f"{message.task}: a middleware's dispatch took the id or the header {HEADER!r} from the message; a job of "
+            "a workflow needs both"
+        )
+    return passed
+
+
+def _built(host: Host, signature: Signature[Any], *, first: Input) -> Message:
+    try:
+        return host.message(signature, first=1 if first else 0)
+    except PayloadError as error:
+        if not first:
+            raise
+        gets = "what has failed" if first is Input.FAILURE else "the result of the step before it"
+        raise PayloadError(
+            f"{error} (it gets {gets} first; {signature.task.name}.si(…) would not)", task=error.task, field=error.field
+        ) from None
+
+
+def _first_argument(message: Message) -> Any:
+    """The one argument that a job of a map has; all that has a name travels by name."""
+    return message.args[0] if message.args else next(iter(message.kwargs.values()))
