@@ -10,11 +10,13 @@ from camora.errors import BrokerUnavailable, ConfigurationError, DispatchUncerta
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.message import Envelope
 from camora.queue import Queue
 from camora.settings import mask_url
@@ -224,6 +226,18 @@ class RedisBroker(Broker):
         from camora_redis.workers import RedisWorkerDirectory
 
         return RedisWorkerDirectory(self._store)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows in the same place."""
+        from camora_redis.workflows import RedisWorkflowStore
+
+        return RedisWorkflowStore(self._store)
+
+    def own_journal(self) -> Journal:
+        """The journal in the same place."""
+        from camora_redis.journals import RedisJournal
+
+        return RedisJournal(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same data."""

@@ -7,6 +7,7 @@ can change them together. The scripts make the same names (see `scripts/common.l
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 import attrs
 from camora.errors import ConfigurationError
@@ -15,6 +16,8 @@ from camora_redis.kinds import Kinds
 
 __all__ = ["Keys", "tag_of"]
 
+_SHARDS = 64
+"""How many slots items without a queue share in a cluster. Fixed: where an item is follows from it."""
 _ESCAPED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
@@ -97,6 +100,16 @@ class Keys:
         """A key that belongs to no queue."""
         return f"{{{self.prefix}}}:{name}"
 
+    def shard(self, item: str, name: str) -> str:
+        """A key that belongs to no queue, but to an item: in a cluster all keys of one item lie in one of 64 slots."""
+        return self.own(name) if not self.clustered else _shard(self.prefix, crc32(item.encode()) % _SHARDS, name)
+
+    def shards(self, name: str) -> list[str]:
+        """That key of every shard."""
+        if not self.clustered:
+            return [self.own(name)]
+        return [_shard(self.prefix, number, name) for number in range(_SHARDS)]
+
     @property
     def queues(self) -> str:
         """The set of all queues' names."""
@@ -111,6 +124,11 @@ class Keys:
         """The channel on which the ids of finished jobs are told."""
         # Channels know no databases. No queue has a `#` in its name.
         return f"{self.prefix}:finished#{self.database}"
+
+
+def _shard(prefix: str, number: int, name: str) -> str:
+    # No queue has a `#` in its name.
+    return f"{{{prefix}#{number}}}:{name}"
 
 
 def tag_of(key: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import msgspec
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.outcome import JobRecord
 
 from camora_redis.batches import batches
@@ -80,6 +82,18 @@ class RedisResultBackend(ResultBackend):
         from camora_redis.workers import RedisWorkerDirectory
 
         return RedisWorkerDirectory(self._store)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows in the same place."""
+        from camora_redis.workflows import RedisWorkflowStore
+
+        return RedisWorkflowStore(self._store)
+
+    def own_journal(self) -> Journal:
+        """The journal in the same place."""
+        from camora_redis.journals import RedisJournal
+
+        return RedisJournal(self._store)
 
     async def open(self) -> None:
         """Connect, and look what server it is."""

@@ -231,3 +231,87 @@ local function tell(channel, told)
   local head = cmsgpack.pack(told)
   redis.pcall('PUBLISH', channel, string.format('%08x', #head) .. head .. table.concat(values))
 end
+
+-- Workflows: KEYS[1] is the record of one, ARGV[1] its id. All that is kept of it, and the lists of all workflows of its
+-- shard, begin with `BASE`, which is in one slot: `{PREFIX}:workflow:`, or in a cluster `{PREFIX#SHARD}:workflow:`.
+--
+-- BASEall           the ids of all workflows; a sorted set in order of id, as is the next one
+-- BASEopen          those that are recorded or run
+-- BASEends          those that are finished, by when they may be forgotten
+-- BASErecord:ID     name, state, status, created, changed, finished; "p:GATE" -> the last index that was passed
+-- BASEmeta:ID       index -> the targets that it feeds, divided by blanks, then "@" and its gate, if it has one
+-- BASEspecs:ID      index -> spec; "" -> plan
+-- BASEended:ID      index -> what it came to: the length of the status (two bytes), status, outcome
+-- BASEruns:ID       index -> how often it was reopened
+-- BASElists:ID      "a" -> all indexes; "s" and a node's index -> its sources; "g" and a gate -> those behind it; each as
+--                   the first and the last of every stretch, in order, four bytes each
+-- BASEwait:J:ID     a set: the sources of J that have not ended
+local function of_all(name) return string.sub(KEYS[1], 1, -#ARGV[1] - 8) .. name end
+local function part(kind) return of_all(kind .. ':') .. ARGV[1] end
+
+local function waited(target) return part('wait:' .. target) end
+
+-- A command on any number of words: a script can pass only some thousand to one.
+local function many(command, key, words)
+  if #words <= 1000 then return #words > 0 and redis.call(command, key, unpack(words)) or {} end
+  local answers = {}
+  for from = 1, #words, 1000 do
+    local some = redis.call(command, key, unpack(words, from, math.min(from + 999, #words)))
+    if type(some) == 'table' then
+      for i = 1, #some do answers[from + i - 1] = some[i] end
+    end
+  end
+  return answers
+end
+
+-- The targets of a node (texts), each once. Members of a group all have the same ones.
+local fed_by = {}
+local function fed(meta)
+  local found = fed_by[meta]
+  if not found then
+    local seen = {}
+    found = {}
+    for one in string.gmatch(string.match(meta, '^[^@]*'), '%d+') do
+      if not seen[one] then found[#found + 1] = one end
+      seen[one] = true
+    end
+    fed_by[meta] = found
+  end
+  return found
+end
+
+-- It was written to; the clocks of those who write may differ.
+local function touch(moment)
+  if (tonumber(redis.call('HGET', KEYS[1], 'changed')) or 0) < tonumber(moment) then
+    redis.call('HSET', KEYS[1], 'changed', moment)
+  end
+end
+
+-- What keeps running workflows going is done in a full server, too (see `though_full`).
+local function graph_though_full() redis.call('SREM', part('none'), '') end
+
+-- Nodes as they are now, six words for each: index, meta, spec, for how many it waits, run, what it came to. Behind the
+-- last one that is looked at is the number that is returned: large ones do not all go into one answer.
+local function shown(indexes, rows)
+  local total = 0
+  for from = 1, #indexes, 20 do
+    if total > 4194304 then return from - 1 end
+    local some = {unpack(indexes, from, math.min(from + 19, #indexes))}
+    local metas, specs = redis.call('HMGET', part('meta'), unpack(some)), redis.call('HMGET', part('specs'), unpack(some))
+    local runs, ends = redis.call('HMGET', part('runs'), unpack(some)), redis.call('HMGET', part('ended'), unpack(some))
+    for i, index in ipairs(some) do
+      if metas[i] then
+        local spec, value, at = specs[i] or '', ends[i] or '', #rows
+        rows[at + 1], rows[at + 2], rows[at + 3] = index, metas[i], spec
+        rows[at + 4], rows[at + 5], rows[at + 6] = redis.call('SCARD', waited(index)), tonumber(runs[i] or 0), value
+        total = total + #spec + #value
+      end
+    end
+  end
+  return #indexes
+end
+
+-- Keep a key for so many milliseconds more; for longer, where that was asked for.
+local function lengthen(key, ms)
+  if redis.call('PTTL', key) < tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+end

@@ -32,13 +32,13 @@ local harmless = {
   {'XTRIM', key, 'MAXLEN', 0}, {'XPENDING', key, group}, {'XCLAIM', key, group, 'c', 0, '0-1'}, {'XINFO', 'CONSUMERS', key, group},
   {'XRANGE', key, '-', '+', 'COUNT', 1}, {'XLEN', key},
   {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HEXISTS', key, 'f'}, {'HSET', key, 'one', 'two', 'three'}, {'HDEL', key, 'f'}, {'HLEN', key},
-  {'HKEYS', key}, {'HSCAN', key, 0},
-  {'SREM', key, 'm'}, {'SMEMBERS', key}, {'SMISMEMBER', key, 'm'},
+  {'HKEYS', key}, {'HSCAN', key, 0}, {'HGETALL', key}, {'HINCRBY', key, 'f', 'no number'},
+  {'SREM', key, 'm'}, {'SMEMBERS', key}, {'SMISMEMBER', key, 'm'}, {'SCARD', key},
   {'ZADD', key, 'XX', 0, 'm'}, {'ZREM', key, 'm'}, {'ZSCORE', key, 'm'}, {'ZRANK', key, 'm'}, {'ZRANGE', key, 0, 0},
-  {'ZRANGEBYSCORE', key, 0, 0}, {'ZCOUNT', key, 0, 0}, {'ZCARD', key}, {'ZREMRANGEBYSCORE', key, 0, 0},
+  {'ZRANGEBYSCORE', key, 0, 0}, {'ZRANGEBYLEX', key, '-', '+'}, {'ZCOUNT', key, 0, 0}, {'ZCARD', key}, {'ZREMRANGEBYSCORE', key, 0, 0},
   {'LLEN', key}, {'LRANGE', key, 0, 0}, {'LINDEX', key, 0}, {'LTRIM', key, 0, 0},
   {'GET', key}, {'MGET', key}, {'GETRANGE', key, 0, 0}, {'SET', key, '', 'XX'}, {'EXISTS', key},
-  {'PEXPIRE', key, 1}, {'PEXPIREAT', key, 1}, {'PTTL', key},
+  {'PEXPIRE', key, 1}, {'PEXPIREAT', key, 1}, {'PTTL', key}, {'PERSIST', key}, {'UNLINK', key},
   {'PUBLISH', channel, ''},
 }
 for _, call in ipairs(harmless) do try(unpack(call)) end

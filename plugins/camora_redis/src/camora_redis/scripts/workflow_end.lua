@@ -1,0 +1,80 @@
+-- Nodes have ended. KEYS: the record. ARGV: id, now, {{index, …}, {run, …} or false}, packed, then what each came to.
+-- Answers nothing where there is no such workflow; else {how many have not ended, one letter for each mark ("0" no such
+-- node or run, "1" it stands, "2" another one stood before), {mark, target, …}, nodes as `shown` shows them, and those that
+-- are too large to be shown together}.
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+graph_though_full()
+local indexes, wanted = unpack(cmsgpack.unpack(ARGV[3]))
+local meta_key, ended_key = part('meta'), part('ended')
+local metas, ends, runs = many('HMGET', meta_key, indexes), many('HMGET', ended_key, indexes), {}
+if redis.call('EXISTS', part('runs')) == 1 then runs = many('HMGET', part('runs'), indexes) end
+local letters, new, words, gone = {}, {}, {}, {}
+
+for i, index in ipairs(indexes) do
+  local meta = metas[i]
+  if not meta or tonumber(runs[i] or 0) ~= (wanted and wanted[i] or 0) then
+    letters[i] = '0'
+  elseif ends[i] or new[index] then
+    letters[i] = '2'
+    ends[i] = ends[i] or new[index]
+  else
+    local value, at = ARGV[3 + i], #words
+    letters[i], ends[i], new[index] = '1', value, value
+    words[at + 1], words[at + 2] = index, value
+    for _, target in ipairs(fed(meta)) do
+      local list = gone[target]
+      if list then list[#list + 1] = index else gone[target] = {index} end
+    end
+  end
+end
+
+if #words > 0 then
+  many('HSET', ended_key, words)
+  for target, sources in pairs(gone) do many('SREM', waited(target), sources) end
+  touch(ARGV[2])
+end
+
+-- Of each target for how many it waits; nothing of those that there are not, or that have ended.
+local targets, waits = {}, {}
+for i, letter in ipairs(letters) do
+  if letter ~= '0' then
+    for _, target in ipairs(fed(metas[i])) do
+      if not waits[target] then
+        waits[target] = 'unknown'
+        targets[#targets + 1] = target
+      end
+    end
+  end
+end
+local recorded = many('HMGET', meta_key, targets)
+for i, target in ipairs(targets) do
+  local open = recorded[i] and redis.call('HEXISTS', ended_key, target) == 0
+  waits[target] = open and redis.call('SCARD', waited(target)) or false
+end
+
+local SUCCEEDED = '\0\9succeeded'
+local follow, named, seen = {}, {}, {}
+local function name(index)
+  if not seen[index] then named[#named + 1] = index end
+  seen[index] = true
+end
+for i, letter in ipairs(letters) do
+  if letter ~= '0' then
+    local well = string.sub(ends[i], 1, 11) == SUCCEEDED
+    for _, target in ipairs(fed(metas[i])) do
+      local waiting = waits[target]
+      if waiting == 0 or (waiting and not well) then
+        local index = tonumber(target)
+        follow[#follow + 1] = i
+        follow[#follow + 1] = index
+        name(index)
+      end
+    end
+    if letter == '2' then name(indexes[i]) end
+  end
+end
+
+local rows, large = {}, {}
+for i = shown(named, rows) + 1, #named do large[#large + 1] = named[i] end
+local open = redis.call('HLEN', meta_key) - redis.call('HLEN', ended_key)
+return {open, table.concat(letters), follow, rows, large}

@@ -1,0 +1,28 @@
+-- A page of nodes. KEYS: the record. ARGV: id, the name of a list, after which index, how many at most, whether only those
+-- that have not ended.
+-- Answers {1 if there may be more, the last index that was looked at, nodes as `shown` shows them}.
+local after, most, unfinished = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local packed = redis.call('HGET', part('lists'), ARGV[2]) or ''
+local found, last, more, looks, rows = {}, after, 0, 5000, {}
+
+-- The first stretch that ends behind `after`.
+local low, high = 0, #packed / 8
+while low < high do
+  local middle = math.floor((low + high) / 2)
+  local _, ends = struct.unpack('>I4I4', packed, 8 * middle + 1)
+  if ends > after then high = middle else low = middle + 1 end
+end
+
+for at = 8 * low + 1, #packed, 8 do
+  local first, ends = struct.unpack('>I4I4', packed, at)
+  for index = math.max(first, after + 1), ends do
+    if #found == most or looks == 0 then more = 1; break end
+    if not unfinished or redis.call('HEXISTS', part('ended'), index) == 0 then found[#found + 1] = index end
+    last, looks = index, looks - 1
+  end
+  if more == 1 then break end
+end
+
+local told = shown(found, rows)
+if told < #found then more, last = 1, found[told] end
+return {more, last, rows}
