@@ -194,7 +194,7 @@ class WorkflowStoreConformance:
             Node(index=0, spec=bytes(range(256)), feeds=(4, 2), gate=START),
             Node(index=2, gate=0),
             Node(index=4, spec="spéc".encode()),
-            Node(index=300_000_000),
+            Node(index=16_777_000),
         ]
         await store.create(record("w"))
         assert await store.add("w", given[:3])
@@ -204,7 +204,7 @@ class WorkflowStoreConformance:
             NodeState(index=0, spec=bytes(range(256)), feeds=(4, 2), gate=START),
             NodeState(index=2, gate=0, waiting=1),
             NodeState(index=4, spec="spéc".encode(), waiting=1),
-            NodeState(index=300_000_000),
+            NodeState(index=16_777_000),
         ]
         assert (await one(store, "w")).nodes == 4
 
