@@ -290,20 +290,35 @@ end
 -- What keeps running workflows going is done in a full server, too (see `though_full`).
 local function graph_though_full() redis.call('SREM', part('none'), '') end
 
+-- For how many others a node waits. Members of large groups wait for none: then looking for that many sets is spared.
+local few
+local function waiting_of(index)
+  if few == nil then
+    local key = part('lists')
+    few = redis.call('HLEN', key) <= 100 and {}
+    for _, name in ipairs(few and redis.call('HKEYS', key) or {}) do
+      if string.byte(name) == 115 then few[tonumber(string.sub(name, 2))] = true end
+    end
+  end
+  return (not few or few[index]) and redis.call('SCARD', waited(index)) or 0
+end
+
 -- Nodes as they are now, six words for each: index, meta, spec, for how many it waits, run, what it came to. Behind the
 -- last one that is looked at is the number that is returned: large ones do not all go into one answer.
 local function shown(indexes, rows)
-  local total = 0
+  local total, reopened = 0, redis.call('EXISTS', part('runs')) == 1
   for from = 1, #indexes, 20 do
     if total > 4194304 then return from - 1 end
-    local some = {unpack(indexes, from, math.min(from + 19, #indexes))}
+    local some, runs, at = {unpack(indexes, from, math.min(from + 19, #indexes))}, {}, #rows
     local metas, specs = redis.call('HMGET', part('meta'), unpack(some)), redis.call('HMGET', part('specs'), unpack(some))
-    local runs, ends = redis.call('HMGET', part('runs'), unpack(some)), redis.call('HMGET', part('ended'), unpack(some))
+    local ends = redis.call('HMGET', part('ended'), unpack(some))
+    if reopened then runs = redis.call('HMGET', part('runs'), unpack(some)) end
     for i, index in ipairs(some) do
       if metas[i] then
-        local spec, value, at = specs[i] or '', ends[i] or '', #rows
-        rows[at + 1], rows[at + 2], rows[at + 3] = index, metas[i], spec
-        rows[at + 4], rows[at + 5], rows[at + 6] = redis.call('SCARD', waited(index)), tonumber(runs[i] or 0), value
+        local spec, value = specs[i] or '', ends[i] or ''
+        rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, metas[i], spec, waiting_of(index)
+        rows[at + 5], rows[at + 6] = tonumber(runs[i] or 0), value
+        at = at + 6
         total = total + #spec + #value
       end
     end
