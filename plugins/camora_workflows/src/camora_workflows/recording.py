@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from camora.dispatchable import Dispatchable
 from camora.errors import BrokerUnavailable, DispatchError, DispatchUncertain
@@ -16,10 +16,11 @@ from camora.message import Envelope
 
 from camora_workflows.compiling import Compiler, Draft
 from camora_workflows.drafting import Written, write
+from camora_workflows.following import Following
 from camora_workflows.patience import patiently
 from camora_workflows.plan import Plan, pack
 
-__all__ = ["Opening", "Recorder"]
+__all__ = ["Recorder"]
 
 _BATCH, _BATCH_BYTES = 1000, 1024 * 1024
 """How many nodes are recorded in one step, and about how many bytes they have."""
@@ -27,16 +28,6 @@ _AT_HAND = 8 * 1024 * 1024
 """How many bytes of messages are kept from recording until they are published; others are read again."""
 _HAND_ON = 1000
 """How many jobs are published in one step."""
-
-
-class Opening(Protocol):
-    """Hands on what stands behind a gate."""
-
-    async def open_start(self, store: WorkflowStore, workflow: str, *, after: int) -> None:
-        """Publish, page by page, what stands behind `START` with an index above `after`; end what needs no job.
-
-        `passed` is told after each page. May be repeated. Raises as `Host.publish`.
-        """
 
 
 class _AtHand:
@@ -65,9 +56,9 @@ class _AtHand:
 class Recorder:
     """Records compositions of one app."""
 
-    def __init__(self, host: Host, opening: Opening) -> None:
+    def __init__(self, host: Host, following: Following) -> None:
         self._host = host
-        self._opening = opening
+        self._following = following
 
     async def dispatch(self, store: WorkflowStore, what: Dispatchable[Any], asked_id: str | None) -> tuple[str, str]:
         """Record it, start it, and publish what begins; returns its id, and its name.
@@ -111,7 +102,7 @@ class Recorder:
         if found is None or found.state == "recording":
             return False
         if found.state == "running":
-            await self._opening.open_start(store, workflow, after=found.passed.get(START, -1))
+            await self._following.open_start(store, workflow, after=found.passed.get(START, -1))
         return True
 
     async def _record(self, store: WorkflowStore, workflow: str, drafts: Iterable[Draft], at_hand: _AtHand) -> None:
@@ -161,7 +152,7 @@ class Recorder:
             last = page[-1][0]
             await self._passed(store, workflow, last)
         if not at_hand.complete:
-            await self._opening.open_start(store, workflow, after=last)
+            await self._following.open_start(store, workflow, after=last)
 
     async def _passed(self, store: WorkflowStore, workflow: str, last: int) -> None:
         now = self._host.clock.now_ms()
