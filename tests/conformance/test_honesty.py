@@ -11,7 +11,7 @@ from camora.builtin.memory.inspection import MemoryQueues
 from camora.errors import MessageTooLarge, UnsupportedCapability
 from camora.interfaces.broker import Broker
 from camora.interfaces.capabilities import Capabilities, Support
-from camora.interfaces.queues import CancelResult, QueuedJob
+from camora.interfaces.queues import CancelResult, QueuedJob, Queues
 from camora.message import Envelope
 from camora.testing.clock import VirtualClock
 from camora.testing.conformance import Subject, hunt
@@ -43,6 +43,9 @@ class PoorQueues(MemoryQueues):
 
     async def cancel(self, job_id: str) -> CancelResult:
         raise _refuse("cancel")
+
+    async def reschedule(self, job_id: str, due: int) -> bool:
+        return await Queues.reschedule(self, job_id, due)
 
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         raise _refuse("pause")
@@ -161,7 +164,7 @@ class Boaster(MemoryBroker):
     capabilities = Capabilities()
 
 
-@pytest.mark.parametrize("capability", ["delay", "priority", "dedup", "pause", "inspect", "cancel"])
+@pytest.mark.parametrize("capability", ["delay", "priority", "dedup", "pause", "inspect", "cancel", "reschedule"])
 async def test_who_takes_what_it_does_not_declare_fails(capability: str) -> None:
     rig = Rig(Boaster(), None, lease=0.3, patience=1.0)
     await rig.broker.open()

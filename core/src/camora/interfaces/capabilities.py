@@ -28,7 +28,7 @@ class Capabilities:
     first. `dedup`: the same id, or the same unfinished `key`, is published once: in a queue, or in all of them.
     `fanout`: one message reaches many queues. `pause`: `Queues.pause`. `inspect`: `Queues.find`, `list`, `counts`
     of all states. `cancel`: `Queues.cancel`. `cancel_scheduled`: `Queues.cancel` of what is not due yet; who declares
-    `cancel` can do that, too, and need not say so.
+    `cancel` can do that, too, and need not say so. `reschedule`: `Queues.reschedule`.
     `atomic_settle`: acknowledgement, successors, retry and (see `Broker.settles_into`) the record are one step.
     `transactions`: `Broker.publish_within`.
     `leases`: deliveries come back by themselves when their worker dies silently. `shared`: several processes may use
@@ -44,6 +44,7 @@ class Capabilities:
     inspect: Support = Support.UNSUPPORTED
     cancel: Support = Support.UNSUPPORTED
     cancel_scheduled: Support = Support.UNSUPPORTED
+    reschedule: Support = Support.UNSUPPORTED
     atomic_settle: Support = Support.UNSUPPORTED
     leases: Support = Support.UNSUPPORTED
     transactions: Support = Support.UNSUPPORTED

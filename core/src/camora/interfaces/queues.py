@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from camora.errors import UnsupportedCapability
 from camora.outcome import CancelResult
 
 __all__ = ["CancelResult", "QueuedJob", "Queues"]
@@ -55,6 +56,19 @@ class Queues(ABC):
         A broker that declares `cancel_scheduled` alone removes what is not due yet, and raises `UnsupportedCapability`
         for any other id: it cannot know whether that job waits, runs, has ended or never was.
         """
+
+    async def reschedule(self, job_id: str, due: int) -> bool:
+        """Make a waiting message, whether it is ready or not due yet, due at `due` (milliseconds since the epoch).
+
+        A moment that has passed means now. One atomic step; nothing else of the message changes. False where it does
+        not wait: it runs, is dead or finished, or never was. Raises `UnsupportedCapability` where the broker does not
+        declare `reschedule`.
+        """
+        raise UnsupportedCapability(
+            f"job {job_id} stays due when it was to be: its broker cannot change that for messages it has stored. "
+            f"SQL, Redis and memory brokers can (sqlite:///…, postgresql://…, redis://…, memory://)",
+            capability="reschedule",
+        )
 
     @abstractmethod
     async def pause(self, queue: str, *, paused: bool = True) -> None:

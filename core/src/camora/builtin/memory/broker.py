@@ -45,6 +45,7 @@ class MemoryBroker(Broker):
         pause=Support.NATIVE,
         inspect=Support.NATIVE,
         cancel=Support.NATIVE,
+        reschedule=Support.NATIVE,
         atomic_settle=Support.NATIVE,
         leases=Support.NATIVE,
     )

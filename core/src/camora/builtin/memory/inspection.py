@@ -6,6 +6,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from camora.builtin.memory.entries import Entry
 from camora.builtin.memory.store import MemoryStore
 from camora.interfaces.broker import JobState
@@ -64,6 +66,31 @@ class MemoryQueues(Queues):
             else:
                 store.delayed.remove()
             return CancelResult.REMOVED
+
+    async def reschedule(self, job_id: str, due: int) -> bool:
+        """Move it."""
+        store = self._store
+        with store.as_of_now() as touched:
+            entry = store.entries.get(job_id)
+            if entry is None or entry.state not in (JobState.READY, JobState.SCHEDULED):
+                return False
+            now, was_ready = store.clock.now_ms(), entry.state is JobState.READY
+            if was_ready and due <= now:
+                return True
+            # The heap or the deque keeps the old object until it meets it, so it must not come to life again.
+            moved = msgspec.structs.replace(
+                entry,
+                envelope=msgspec.structs.replace(entry.envelope, due=due if due > now else 0),
+                order=store.locked_next_order(),
+            )
+            entry.state = None
+            if was_ready:
+                store.ready.remove(entry)
+            else:
+                store.delayed.remove()
+            store.entries[job_id] = moved
+            store.locked_enqueue(moved, touched)
+            return True
 
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         """Stop or let go on."""

@@ -106,6 +106,15 @@ class BrokerMachine(Hunter):
         answer, now = self.timed(lambda: self.run(self.twin.queues.cancel(job.id)))
         self.model.cancelled(job, answer, now)
 
+    @precondition(lambda self: self.can.reschedule and self.can.delay and self.model.jobs)
+    @rule(pick=st.integers(0, 1000), parts=st.sampled_from([-1.0, 0.0, 0.4, 1.2]))
+    def reschedule(self, pick: int, parts: float) -> None:
+        """Any job, wherever it is, to be due so many leases from now."""
+        job = self._known(pick)
+        due = self.subject.clock.now_ms() + round(parts * self.subject.lease * 1000)
+        answer, now = self.timed(lambda: self.run(self.twin.queues.reschedule(job.id, due)))
+        self.model.rescheduled(job, due, answer=answer, now=now)
+
     @precondition(lambda self: any(job.flagged for job in self.model.of(Place.LEASED)))
     @rule(who=st.integers(0, 2))
     def ask_cancelled(self, who: int) -> None:

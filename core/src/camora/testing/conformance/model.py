@@ -308,6 +308,22 @@ class Model:
         assert leased is not Sure.YES, f"cancelling {job}, which runs, removed it"
         self.removed(job, now)
 
+    def rescheduled(self, job: Job, due: int, *, answer: bool, now: Now) -> None:
+        """`Queues.reschedule` answered so."""
+        waits = Sure.YES if job.place is Place.WAITING else Sure.NO
+        if waits and self._pushes and now.reached(*job.due):
+            # Sent ahead to somebody who has not asked for it yet.
+            waits = Sure.PERHAPS
+        elif job.place is Place.LEASED and now.reached(*job.lapses):
+            # A lapsed lease that nobody has looked at may still count as one.
+            waits = Sure.PERHAPS
+        if not answer:
+            assert waits is not Sure.YES, f"{job} waits, and could not be rescheduled"
+            return
+        assert waits, f"{job} was rescheduled, and does not wait"
+        # Among those that are due at one moment, its place is open.
+        job.place, job.delivery, job.fresh, job.due = Place.WAITING, None, False, (due, due)
+
     def removed(self, job: Job, now: Now) -> None:
         """A person took it away."""
         job.forgotten = True

@@ -10,6 +10,7 @@ from camora.testing.conformance.broker.leases import LeaseSuite
 from camora.testing.conformance.broker.living import HonestySuite, LivingSuite
 from camora.testing.conformance.broker.publishing import PublishingSuite
 from camora.testing.conformance.broker.receiving import ReceivingSuite
+from camora.testing.conformance.broker.rescheduling import ReschedulingSuite
 from camora.testing.conformance.broker.rig import Rig
 from camora.testing.conformance.broker.settling import SettlingSuite
 from camora.testing.conformance.broker.timing import TimingSuite
@@ -25,6 +26,7 @@ class BrokerConformance(
     TimingSuite,
     DedupSuite,
     InspectingSuite,
+    ReschedulingSuite,
     DeclaringSuite,
     BuryingSuite,
     LivingSuite,

@@ -127,7 +127,7 @@ class HonestySuite(BrokerSuite):
         _says_what_helps(refused.value, "transactions")
         await rig.nothing(await rig.consumer())
 
-    @pytest.mark.parametrize("capability", ["pause", "inspect", "cancel"])
+    @pytest.mark.parametrize("capability", ["pause", "inspect", "cancel", "reschedule"])
     async def test_an_unsupported_look_or_control_is_refused(self, rig: Rig, capability: str) -> None:
         if getattr(rig.broker.capabilities, capability):
             pytest.skip("the broker supports it")
@@ -136,6 +136,7 @@ class HonestySuite(BrokerSuite):
             "pause": [lambda: queues.pause("work"), queues.paused],
             "inspect": [lambda: queues.find("x"), lambda: queues.list("work")],
             "cancel": [lambda: queues.cancel("x")],
+            "reschedule": [lambda: queues.reschedule("x", 0)],
         }
         for ask in asked[capability]:
             with pytest.raises(UnsupportedCapability) as refused:
