@@ -1,1 +1,33 @@
 """The plugin: what camora-workflows offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from camora.hookspecs import hookimpl
+from camora.interfaces import Check, Extension
+from camora.provider import MadeFrom, Provider
+
+from camora_workflows.settings import WorkflowSettings
+
+_HELP = "callbacks, chains, groups, chords and graphs of jobs; tasks that are done in durable steps"
+
+
+def _extension(made: MadeFrom) -> Extension:
+    from camora_workflows.extension import Workflows
+
+    return Workflows(made.settings)
+
+
+@hookimpl
+def camora_extensions() -> Sequence[Provider[Extension]]:
+    """Workflows."""
+    return [Provider("workflows", _extension, settings=WorkflowSettings, help=_HELP)]
+
+
+@hookimpl
+def camora_checks() -> Sequence[Check]:
+    """What `camora doctor` looks at."""
+    from camora_workflows.checks import checks
+
+    return checks()

@@ -1,0 +1,166 @@
+"""The extension: what follows the end of jobs in workflows, what they get, and who looks after what was left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from camora.interfaces import Ending, Extension, FollowUp, Host, WorkflowStore
+from camora.message import Envelope, Message
+from camora.outcome import JobRecord, Status
+
+from camora_workflows.carrying import carried_on
+from camora_workflows.chunks import Chunks
+from camora_workflows.following import Following
+from camora_workflows.inputs import WorkflowInputs, no_store
+from camora_workflows.journaling import Journaling
+from camora_workflows.plan import HEADER, SKIPPED, Carried, Outcome, Place, header_of, place_of
+from camora_workflows.reopening import because_of
+from camora_workflows.settings import WorkflowSettings
+from camora_workflows.sweeping import Sweeper
+from camora_workflows.trail import Step, Trail, step_of
+
+__all__ = ["Workflows"]
+
+
+class Workflows(Extension):
+    """Drives the workflows of one app."""
+
+    header = HEADER
+
+    def __init__(self, settings: WorkflowSettings | None = None) -> None:
+        self.settings = settings or WorkflowSettings()
+        self._journaling = Journaling()
+        self.middleware = (WorkflowInputs(lambda: self.host, self.store), Chunks(lambda: self.host), self._journaling)
+        self._host: Host | None = None
+        self._following: Following | None = None
+
+    @property
+    def host(self) -> Host:
+        """The app. It is there from the moment that this is attached to it."""
+        assert self._host is not None
+        return self._host
+
+    @property
+    def following(self) -> Following:
+        """As `host`."""
+        assert self._following is not None
+        return self._following
+
+    def attach(self, host: Host) -> None:
+        """Remember the app."""
+        self._host = self._journaling.host = host
+        self._following = Following(host, self.settings.keep)
+
+    async def store(self) -> WorkflowStore:
+        """The store of workflows in this loop. Raises `ConfigurationError` where the app has none."""
+        store = await (await self.host.stores()).workflows()
+        if store is None:
+            raise no_store()
+        return store
+
+    async def ended(self, endings: Sequence[Ending]) -> Sequence[FollowUp]:
+        """Those of recorded workflows in a few steps for all of them, those that travel by themselves."""
+        found = [FollowUp() for _ in endings]
+        steps: dict[int, Step] = {}
+        for at, ending in enumerate(endings):
+            place = place_of(ending.message.headers[HEADER])
+            if isinstance(place, Carried):
+                found[at] = carried_on(self.host, place, ending)
+            elif place is not None:
+                steps[at] = step_of(place.workflow, place.index, place.run, _outcome(ending.record), frozenset({at}))
+        if steps:
+            trail, records = await self.following.follow(await self.store(), list(steps.values()))
+            successors, wholes = _handed_out(steps, trail, records)
+            for at, step in steps.items():
+                stands = trail.ended.get(step.mark.workflow, {}).get(step.mark.index)
+                found[at] = FollowUp(
+                    successors=tuple(successors[at]),
+                    records=tuple(wholes[at]),
+                    instead=None if stands is None else _instead(endings[at].record, step.outcome, stands),
+                )
+        return found
+
+    async def requeued(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The nodes of dead letters are open again, and so is what was skipped because of them."""
+        return [await self._reopened(message) for message in messages]
+
+    async def _reopened(self, message: Message) -> Message:
+        place = place_of(message.headers[HEADER])
+        if not isinstance(place, Place):
+            return message
+        store = await self.store()
+        [node] = await store.read(place.workflow, [place.index])
+        if node is None:
+            return message
+        run = node.run
+        if node.status:
+            reopened = await because_of(store, place.workflow, [place.index])
+            results = (await self.host.stores()).results
+            if results is not None:  # what the workflow had come to does not stand any more
+                await results.forget([place.workflow])
+            await store.reopen(place.workflow, reopened, self.host.clock.now_ms())
+            run += 1
+        header = header_of(msgspec.structs.replace(place, run=run))
+        return msgspec.structs.replace(message, headers={**message.headers, HEADER: header})
+
+    async def beside(self) -> None:
+        """Look after workflows, where there are any."""
+        store = await (await self.host.stores()).workflows()
+        if store is not None:
+            await Sweeper(self.host, self.following, self.settings).run(store)
+
+
+def _outcome(record: JobRecord) -> Outcome:
+    return Outcome(
+        status=record.status.value,
+        value=record.value,
+        error=record.error,
+        attempts=record.attempts,
+        started=record.started,
+        finished=record.finished,
+        worker=record.worker,
+    )
+
+
+def _handed_out(
+    steps: dict[int, Step], trail: Trail, records: dict[str, JobRecord]
+) -> tuple[dict[int, list[Envelope]], dict[int, list[JobRecord]]]:
+    """Which settlement carries what.
+
+    One whose mark was the first is enough: whoever runs that job again marks it later, and finds the same. Where none
+    was, each carries it.
+    """
+    first = {at for at, step in steps.items() if (step.mark.workflow, step.mark.index) in trail.first}
+    successors: dict[int, list[Envelope]] = {at: [] for at in steps}
+    wholes: dict[int, list[JobRecord]] = {at: [] for at in steps}
+    for envelope, roots in trail.successors.values():
+        firm = roots & first
+        for at in (min(firm),) if firm else roots:
+            successors[at].append(envelope)
+    for at, step in steps.items():
+        record = records.get(step.mark.workflow)
+        if record is not None:
+            wholes[at].append(record)
+    return successors, wholes
+
+
+def _instead(record: JobRecord, own: Outcome, stands: Outcome) -> JobRecord | None:
+    """The job's record, where another outcome of it stands than this one."""
+    if stands is own or _same(own, stands):
+        return None
+    skipped = stands.status == SKIPPED
+    return msgspec.structs.replace(
+        record,
+        status=Status.CANCELLED if skipped else Status(stands.status),
+        value=stands.value if record.kept else None,
+        error=stands.error,
+        attempts=stands.attempts,
+        started=stands.started,
+        finished=stands.finished or record.finished,
+        worker=stands.worker,
+    )
+
+
+def _same(one: Outcome, other: Outcome) -> bool:
+    return (one.status, one.value, one.started, one.error) == (other.status, other.value, other.started, other.error)

@@ -1,0 +1,278 @@
+"""What follows the ends of nodes: marks in the store, their consequences, and the jobs that may begin.
+
+All of it may be repeated, by anybody, and comes to the same. Whoever dies between a mark and what follows is resumed by
+whoever repeats the mark: the store answers with what still waits, and what had ended because of it is marked again,
+too. What can be reached that way is left to the settlement of the job that ends (`FollowUp`); what stands behind a gate
+cannot, so it is published, and its own consequences are seen to, before the gate is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from camora.errors import DecodeError, EncodeError, MessageTooLarge
+from camora.failures import describe
+from camora.interfaces import START, Host, NodeState, WorkflowStore
+from camora.message import Envelope
+from camora.outcome import JobRecord, Status
+
+from camora_workflows.beginning import begin
+from camora_workflows.consequences import SUCCEEDED, several, verdict
+from camora_workflows.plan import SKIPPED, Kind, Outcome, Plan, Spec, unpack
+from camora_workflows.summing_up import summed_up
+from camora_workflows.trail import Step, Target, Trail, outcome_of, step_of
+from camora_workflows.values import feeding
+
+__all__ = ["Following"]
+
+_PAGE = 500
+"""How many nodes behind a gate are handed on at a time."""
+_PLANS = 512
+"""Of how many workflows the plan is remembered, which does not change once they run."""
+_DONE = Outcome(status=SUCCEEDED)
+
+
+class Following:
+    """Follows ends in workflows. `keep` is how many seconds a workflow is kept after its end.
+
+    All methods raise `BrokerUnavailable` where the store or the broker is away, and may then be called again.
+    """
+
+    def __init__(self, host: Host, keep: float) -> None:
+        self._host = host
+        self._keep = keep
+        self._plans: dict[str, Plan] = {}
+
+    async def follow(self, store: WorkflowStore, steps: Sequence[Step]) -> tuple[Trail, dict[str, JobRecord]]:
+        """Mark these ends and what follows from them, and finish the workflows that are over.
+
+        Answers with what is left to be done by the caller: the jobs to publish, and the records of workflows that have
+        come to something. Where that is not done, the same call has to be repeated.
+        """
+        trail = Trail()
+        await self._walk(store, steps, trail)
+        records = {}
+        for workflow in trail.ended:
+            record = await self._sum_up(store, workflow, trail)
+            if record is not None:
+                records[workflow] = record
+        return trail, records
+
+    async def carry_out(self, store: WorkflowStore, steps: Sequence[Step]) -> None:
+        """As `follow`, and do the rest, too: for ends that belong to no job's settlement, as of what is cancelled."""
+        trail = Trail()
+        await self._walk(store, steps, trail)
+        await self._publish(trail.envelopes)
+        await self._conclude(store, trail)
+
+    async def open_start(self, store: WorkflowStore, workflow: str, *, after: int) -> None:
+        """Hand on, page by page, what stands behind `START` with an index above `after`; end what needs no job."""
+        trail = Trail()
+        await self._hand_on(store, workflow, START, 0, after, trail)
+        await self._conclude(store, trail)
+
+    async def begin(self, store: WorkflowStore, workflow: str, nodes: Iterable[NodeState]) -> None:
+        """Let these nodes begin, whatever they are: jobs are published, joins and gates end."""
+        trail = Trail()
+        await self._begin_all(store, workflow, -1, nodes, trail)
+        await self._conclude(store, trail)
+
+    async def conclude(self, store: WorkflowStore, workflow: str) -> None:
+        """If nothing of it is open: store what it came to, and finish it."""
+        record = await store.get(workflow)
+        if record is None or record.state != "running":
+            return
+        trail = Trail(ended={workflow: {}}, open={workflow: record.open})
+        plan: Plan = unpack(Plan, record.plan)
+        [node] = await store.read(workflow, [plan.result])
+        if node is not None and node.status:
+            trail.ended[workflow][plan.result] = outcome_of(node)
+        await self._conclude(store, trail)
+
+    async def _conclude(self, store: WorkflowStore, trail: Trail) -> None:
+        results = (await self._host.stores()).results
+        for workflow in trail.ended:
+            record = await self._record(store, workflow, trail)
+            if record is not None and results is not None and not results.private:
+                await results.store([record])
+            await self._finish(store, workflow, trail)
+
+    async def _sum_up(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
+        record = await self._record(store, workflow, trail)
+        await self._finish(store, workflow, trail)
+        return record
+
+    async def _walk(self, store: WorkflowStore, steps: Sequence[Step], trail: Trail) -> None:
+        """Mark, decide what waits, and so on until nothing is left to decide."""
+        while steps:
+            answers = await store.end([step.mark for step in steps], self._host.clock.now_ms())
+            targets: dict[tuple[str, int], Target] = {}
+            again: dict[str, dict[int, frozenset[int]]] = {}
+            for step, answer in zip(steps, answers, strict=True):
+                if not answer.known:
+                    continue
+                workflow, index = step.mark.workflow, step.mark.index
+                standing = answer.standing
+                outcome = step.outcome if standing is None else outcome_of(standing)
+                trail.note(step, outcome, answer)
+                for node in answer.targets:
+                    key = (workflow, node.index)
+                    target = targets.get(key)
+                    if target is None:
+                        target = targets[key] = Target(workflow, node)
+                    target.hear(index, outcome, step.roots)
+                    if trail.only is None and not (target.spec.side or target.spec.handler):
+                        trail.within.add((workflow, index))
+                if standing is not None:
+                    for fed in standing.feeds:
+                        found = again.setdefault(workflow, {})
+                        found[fed] = found.get(fed, frozenset()) | step.roots
+            steps = [step for target in targets.values() for step in await self._decide(store, target, trail)]
+            steps += await self._again(store, again, trail)
+
+    async def _again(self, store: WorkflowStore, fed: dict[str, dict[int, frozenset[int]]], trail: Trail) -> list[Step]:
+        """The ends that were consequences of marks that stood already: what follows them may not have been done."""
+        steps = []
+        for workflow, roots in fed.items():
+            indexes = [index for index in roots if (workflow, index) not in trail.repeated]
+            for node in await store.read(workflow, indexes) if indexes else ():
+                if node is None or not node.status:
+                    continue
+                trail.repeated.add((workflow, node.index))
+                steps += _repeated(Target(workflow, node, roots=roots[node.index]))
+        return steps
+
+    async def _decide(self, store: WorkflowStore, target: Target, trail: Trail) -> list[Step]:
+        """What becomes of a node now, and how it has ended if it has."""
+        workflow, node, spec = target.workflow, target.node, target.spec
+        ends = target.ends
+        if ends is None and node.waiting == 0 and several(spec):
+            ends = await self._spoilt(store, workflow, node.index, spec)
+        if ends is not None:
+            if spec.kind is Kind.GATE:
+                await self._skip_behind(store, workflow, node, ends, trail)
+        elif node.waiting:
+            return []
+        elif spec.kind is Kind.JOB:
+            begun = self._begun(workflow, node, spec, target.source)
+            if isinstance(begun, Envelope):
+                trail.begins(begun, target.roots)
+                return []
+            ends = begun
+        elif spec.kind is Kind.GATE:
+            await self._open(store, workflow, node.index, node.run, trail)
+        return [step_of(workflow, node.index, node.run, ends or _DONE, target.roots)]
+
+    async def _spoilt(self, store: WorkflowStore, workflow: str, index: int, spec: Spec) -> Outcome | None:
+        """How a node ends of whose sources, which have all ended, one has not succeeded; None when all have.
+
+        Whoever marked that one may have died before it could say so to this node.
+        """
+        async for source in feeding(store, workflow, index):
+            if source.status != SUCCEEDED and (ends := verdict(spec, source.index, outcome_of(source))) is not None:
+                return ends
+        return None
+
+    def _begun(self, workflow: str, node: NodeState, spec: Spec, source: int) -> Envelope | Outcome:
+        """The job of a node; or, for one that cannot be sent, how the node ends."""
+        try:
+            return begin(self._host, workflow, node, spec, source=source)
+        except (DecodeError, EncodeError, MessageTooLarge) as error:
+            return Outcome(status=Status.FAILED.value, error=describe(error), finished=self._host.clock.now_ms())
+
+    async def _open(self, store: WorkflowStore, workflow: str, gate: int, run: int, trail: Trail) -> None:
+        """What stands behind a gate begins, as far as it was not handed on before."""
+        record = await store.get(workflow)
+        after = -1 if record is None else record.passed.get(gate, -1)
+        await self._hand_on(store, workflow, gate, run, after, trail)
+
+    async def _hand_on(
+        self, store: WorkflowStore, workflow: str, gate: int, run: int, after: int, trail: Trail
+    ) -> None:
+        while page := await store.nodes(workflow, after=after, limit=_PAGE, gate=gate):
+            await self._begin_all(store, workflow, gate, page, trail)
+            after = page[-1].index
+            await store.passed(workflow, gate, after, self._host.clock.now_ms(), run)
+
+    async def _begin_all(
+        self, store: WorkflowStore, workflow: str, gate: int, nodes: Iterable[NodeState], trail: Trail
+    ) -> None:
+        """These nodes begin; returns when the broker has their jobs, and those of what follows at once."""
+        inner = Trail(only=(await self._plan(store, workflow)).result)
+        steps: list[Step] = []
+        for node in nodes:
+            target = Target(workflow, node, source=max(gate, -1))
+            steps += _repeated(target) if node.status else await self._decide(store, target, inner)
+        await self._walk(store, steps, inner)
+        await self._publish(inner.envelopes)
+        trail.take_over(inner)
+
+    async def _skip_behind(
+        self, store: WorkflowStore, workflow: str, gate: NodeState, ends: Outcome, trail: Trail
+    ) -> None:
+        inner = Trail(only=(await self._plan(store, workflow)).result)
+        after = -1
+        while page := await store.nodes(workflow, after=after, limit=_PAGE, gate=gate.index):
+            steps: list[Step] = []
+            for node in page:
+                target = Target(workflow, node, source=gate.index)
+                # Nothing behind a gate is a handler, though the gate may be one.
+                target.ends = _skipped(target.spec, ends)
+                steps += _repeated(target) if node.status else await self._decide(store, target, inner)
+            await self._walk(store, steps, inner)
+            await self._publish(inner.envelopes)
+            inner.successors.clear()
+            after = page[-1].index
+        trail.take_over(inner)
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        if envelopes:
+            await self._host.publish(envelopes)
+
+    async def _plan(self, store: WorkflowStore, workflow: str) -> Plan:
+        plan = self._plans.get(workflow)
+        if plan is None:
+            record = await store.get(workflow)
+            if record is None:
+                return Plan(result=-1)
+            plan = unpack(Plan, record.plan)
+            if len(self._plans) >= _PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[workflow] = plan
+        return plan
+
+    async def _record(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
+        """What the workflow came to, if it has ended now."""
+        ended = trail.ended[workflow]
+        if all((workflow, index) in trail.within for index in ended):
+            return None
+        result = (await self._plan(store, workflow)).result
+        outcome = ended.get(result)
+        return None if outcome is None else await summed_up(self._host, store, workflow, result, outcome)
+
+    async def _finish(self, store: WorkflowStore, workflow: str, trail: Trail) -> None:
+        if trail.open.get(workflow) != 0:
+            return
+        result = (await self._plan(store, workflow)).result
+        outcome = trail.ended[workflow].get(result)
+        if outcome is None:
+            [node] = await store.read(workflow, [result])
+            outcome = None if node is None or not node.status else outcome_of(node)
+        told = outcome.told if outcome is not None else ""
+        await store.finish(workflow, told or SKIPPED, self._keep, self._host.clock.now_ms())
+        self._plans.pop(workflow, None)
+
+
+def _repeated(target: Target) -> list[Step]:
+    """The end of a node that ended without a job, once more: what follows it may not have been done."""
+    node = target.node
+    if node.status != SKIPPED and target.spec.kind is Kind.JOB:
+        return []
+    return [step_of(target.workflow, node.index, node.run, outcome_of(node), target.roots)]
+
+
+def _skipped(spec: Spec, ends: Outcome) -> Outcome:
+    """How a node ends that stands behind a gate which was skipped."""
+    told = ends.told
+    status = (told or SKIPPED) if spec.kind is Kind.JOIN else SKIPPED
+    return Outcome(status=status, cause=told, origin=ends.origin)

@@ -1,0 +1,84 @@
+"""The values of nodes, as plain data, read from the store: of jobs, of joins (lists or mappings), through gates."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from camora.errors import PayloadError
+from camora.interfaces import Codec, NodeState, WorkflowStore
+
+from camora_workflows.plan import Kind, Outcome, Spec, unpack
+
+__all__ = ["TooMuch", "Values", "feeding"]
+
+_FIRST, _MOST = 20, 500
+"""How many nodes the first page has, and how many one has at most."""
+_PAGE = 4 * 1024 * 1024
+"""About how many bytes a page is to have: values may be small or large, and are seen only when they are read."""
+
+
+class TooMuch(Exception):
+    """The values are larger than they may be together."""
+
+
+async def feeding(store: WorkflowStore, workflow: str, index: int) -> AsyncIterator[NodeState]:
+    """The nodes that feed this one, in order of index; a page of them is in memory at a time."""
+    after, limit = -1, _FIRST
+    while True:
+        page = await store.nodes(workflow, after=after, limit=limit, feeding=index)
+        for node in page:
+            yield node
+        if len(page) < limit:
+            return
+        after = page[-1].index
+        each = sum(len(node.outcome) + len(node.spec) for node in page) / len(page) + 1
+        limit = max(1, min(_MOST, int(_PAGE / each)))
+
+
+class Values:
+    """Reads values of one workflow. `room` is how many encoded bytes it may read in all; None: any number."""
+
+    def __init__(self, store: WorkflowStore, codec: Codec, workflow: str, *, room: int | None = None) -> None:
+        self._store = store
+        self._codec = codec
+        self._workflow = workflow
+        self._room = room
+
+    async def of(self, node: NodeState) -> Any:
+        """What a node that has succeeded came to.
+
+        Raises `TooMuch`, and `PayloadError` where there is no value: its job keeps none, or it is not there any more.
+        """
+        spec: Spec = unpack(Spec, node.spec)
+        if spec.kind is Kind.JOB:
+            return self._decoded(node, spec)
+        if spec.kind is Kind.GATE:
+            async for source in feeding(self._store, self._workflow, node.index):
+                return await self.of(source)
+            raise PayloadError(f"workflow {self._workflow}: nothing feeds node {node.index}, so it has no value")
+        found = await self.listed(node.index, spec.sources)
+        if spec.names:
+            return dict(zip(spec.names, found, strict=True))
+        return [item for items in found for item in items] if spec.flat else found
+
+    async def listed(self, index: int, order: tuple[int, ...] = ()) -> list[Any]:
+        """The values of all nodes that feed this one, in this order, or that of their indexes."""
+        if not order:
+            return [await self.of(source) async for source in feeding(self._store, self._workflow, index)]
+        found = {source.index: await self.of(source) async for source in feeding(self._store, self._workflow, index)}
+        return [found[source] for source in order]
+
+    def _decoded(self, node: NodeState, spec: Spec) -> Any:
+        outcome: Outcome | None = unpack(Outcome, node.outcome) if node.outcome else None
+        if outcome is None or outcome.value is None:
+            how = f"came to {node.status or 'nothing yet'}" if node.status != "succeeded" else "keeps no result"
+            raise PayloadError(
+                f"workflow {self._workflow}: {spec.task} (node {node.index}) {how}, so there is nothing to hand over",
+                task=spec.task,
+            )
+        if self._room is not None:
+            self._room -= len(outcome.value)
+            if self._room < 0:
+                raise TooMuch
+        return self._codec.decode_value(outcome.value)
