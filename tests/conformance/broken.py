@@ -320,6 +320,33 @@ class _PurgeTakesAll(Broken):
         self._queues = Queues(self.store)
 
 
+class _RescheduledOnesStay(Broken):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+        class Queues(MemoryQueues):
+            async def reschedule(self, job_id: str, due: int) -> bool:
+                found = await self.find(job_id)
+                return found is not None and found.state in ("ready", "scheduled")
+
+        self._queues = Queues(self.store)
+
+
+class _ReschedulingTakesWhatRuns(Broken):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+        class Queues(MemoryQueues):
+            async def reschedule(self, job_id: str, due: int) -> bool:
+                entry = self._store.entries.get(job_id)
+                if entry is not None and entry.stake:
+                    self._store.locked_unlend(entry)
+                    self._store.ready.put_back([entry])
+                return await super().reschedule(job_id, due)
+
+        self._queues = Queues(self.store)
+
+
 BROKEN: dict[str, type[Broken]] = {
     "a release loses the message": _release_loses,
     "a retry loses the message": _retry_loses,
@@ -346,4 +373,6 @@ BROKEN: dict[str, type[Broken]] = {
     "pausing is ignored": _PauseIsIgnored,
     "cancelled jobs run": _CancelledOnesRun,
     "purging takes what runs": _PurgeTakesAll,
+    "rescheduled jobs stay where they are": _RescheduledOnesStay,
+    "rescheduling takes what runs": _ReschedulingTakesWhatRuns,
 }
