@@ -11,6 +11,7 @@ from camora.outcome import JobRecord, Status
 
 from camora_workflows.carrying import carried_on
 from camora_workflows.chunks import Chunks
+from camora_workflows.composer import WorkflowComposer
 from camora_workflows.following import Following
 from camora_workflows.inputs import WorkflowInputs, no_store
 from camora_workflows.journaling import Journaling
@@ -32,6 +33,7 @@ class Workflows(Extension):
         self.settings = settings or WorkflowSettings()
         self._journaling = Journaling()
         self.middleware = (WorkflowInputs(lambda: self.host, self.store), Chunks(lambda: self.host), self._journaling)
+        self.composer = WorkflowComposer(lambda: self.host, lambda: self.following)
         self._host: Host | None = None
         self._following: Following | None = None
 
