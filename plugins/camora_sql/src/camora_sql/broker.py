@@ -13,16 +13,20 @@ from camora.errors import BrokerUnavailable, DispatchUncertain, EncodeError
 from camora.interfaces.broker import Broker, BrokerState, Consumer, ConsumerSettings
 from camora.interfaces.capabilities import Capabilities, Support
 from camora.interfaces.dead_letters import DeadLetters
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.queues import Queues
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.message import Envelope
 
 from camora_sql.consumer import SqlConsumer
 from camora_sql.dead_letters import SqlDeadLetters
+from camora_sql.dialects.base import Need
 from camora_sql.errors import CommitUnclear, Held
+from camora_sql.journals import SqlJournal
 from camora_sql.lengths import check_lengths
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
@@ -35,6 +39,7 @@ from camora_sql.session import Session
 from camora_sql.settings import SqlSettings
 from camora_sql.store import Store
 from camora_sql.workers import SqlWorkerDirectory
+from camora_sql.workflows import SqlWorkflowStore
 
 __all__ = ["SqlBroker"]
 
@@ -182,6 +187,14 @@ class SqlBroker(Broker):
     def own_workers(self) -> WorkerDirectory:
         """The directory of workers in the same database."""
         return SqlWorkerDirectory(self._store)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows in the same database."""
+        return SqlWorkflowStore(self._store, Need.SETTLED)
+
+    def own_journal(self) -> Journal:
+        """The journal in the same database."""
+        return SqlJournal(self._store)
 
     def settles_into(self, results: ResultBackend) -> bool:
         """True for the same database."""

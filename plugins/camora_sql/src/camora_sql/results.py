@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from camora.clock import SYSTEM_CLOCK, Clock
+from camora.interfaces.journal import Journal
 from camora.interfaces.limits import Limits
 from camora.interfaces.results import ResultBackend
 from camora.interfaces.schedule import ScheduleStore
 from camora.interfaces.workers import WorkerDirectory
+from camora.interfaces.workflows import WorkflowStore
 from camora.outcome import JobRecord, Status
 
 from camora_sql import statements
 from camora_sql.dialects.base import Need
+from camora_sql.journals import SqlJournal
 from camora_sql.limits import SqlLimits
 from camora_sql.link import Link
 from camora_sql.records import forget, put_records, record_from
@@ -26,6 +29,7 @@ from camora_sql.statements import records as finished
 from camora_sql.store import Store
 from camora_sql.wakeup import Topic
 from camora_sql.workers import SqlWorkerDirectory
+from camora_sql.workflows import SqlWorkflowStore
 
 __all__ = ["SqlResultBackend"]
 
@@ -192,6 +196,14 @@ class SqlResultBackend(ResultBackend):
     def own_workers(self) -> WorkerDirectory:
         """The directory of workers in the same database."""
         return SqlWorkerDirectory(self._store)
+
+    def own_workflows(self) -> WorkflowStore:
+        """Workflows in the same database."""
+        return SqlWorkflowStore(self._store)
+
+    def own_journal(self) -> Journal:
+        """The journal in the same database."""
+        return SqlJournal(self._store)
 
     def twin(self) -> Self:
         """Another backend on the same database, with a connection of its own."""

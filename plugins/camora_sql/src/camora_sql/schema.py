@@ -30,7 +30,7 @@ from camora_sql.settings import PREFIX
 
 __all__ = ["HEAD", "RECORD_COLUMNS", "SCHEDULE_COLUMNS", "WORKS_WITH", "State", "Tables"]
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in `migrations/versions`."""
 WORKS_WITH = ("works_with", "0001")
 """A fact that stands in the database: the oldest revision whose code can work with its tables as they are now."""
@@ -93,13 +93,15 @@ class Tables:
         self._add_workers()
         self._add_notes()
         self._add_inbox()
+        self._add_workflows()
+        self._add_journals()
 
     def _table(self, name: str, *columns: Column[Any], **options: Any) -> Table:
         return Table(f"{self.prefix}{name}", self.metadata, *columns, **self.options, **options)
 
-    def _index(self, name: str, *columns: Any, where: str | None = None) -> None:
+    def _index(self, name: str, *columns: Any, where: str | None = None, unique: bool = False) -> None:
         condition = None if where is None else text(where)
-        Index(f"{self.prefix}{name}", *columns, sqlite_where=condition, postgresql_where=condition)
+        Index(f"{self.prefix}{name}", *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
     def _add_jobs(self) -> None:
         self.jobs = self._table(
@@ -292,6 +294,84 @@ class Tables:
             Column("value", _Bytes),
         )
         self._index("inbox_until", self.inbox.c.until)
+
+    def _add_workflows(self) -> None:
+        # Workflows as wholes. One that was deleted has no id any more, and goes in steps, with all that is in it.
+        self.workflows = self._table(
+            "workflows",
+            Column("seq", _Big, primary_key=True, autoincrement=True),
+            Column("id", _Name),
+            Column("name", _Text, nullable=False),
+            Column("state", String(16), nullable=False),
+            Column("status", String(64), nullable=False),
+            Column("created", _Big, nullable=False),
+            Column("changed", _Big, nullable=False),
+            Column("finished", _Big, nullable=False),
+            # NULL until it has finished, then when it may be deleted.
+            Column("until", _Big),
+            Column("nodes", Integer, nullable=False),
+            Column("open", Integer, nullable=False),
+            Column("plan", _Bytes, nullable=False),
+        )
+        columns = self.workflows.c
+        self._index("workflows_id", columns.id, unique=True)
+        self._index("workflows_state", columns.state, columns.id)
+        self._index("workflows_until", columns.until)
+        # Nodes are known by one number: that of their workflow, and their index in it (see `numbering`). What is large
+        # comes last, where nobody reads it on the way to something else.
+        self.nodes = self._table(
+            "workflow_nodes",
+            Column("node", _Big, primary_key=True, autoincrement=False),
+            Column("gate", _Big),
+            Column("run", Integer, nullable=False),
+            Column("status", String(64), nullable=False),
+            # Indexes, as JSON.
+            Column("feeds", _Text, nullable=False),
+            Column("spec", _Bytes, nullable=False),
+            Column("outcome", _Bytes),
+        )
+        self._index("workflow_nodes_gate", self.nodes.c.gate, self.nodes.c.node, where="gate IS NOT NULL")
+        # Which nodes feed a node; and which of those it waits for: the row goes when the source has ended.
+        self.feeds = self._table(
+            "workflow_feeds",
+            Column("target", _Big, primary_key=True, autoincrement=False),
+            Column("source", _Big, primary_key=True, autoincrement=False),
+            sqlite_with_rowid=False,
+        )
+        self.waits = self._table(
+            "workflow_waits",
+            Column("source", _Big, primary_key=True, autoincrement=False),
+            Column("target", _Big, primary_key=True, autoincrement=False),
+            sqlite_with_rowid=False,
+        )
+        self._index("workflow_waits_target", self.waits.c.target, self.waits.c.source)
+        # How far the nodes behind a gate were handed on.
+        self.gates = self._table(
+            "workflow_gates",
+            Column("gate", _Big, primary_key=True, autoincrement=False),
+            Column("passed", Integer, nullable=False),
+        )
+
+    def _add_journals(self) -> None:
+        # What jobs have done so far, and who may say so: `token` is the greatest that was used.
+        self.journals = self._table(
+            "journals",
+            Column("seq", _Big, primary_key=True, autoincrement=True),
+            Column("id", _Name, nullable=False),
+            Column("token", _Big),
+            Column("until", _Big, nullable=False),
+        )
+        self._index("journals_id", self.journals.c.id, unique=True)
+        self._index("journals_until", self.journals.c.until)
+        self.entries = self._table(
+            "journal_entries",
+            Column("journal", _Big, primary_key=True, autoincrement=False),
+            Column("name", _Key, primary_key=True),
+            # By what a repeated post is known.
+            Column("post", _Name),
+            Column("value", _Bytes, nullable=False),
+        )
+        self._index("journal_entries_post", self.entries.c.journal, self.entries.c.post, where="post IS NOT NULL")
 
 
 _PLAIN = Tables()

@@ -59,12 +59,12 @@ def drop_table(name: str) -> None:
     op.drop_table(f"{_tables().prefix}{name}", schema=_tables().schema)
 
 
-def create_index(name: str, table: str, columns: list[Any], *, where: str | None = None) -> None:
+def create_index(name: str, table: str, columns: list[Any], *, where: str | None = None, unique: bool = False) -> None:
     """An index, by names without the prefix; of some rows alone if `where` says which."""
     condition = None if where is None else sa.text(where)
     prefix, schema = _tables().prefix, _tables().schema
     options: dict[str, Any] = {"sqlite_where": condition, "postgresql_where": condition} if where else {}
-    op.create_index(f"{prefix}{name}", f"{prefix}{table}", columns, schema=schema, **options)
+    op.create_index(f"{prefix}{name}", f"{prefix}{table}", columns, schema=schema, unique=unique, **options)
 
 
 def works_with(oldest: str) -> None:
