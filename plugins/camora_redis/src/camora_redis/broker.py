@@ -111,6 +111,7 @@ class RedisBroker(Broker):
             pause=Support.NATIVE,
             inspect=Support.NATIVE,
             cancel=Support.NATIVE,
+            reschedule=Support.NATIVE,
             atomic_settle=settle,
             leases=Support.NATIVE,
             shared=Support.NATIVE,

@@ -17,6 +17,7 @@ from camora_redis.scripting import script
 __all__ = ["RedisQueues", "known_queues"]
 
 _FIND, _COUNT, _CANCEL = script("find"), script("count"), script("cancel")
+_RESCHEDULE = script("reschedule")
 _PAUSE, _PURGE, _ENLIST = script("pause"), script("purge"), script("enlist")
 _SCANNED = 1000
 _STATES = ("ready", "scheduled", "leased", "dead")
@@ -96,6 +97,14 @@ class RedisQueues(Queues):
         ]
         answers = [CancelResult(one.decode()) for one in await answered(self._link, asyncio.gather(*calls))]
         return next((one for one in answers if one is not CancelResult.UNKNOWN), CancelResult.UNKNOWN)
+
+    async def reschedule(self, job_id: str, due: int) -> bool:
+        """Move it, in whichever queue it waits."""
+        queues = await known_queues(self._link)
+        calls = [
+            self._link.run(_RESCHEDULE, (self._keys.of_queue(queue),), self._group, job_id, due) for queue in queues
+        ]
+        return any(await answered(self._link, asyncio.gather(*calls)))
 
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         """Stop or let go on."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import msgspec
+from camora.errors import EncodeError
 from camora.interfaces.workflows import Mark, Marked, Node, NodeState, WorkflowRecord, WorkflowStore
 
 from camora_redis.batches import batches
@@ -28,6 +29,8 @@ _FINISH, _GET, _DELETE = script("workflow_finish"), script("workflow_get"), scri
 _LARGEST_END = 32 * 1024 * 1024
 """Bytes of marks that travel together. More come in several steps: then the last of them tells what was completed."""
 _MOST_MARKS = 10_000
+_HIGHEST = 2**32 - 1
+"""Indexes take four bytes."""
 _PAGE = 500
 """How many nodes are read in one step at most."""
 _NO_SUCH, _STOOD = ord("0"), ord("2")
@@ -69,7 +72,13 @@ class RedisWorkflowStore(WorkflowStore):
         """One step for some hundreds."""
         recorded = False
         for batch in batches(nodes, lambda node: len(node.spec)) if nodes else [[]]:
-            columns = _pack(([node.index for node in batch], [meta_of(node) for node in batch]))
+            indexes = [node.index for node in batch]
+            if max(indexes, default=0) > _HIGHEST:
+                raise EncodeError(
+                    f"workflow {workflow_id} has a node {max(indexes)}, and Redis keeps none above {_HIGHEST}: make "
+                    "several workflows of it"
+                )
+            columns = _pack((indexes, [meta_of(node) for node in batch]))
             recorded = bool(await self._run(_ADD, workflow_id, now, columns, *[node.spec for node in batch]))
             if not recorded:
                 break
