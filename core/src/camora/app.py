@@ -186,8 +186,10 @@ class Camora:
             tasks=self.tasks,
             clock=self.clock,
             ttl=self.settings.result_ttl,
+            extensions=self._extensions,
+            publish=lambda envelopes: self._dispatcher.publish(envelopes),
         )
-        self._letters = Letters(self._connections, self.codec)
+        self._letters = Letters(self._connections, self.codec, self._extensions)
         self._dispatcher = Dispatcher(
             connections=self._connections,
             codec=self.codec,

@@ -18,7 +18,7 @@ from camora.outcome import ErrorInfo, Outcome, OutcomeKind
 from camora.registry import TaskRegistry
 from camora.secrets import hide
 from camora.settings import WorkerSettings
-from camora.signals import Discard, Failure
+from camora.signals import Discard, Failure, Suspend
 from camora.steering import Again, Expired, NotOurs, NotYet, TimedOut, Unstorable
 from camora.task import AnyTask
 
@@ -139,6 +139,8 @@ class Executor:
                 # Nobody cancelled it: something inside raised this by itself, and that is a failure.
                 return self._failed(context, TaskExit.of(error))
             return self._stopped(run)
+        except Suspend as suspend:
+            return self._suspended(context, suspend)
         except Exception as error:  # noqa: BLE001 -- whatever the job raises is its outcome
             return self._failed(context, error)
         if isinstance(value, Failure):
@@ -155,6 +157,8 @@ class Executor:
         try:
             message = run.message = self._codec.admit(delivery.body)
         except DecodeError as error:
+            if error.reason == "stale":
+                self._note_stale(run)
             return _dead(error.reason, "camora.errors.DecodeError", str(error)), None
         if self._codec.authenticated and (elsewhere := self._misplaced(message, delivery)):
             return _dead("mismatch", "camora.errors.DecodeError", elsewhere), None
@@ -168,6 +172,12 @@ class Executor:
         if task is None:
             return self._unknown(message), None
         return None, task
+
+    def _note_stale(self, run: Run) -> None:
+        """It is genuine, and only too old: whoever waits for its end is to hear of it."""
+        message = self._codec.decode(run.delivery.body)
+        if not self._misplaced(message, run.delivery):
+            run.message = message
 
     def _misplaced(self, message: Message, delivery: Delivery) -> str:
         """What is wrong when a genuine message lies where it was not sent; empty when nothing is."""
@@ -200,6 +210,16 @@ class Executor:
         if run.reason is StopReason.CANCELLED:
             return Outcome(kind=OutcomeKind.CANCELLED)
         return Outcome(kind=OutcomeKind.RELEASED)
+
+    def _suspended(self, context: Context, suspend: Suspend) -> Outcome:
+        if context.acknowledged:
+            text = (
+                f"{context.task.name} was to go on later ({suspend}), and its message is gone: it was acknowledged "
+                'before it ran. Leave out ack="before" for a task that sleeps or waits for signals'
+            )
+            return Outcome(kind=OutcomeKind.FAILED, error=ErrorInfo(type="camora.Suspend", text=text))
+        now = self._clock.now_ms()
+        return Outcome(kind=OutcomeKind.SUSPENDED, delay=(suspend.due(now) - now) / 1000)
 
     def _failed(self, context: Context, error: Exception) -> Outcome:
         secrets = _secrets(context)

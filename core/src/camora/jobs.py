@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -23,11 +23,14 @@ from camora.errors import (
     ResultTimeout,
     UnsupportedCapability,
 )
+from camora.extensions import Extensions
 from camora.interfaces.broker import JobState
 from camora.interfaces.codec import Codec
+from camora.interfaces.extension import Ending
 from camora.interfaces.queues import QueuedJob
 from camora.interfaces.results import ResultBackend
 from camora.job import JobInfo
+from camora.message import Envelope
 from camora.outbox import unpacked
 from camora.outcome import CancelResult, JobRecord, Status
 from camora.registry import TaskRegistry
@@ -57,6 +60,8 @@ class Jobs:
         tasks: TaskRegistry,
         clock: Clock,
         ttl: float,
+        extensions: Extensions,
+        publish: Callable[[Sequence[Envelope]], Awaitable[object]],
     ) -> None:
         self._connections = connections
         self._portal = portal
@@ -66,6 +71,8 @@ class Jobs:
         self._tasks = tasks
         self._clock = clock
         self._ttl = ttl
+        self._extensions = extensions
+        self._publish = publish
 
     def run_sync(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine of this app from code without an event loop; blocks."""
@@ -171,9 +178,10 @@ class Jobs:
         with contextlib.suppress(DecodeError):  # an undecodable message still has a place in a queue
             message = self._codec.decode(queued.body)
             attempt, created = message.attempt, message.created
+        suspended = record is not None and record.status is Status.SCHEDULED
         status = {
             JobState.LEASED: Status.RUNNING,
-            JobState.SCHEDULED: Status.RETRYING if attempt > 1 else Status.SCHEDULED,
+            JobState.SCHEDULED: Status.RETRYING if attempt > 1 and not suspended else Status.SCHEDULED,
             JobState.DEAD: Status.FAILED,
         }.get(JobState(queued.state), Status.RETRYING if attempt > 1 else Status.QUEUED)
         return JobInfo(
@@ -197,6 +205,16 @@ class Jobs:
         queued = None
         with contextlib.suppress(UnsupportedCapability):  # what cannot be looked for cannot be cancelled: see there
             queued = await connection.broker.queues.find(job_id)
+        record = JobRecord(
+            id=job_id,
+            status=Status.CANCELLED,
+            task=queued.task if queued else "",
+            queue=queued.queue if queued else "",
+            finished=self._clock.now_ms(),
+            ttl=self._ttl,
+        )
+        if queued is not None and queued.state in (JobState.READY, JobState.SCHEDULED):
+            record = await self._ended_waiting(connection, queued, record)
         try:
             answer = await _cancel(connection, job_id)
         except UnsupportedCapability:
@@ -206,20 +224,31 @@ class Jobs:
                 raise
             return CancelResult.FINISHED
         if answer is CancelResult.REMOVED and connection.results is not None:
-            record = JobRecord(
-                id=job_id,
-                status=Status.CANCELLED,
-                task=queued.task if queued else "",
-                queue=queued.queue if queued else "",
-                finished=self._clock.now_ms(),
-                ttl=self._ttl,
-            )
             await connection.results.store([record])
         if answer is CancelResult.UNKNOWN and connection.results is not None:
             known = await _record_of(connection, job_id)
             if known is not None and known.status.finished:
                 return CancelResult.FINISHED
         return answer
+
+    async def _ended_waiting(self, connection: Connection, queued: QueuedJob, record: JobRecord) -> JobRecord:
+        """See to what follows a job that is about to be removed; returns what is to be stored for it.
+
+        Before that, so that whoever dies in between leaves a job that can be cancelled again, or runs and is known to
+        have been cancelled, and not one that is gone and that others wait for.
+        """
+        try:
+            message = self._codec.decode(queued.body)
+        except DecodeError:
+            return record
+        if not self._extensions.concern(message):
+            return record
+        [follow] = await self._extensions.ended([Ending(message=message, record=record)])
+        if follow.records and connection.results is not None:
+            await connection.results.store(follow.records)
+        if follow.successors:
+            await self._publish(follow.successors)
+        return follow.instead or record
 
 
 def unknown_job(connection: Connection, job_id: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from camora.connections import Connections
 from camora.errors import DecodeError
+from camora.extensions import Extensions
 from camora.interfaces.broker import Broker
 from camora.interfaces.codec import Codec
 from camora.outcome import DeadLetter
@@ -18,9 +20,10 @@ _PAGE = 100
 class Letters:
     """Lists, requeues and purges, over any broker; those of the outbox stand behind the broker's."""
 
-    def __init__(self, connections: Connections, codec: Codec) -> None:
+    def __init__(self, connections: Connections, codec: Codec, extensions: Extensions) -> None:
         self._connections = connections
         self._codec = codec
+        self._extensions = extensions
 
     async def list(self, queue: str | None) -> AsyncIterator[DeadLetter]:
         """All letters, oldest first, a page at a time."""
@@ -47,10 +50,7 @@ class Letters:
             # One that could not leave the outbox sets out again as it was.
             outbox = await connection.outbox()
             return outbox is not None and await outbox.dead_letters.requeue(job_id)
-        try:
-            body = self._codec.evolve(letter.body, {"attempt": 1, "misses": 0, "due": 0, "expires": None})
-        except DecodeError:
-            body = letter.body  # somebody may have mended the codec; the bytes stay as they are
+        body = await self._as_new(letter)
         if connection.results is not None and not connection.atomic:
             # The failed record stands for good (first writer wins), and would hide the new run's result. One that is
             # younger than the letter belongs to a run that somebody else has requeued meanwhile.
@@ -58,6 +58,18 @@ class Letters:
             if record is not None and record.finished <= letter.died:
                 await connection.results.forget([job_id])
         return await connection.broker.dead_letters.requeue(job_id, body=body)
+
+    async def _as_new(self, letter: DeadLetter) -> bytes:
+        """The message as a first attempt, of another life than the one that has failed."""
+        try:
+            message = self._codec.decode(letter.body)
+        except DecodeError:
+            return letter.body  # somebody may have mended the codec; the bytes stay as they are
+        changes: dict[str, Any] = {"attempt": 1, "misses": 0, "due": 0, "expires": None, "life": message.life + 1}
+        if self._extensions.concern(message):
+            [message] = await self._extensions.requeued([message])
+            changes["headers"] = dict(message.headers)
+        return self._codec.evolve(letter.body, changes)
 
     async def purge(self, queue: str | None, ids: Sequence[str] | None) -> int:
         """Delete for good; returns how many."""

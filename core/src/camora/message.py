@@ -54,6 +54,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which attempt this is, from 1. Crashes of a worker are not attempts: see `Delivery.deliveries`."""
     misses: int = 0
     """How often a worker gave it back because it did not know the task or a guard refused to let it run."""
+    life: int = 0
+    """How often the job began anew under its id: it was suspended, or was taken out of the dead letters."""
 
     def __repr__(self) -> str:
         """Without its arguments: whoever prints it does not know which of them are secret."""

@@ -143,13 +143,15 @@ class OutcomeKind(enum.Enum):
     """Given back unrun, for another worker or another time; not an attempt."""
     CRASHED = "crashed"
     """The process that ran the function died: given back, and counted as a delivery."""
+    SUSPENDED = "suspended"
+    """It has asked to be begun anew later, as the same attempt."""
 
 
 class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """How one attempt ended: a value, decided before anything is done about it.
 
-    `delay` (seconds) is when to come back, for RETRY, RELEASED and CRASHED. `reason` names the dead letter's reason
-    when FAILED leads there.
+    `delay` (seconds) is when to come back, for RETRY, RELEASED, CRASHED and SUSPENDED. `reason` names the dead letter's
+    reason when FAILED leads there.
     """
 
     kind: OutcomeKind
@@ -183,6 +185,8 @@ class Settlement(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """To be stored in the same step, when the broker said `settles_into` the result backend; else None."""
     successors: tuple[Envelope, ...] = ()
     """To be published in the same step, before the message is gone."""
+    others: tuple[JobRecord, ...] = ()
+    """Where the result backend is `private`: records of other jobs, for whoever dispatched this one; else empty."""
     envelope: Envelope | None = None
     letter: DeadLetter | None = None
     delay: float = 0.0

@@ -15,6 +15,7 @@ from camora.job import Job
 from camora.limits import Limit
 from camora.message import Delivery, Message
 from camora.outcome import Progress
+from camora.signals import Suspend
 from camora.steering import Again
 from camora.task import AnyTask, DispatchPort
 
@@ -48,7 +49,10 @@ class _Here:
 
 
 async def run_now(parts: EngineParts, message: Message, task: AnyTask, app: DispatchPort) -> Any:
-    """Attempt after attempt, until it succeeds or fails for good; raises what the last attempt raised."""
+    """Attempt after attempt, until it succeeds or fails for good; raises what the last attempt raised.
+
+    What is suspended is waited for, too.
+    """
     engine = Engine(parts)
     await engine.open()
     try:
@@ -60,5 +64,9 @@ async def run_now(parts: EngineParts, message: Message, task: AnyTask, app: Disp
             except Again as again:
                 await asyncio.sleep(again.delay)
                 message = msgspec.structs.replace(message, attempt=message.attempt + 1)
+            except Suspend as suspend:
+                now = parts.clock.now_ms()
+                await asyncio.sleep((suspend.due(now) - now) / 1000)
+                message = msgspec.structs.replace(message, life=message.life + 1, expires=None)
     finally:
         await engine.close(grace=5.0)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -30,12 +30,13 @@ _STATUS = {
     OutcomeKind.EXPIRED: Status.EXPIRED,
     OutcomeKind.CANCELLED: Status.CANCELLED,
     OutcomeKind.RETRY: Status.RETRYING,
+    OutcomeKind.SUSPENDED: Status.SCHEDULED,
 }
 
 
 # Looking a member up on its class costs as much as all the rest of a comparison.
 _DONE = Status.SUCCEEDED
-_ACK, _SUCCEEDED, _RETRY = Action.ACK, OutcomeKind.SUCCEEDED, OutcomeKind.RETRY
+_ACK, _SUCCEEDED = Action.ACK, OutcomeKind.SUCCEEDED
 
 
 _TRIES = 3
@@ -45,12 +46,23 @@ _TRIES = 3
 class Verdicts:
     """Turns an outcome into what is to be done: a pure function of its inputs and the clock."""
 
-    def __init__(self, *, codec: Codec, clock: Clock, worker: str, keep_records: bool, ttl: float) -> None:
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        clock: Clock,
+        worker: str,
+        keep_records: bool,
+        ttl: float,
+        longest: float | None = None,
+    ) -> None:
         self._codec = codec
         self._clock = clock
         self._worker = worker
         self._keep_records = keep_records
         self._ttl = ttl
+        self._longest = longest
+        """The longest delay that the broker can do, in seconds."""
 
     def settlement(self, run: Run, outcome: Outcome) -> Settlement:
         """What settles this run."""
@@ -63,6 +75,8 @@ class Verdicts:
                 return Settlement(delivery=run.delivery, action=Action.ACK, record=record)
             case OutcomeKind.RETRY:
                 return self._again(run, outcome, attempt=_attempt(run) + 1, misses=0)
+            case OutcomeKind.SUSPENDED:
+                return self._suspended(run, outcome)
             case OutcomeKind.RELEASED if outcome.charged:
                 return self._again(run, outcome, attempt=_attempt(run), misses=_misses(run) + 1)
             case OutcomeKind.RELEASED:
@@ -82,7 +96,7 @@ class Verdicts:
             if config.on_failure == "requeue":
                 # Never at once: a job that always fails must not spin.
                 again = Outcome(kind=OutcomeKind.RETRY, delay=growing(_misses(run)), error=outcome.error)
-                return self._again(run, again, attempt=1, misses=_misses(run) + 1)
+                return self._again(run, again, attempt=1, misses=_misses(run) + 1, life=1)
         return self.buried(run, outcome)
 
     def buried(self, run: Run, outcome: Outcome) -> Settlement:
@@ -121,24 +135,38 @@ class Verdicts:
             settlement = self.buried(run, outcome)
         return outcome, msgspec.structs.replace(settlement, record=own)
 
-    def _again(self, run: Run, outcome: Outcome, *, attempt: int, misses: int) -> Settlement:
+    def _suspended(self, run: Run, outcome: Outcome) -> Settlement:
+        """The same attempt, of its next life. It has begun, so it does not expire any more."""
+        if self._longest is not None and outcome.delay > self._longest:
+            # It looks how late it is when it runs, and goes on waiting.
+            outcome = msgspec.structs.replace(outcome, delay=self._longest)
+        return self._again(run, outcome, attempt=_attempt(run), misses=_misses(run), life=1, expires=False)
+
+    def _again(
+        self, run: Run, outcome: Outcome, *, attempt: int, misses: int, life: int = 0, expires: bool = True
+    ) -> Settlement:
         message, delivery = run.message, run.delivery
         assert message is not None
         due = self._clock.now_ms() + round(outcome.delay * 1000) if outcome.delay > 0 else 0
-        body = self._codec.evolve(delivery.body, {"attempt": attempt, "misses": misses, "due": due})
+        changes: dict[str, Any] = {"attempt": attempt, "misses": misses, "due": due}
+        if life:
+            changes["life"] = message.life + life
+        if not expires:
+            changes["expires"] = None
+        body = self._codec.evolve(delivery.body, changes)
         envelope = Envelope(
             id=delivery.id,
             task=message.task,
             queue=delivery.queue,
             body=body,
             due=due,
-            expires=message.expires,
+            expires=message.expires if expires else None,
             priority=message.priority,
             key=message.key,
             key_ttl=message.key_ttl,
             options=None if run.context is None else run.context.task.owned,
         )
-        record = self._record(run, outcome) if outcome.kind is OutcomeKind.RETRY else None
+        record = self._record(run, outcome) if outcome.kind in _UNFINISHED else None
         return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
 
     def _record(self, run: Run, outcome: Outcome) -> JobRecord | None:
@@ -159,10 +187,10 @@ class Verdicts:
             value=outcome.encoded if keep else None,
             kept=keep,
             error=outcome.error,
-            attempts=_attempt(run) - (0 if context and context.ran else 1) if message else 0,
+            attempts=_attempt(run) - (0 if _is_attempt(run, outcome) else 1) if message else 0,
             created=message.created if message else 0,
             started=context.started if context else 0,
-            finished=0 if outcome.kind is _RETRY else self._clock.now_ms(),
+            finished=0 if outcome.kind in _UNFINISHED else self._clock.now_ms(),
             worker=self._worker,
             ttl=self._ttl,
         )
@@ -171,6 +199,13 @@ class Verdicts:
 _ENDS = frozenset(
     {OutcomeKind.SUCCEEDED, OutcomeKind.FAILED, OutcomeKind.DISCARDED, OutcomeKind.EXPIRED, OutcomeKind.CANCELLED}
 )
+_UNFINISHED = frozenset({OutcomeKind.RETRY, OutcomeKind.SUSPENDED})
+"""Those whose record says that the job is to go on."""
+
+
+def _is_attempt(run: Run, outcome: Outcome) -> bool:
+    """Whether this attempt is over, and was one."""
+    return run.context is not None and run.context.ran and outcome.kind is not OutcomeKind.SUSPENDED
 
 
 def _dropped(run: Run) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
 
 from camora.clock import seconds
 
-__all__ = ["Discard", "Failure", "Recorded", "Retry"]
+__all__ = ["Discard", "Failure", "Recorded", "Retry", "Suspend"]
 
 
 class Retry(Exception):
@@ -38,6 +38,44 @@ def _retry(message: str, delay: float | None, policy: Any) -> Retry:
 
 class Discard(Exception):
     """Raise it in a task to finish without a result, on purpose: not a failure, never retried."""
+
+
+class Suspend(BaseException):
+    """Raise it to leave the worker, and to be begun anew later: in `delay` seconds or at `until`, an aware moment.
+
+    Neither an attempt nor a failure: no retry policy has a say, and the job's next run is the same attempt, of its next
+    life (`Message.life`). It need not be handled: `except Exception` does not catch it. Raises `ValueError` for a
+    moment without a time zone, and where not exactly one of both is given.
+    """
+
+    def __init__(self, *, delay: float | timedelta | None = None, until: datetime | None = None) -> None:
+        super().__init__()
+        if (delay is None) == (until is None):
+            raise ValueError("Suspend: give delay= or until=, one of them")
+        self.delay = None if delay is None else seconds(delay)
+        if self.delay is not None and not 0 <= self.delay < math.inf:
+            raise ValueError(f"Suspend(delay={delay!r}): seconds from 0, and an end")
+        if until is not None and until.tzinfo is None:
+            raise ValueError(f"Suspend(until={until!r}): give a moment with a time zone, such as datetime.now(UTC)")
+        self.until = until
+
+    def due(self, now: int) -> int:
+        """When it is to begin anew; both are milliseconds since the epoch."""
+        if self.until is not None:
+            return max(now, math.ceil(self.until.astimezone(UTC).timestamp() * 1000))
+        assert self.delay is not None
+        return now + math.ceil(self.delay * 1000)
+
+    def __str__(self) -> str:
+        return f"until {self.until.isoformat()}" if self.until is not None else f"for {self.delay:g} s"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the keywords, because signals cross process boundaries."""
+        return _suspend, (self.delay, self.until)
+
+
+def _suspend(delay: float | None, until: datetime | None) -> Suspend:
+    return Suspend(delay=delay, until=until)
 
 
 @attrs.frozen

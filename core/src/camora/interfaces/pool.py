@@ -82,7 +82,8 @@ class RemoteError(Exception):
 class TaskExit(RemoteError):
     """A function raised what is no `Exception`: `sys.exit`, `KeyboardInterrupt`, `GeneratorExit`, a stray cancellation.
 
-    Such a thing would stop the event loop, so every pool raises this in its place.
+    Such a thing would stop the event loop, so every pool raises this in its place; but for `Suspend`, which it raises
+    as it is.
     """
 
 

@@ -121,7 +121,7 @@ class Following:
     async def _ask(self, batch: Batch) -> Sequence[FollowUp]:
         answers = await self._extensions.ended([self._ending(run, settlement) for run, settlement in batch])
         records = [record for answer in answers for record in answer.records]
-        if records and self._results is not None:
+        if records and self._results is not None and not self._results.private:
             await self._results.store(records)
         return answers
 
@@ -138,6 +138,8 @@ class Following:
                 run.outcome, settlement = self._verdicts.instead(run, answer.instead)
             if answer.successors:
                 settlement = msgspec.structs.replace(settlement, successors=answer.successors)
+            if answer.records and self._results is not None and self._results.private:
+                settlement = msgspec.structs.replace(settlement, others=answer.records)
             self._followed(run, settlement)
 
     def _tell(self, batch: Batch, error: Exception) -> None:

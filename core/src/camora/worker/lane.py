@@ -133,6 +133,7 @@ class Lane:
                 worker=parts.worker,
                 keep_records=connection.results is not None,
                 ttl=parts.result_ttl,
+                longest=connection.broker.capabilities.longest_delay,
             ),
             keeper=self._keeper,
             events=parts.events,

@@ -184,7 +184,7 @@ class AmqpConsumer(Consumer):
         messages: list[Outgoing] = []
         owners: list[Lent] = []
         for one in settlements:
-            if one.action is Action.ACK and not one.successors and one.record is None:
+            if one.action is Action.ACK and not one.successors and one.record is None and not one.others:
                 continue
             lent: Lent = one.delivery.receipt
             found = await self._publisher.jobs(one.successors, reply_to=lent.properties.reply_to)
@@ -197,8 +197,9 @@ class AmqpConsumer(Consumer):
                     found.append(letter_message(self._store, one.letter, lent))
                 case Action.RELEASE if not self._to_its_place(one):
                     found.append(await self._as_it_was(one, lent))
-            if one.record is not None and lent.properties.reply_to:
-                found.append(reply_message(lent.properties.reply_to, one.record, self._store.settings))
+            if reply_to := lent.properties.reply_to:
+                told = (*one.others, *([] if one.record is None else [one.record]))
+                found += [reply_message(reply_to, record, self._store.settings) for record in told]
             published = lent.published or ()
             fresh = [message for message in found if (message.id, message.reply) not in published]
             messages += fresh

@@ -10,7 +10,7 @@ from traceback import format_exception
 from typing import Any
 
 from camora import Camora, Context
-from camora.signals import Discard, Retry
+from camora.signals import Discard, Retry, Suspend
 
 from camora_django.interface import (
     TaskContext,
@@ -77,7 +77,7 @@ def _attempt(order: Order, context: Context) -> Iterator[tuple[TaskResult, list[
     task_started.send(sender=sender, task_result=result)
     try:
         yield result, [TaskContext(task_result=result)] if task.takes_context else []
-    except (Retry, Discard, asyncio.CancelledError):
+    except (Retry, Discard, Suspend, asyncio.CancelledError):
         raise  # it is for another time, or for nothing, and no failure
     except BaseException as error:
         _fail(result, error)

@@ -21,6 +21,7 @@ from camora.interfaces.pool import TaskExit
 from camora.message import Message
 from camora.outcome import Progress
 from camora.propagation import restore
+from camora.signals import Suspend
 
 __all__ = ["DEAF_TO", "finish", "prepare", "run", "start"]
 
@@ -135,7 +136,7 @@ class _Injected:
         parcel, variables, runner = self._parcel, self._variables, self._process.runner
         loop = runner.get_loop()
         made: asyncio.Future[dict[str, Any]] = loop.create_future()
-        ended: asyncio.Future[Exception | None] = loop.create_future()
+        ended: asyncio.Future[Exception | Suspend | None] = loop.create_future()
 
         async def hold() -> None:
             async with self._scope() as scope:
@@ -145,12 +146,13 @@ class _Injected:
                     raise error
 
         holding = loop.create_task(hold(), context=variables)
-        value, error = None, None
+        value: Any = None
+        error: Exception | Suspend | None = None
         try:
             given = runner.run(_either(made, holding))
             self._process.calling = True
             value = variables.run(function, *parcel.args, **{**parcel.kwargs, **ready, **given})
-        except Exception as raised:  # noqa: BLE001 -- it comes out of the scope again
+        except (Exception, Suspend) as raised:  # noqa: BLE001 -- it comes out of the scope again
             error = raised
         except BaseException as raised:  # noqa: BLE001 -- as in `_contained`
             error = TaskExit.of(raised)
@@ -196,7 +198,7 @@ async def _contained(function: Callable[..., Any], args: tuple[Any, ...], kwargs
     """Await it; what is no `Exception` must not reach the loop."""
     try:
         return await function(*args, **kwargs)
-    except Exception:
+    except (Exception, Suspend):
         raise
     except BaseException as error:  # noqa: BLE001
         raise TaskExit.of(error) from None

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from camora.interfaces.pool import Call, Pool, PoolSettings, TaskExit
+from camora.signals import Suspend
 
 __all__ = ["CoroutinePool"]
 
@@ -35,7 +36,7 @@ class CoroutinePool(Pool):
                 # Nobody cancelled it: the function raised this by itself, and to the worker that is a failure.
                 raise TaskExit.of(error) from error
             raise
-        except Exception:
+        except (Exception, Suspend):
             raise
         except BaseException as error:
             raise TaskExit.of(error) from error

@@ -16,6 +16,7 @@ from camora.errors import ConfigurationError, EncodeError
 from camora.interfaces.pool import Call, RemoteError, TaskExit
 from camora.message import Delivery, Message
 from camora.propagation import Carried
+from camora.signals import Suspend
 
 __all__ = ["JobView", "Parcel", "pack", "pack_error", "pack_value", "unpack", "view_of"]
 
@@ -122,7 +123,7 @@ def pack_error(error: BaseException, *, ran: bool = True) -> bytes:
     kind = RemoteError if isinstance(error, Exception) else TaskExit
     text = error if isinstance(error, RemoteError) else kind.of(error)
     whole = None
-    if isinstance(error, Exception):
+    if isinstance(error, (Exception, Suspend)):
         with contextlib.suppress(Exception):
             data = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
             if len(data) <= _LARGEST_ERROR and type(pickle.loads(data)) is type(error):  # noqa: S301 -- its own
@@ -144,7 +145,7 @@ def unpack(data: bytes, call: Call) -> Any:
     if text is None:
         return value
     raised = _rebuilt(text, whole)
-    raise raised if ran else refused(raised)
+    raise raised if ran or isinstance(raised, Suspend) else refused(raised)
 
 
 def refused(error: Exception) -> Exception:
@@ -154,12 +155,12 @@ def refused(error: Exception) -> Exception:
     return error
 
 
-def _rebuilt(text: RemoteError, whole: bytes | None) -> Exception:
+def _rebuilt(text: RemoteError, whole: bytes | None) -> Exception | Suspend:
     if whole is not None:
         with contextlib.suppress(Exception):
-            error: Exception = pickle.loads(whole)  # noqa: S301 -- as above
+            error: Exception | Suspend = pickle.loads(whole)  # noqa: S301 -- as above
             with contextlib.suppress(Exception):
-                error.remote_traceback = text.remote_traceback  # type: ignore[attr-defined]
+                error.remote_traceback = text.remote_traceback  # type: ignore[union-attr]
             return error
     return text
 

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from camora.interfaces.pool import Call, Pool, PoolSettings, TaskExit
+from camora.signals import Suspend
 
 __all__ = ["ThreadPool"]
 
@@ -141,7 +142,7 @@ class ThreadPool(Pool):
         except StopIteration as error:
             # A future cannot carry it, and a coroutine turns it into this.
             job.error = RuntimeError(f"the function raised StopIteration: {error}")
-        except Exception as error:  # noqa: BLE001 -- carried to the caller
+        except (Exception, Suspend) as error:  # noqa: BLE001 -- carried to the caller
             job.error = error
         except BaseException as error:  # noqa: BLE001 -- carried to the caller, as what cannot stop its loop
             job.error = TaskExit.of(error)

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from camora.interfaces.pool import Call, Pool, ProcessDied, RemoteError, TaskExit
+from camora.signals import Suspend
 from camora.testing.conformance import pool_calls
 
 __all__ = ["PoolConformance"]
@@ -99,6 +100,13 @@ class PoolConformance:
             assert isinstance(error, pool_calls.Odd)
             assert error.number == 7
         assert await self.run(pool, "double", 1) == 2
+
+    async def test_what_asks_to_be_begun_anew_comes_back_as_it_is(self, pool: Pool) -> None:
+        for _ in range(2):
+            with pytest.raises(Suspend) as raised:
+                await self.run(pool, "suspend", 1.5)
+            assert raised.value.delay == 1.5
+            assert await self.run(pool, "double", 1) == 2
 
     async def test_what_is_no_exception_comes_back_as_one_and_the_pool_lives_on(self, pool: Pool) -> None:
         for name, args in _EXITS:

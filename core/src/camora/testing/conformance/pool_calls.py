@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from camora.signals import Suspend
+
 WORD: contextvars.ContextVar[str] = contextvars.ContextVar("camora_conformance_word", default="unset")
 
 
@@ -50,6 +52,11 @@ def interrupt() -> None:
 def raise_bare() -> None:
     """Raise something that is no `Exception`."""
     raise BaseException("bare")  # noqa: TRY002 -- exactly that is the case
+
+
+def suspend(seconds: float) -> None:
+    """Ask to be begun anew later."""
+    raise Suspend(delay=seconds)
 
 
 def raise_stop() -> None:
@@ -128,6 +135,11 @@ async def interrupt_later() -> None:
 async def raise_bare_later() -> None:
     """Raise something that is no `Exception`."""
     raise BaseException("bare")  # noqa: TRY002 -- exactly that is the case
+
+
+async def suspend_later(seconds: float) -> None:
+    """Ask to be begun anew later."""
+    raise Suspend(delay=seconds)
 
 
 async def raise_stop_later() -> None:
