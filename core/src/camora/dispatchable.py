@@ -37,6 +37,14 @@ class Partial(Generic[A_contra, R_co]):
     on_success: Any
     on_failure: Any
 
+    @overload
+    def __rshift__(self, other: Partial[R_co, S]) -> Partial[A_contra, S]: ...
+    @overload
+    def __rshift__(self, other: Dispatchable[S]) -> Partial[A_contra, S]: ...
+    def __rshift__(self, other: Any) -> Any:
+        """As `Dispatchable`'s: the first of several steps still takes what comes before them."""
+        raise NotImplementedError
+
     def options(self, **options: Any) -> Partial[A_contra, R_co]:
         """As `Signature.options`."""
         raise NotImplementedError
