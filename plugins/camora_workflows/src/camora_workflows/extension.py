@@ -31,9 +31,9 @@ class Workflows(Extension):
 
     def __init__(self, settings: WorkflowSettings | None = None) -> None:
         self.settings = settings or WorkflowSettings()
-        self._journaling = Journaling()
+        self._journaling = Journaling(self.settings.keep)
         self.middleware = (WorkflowInputs(lambda: self.host, self.store), Chunks(lambda: self.host), self._journaling)
-        self.composer = WorkflowComposer(lambda: self.host, lambda: self.following)
+        self.composer = WorkflowComposer(lambda: self.host, lambda: self.following, self.settings)
         self._host: Host | None = None
         self._following: Following | None = None
 

@@ -243,12 +243,18 @@ class Following:
 
     async def _record(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
         """What the workflow came to, if it has ended now."""
-        ended = trail.ended[workflow]
-        if all((workflow, index) in trail.within for index in ended):
+        ended, resumed = trail.ended[workflow], workflow in trail.resumed
+        if not resumed and all((workflow, index) in trail.within for index in ended):
             return None
         result = (await self._plan(store, workflow)).result
         outcome = ended.get(result)
+        if outcome is None and resumed:
+            outcome = await self._ended_before(store, workflow, result)
         return None if outcome is None else await summed_up(self._host, store, workflow, result, outcome)
+
+    async def _ended_before(self, store: WorkflowStore, workflow: str, index: int) -> Outcome | None:
+        [node] = await store.read(workflow, [index])
+        return None if node is None or not node.status else outcome_of(node)
 
     async def _finish(self, store: WorkflowStore, workflow: str, trail: Trail) -> None:
         if trail.open.get(workflow) != 0:
@@ -256,8 +262,7 @@ class Following:
         result = (await self._plan(store, workflow)).result
         outcome = trail.ended[workflow].get(result)
         if outcome is None:
-            [node] = await store.read(workflow, [result])
-            outcome = None if node is None or not node.status else outcome_of(node)
+            outcome = await self._ended_before(store, workflow, result)
         told = outcome.told if outcome is not None else ""
         await store.finish(workflow, told or SKIPPED, self._keep, self._host.clock.now_ms())
         self._plans.pop(workflow, None)

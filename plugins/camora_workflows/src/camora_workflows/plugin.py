@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Check, Extension
+from camora.interfaces import Check, Command, Extension
 from camora.provider import MadeFrom, Provider
 
 from camora_workflows.settings import WorkflowSettings
@@ -23,6 +24,25 @@ def _extension(made: MadeFrom) -> Extension:
 def camora_extensions() -> Sequence[Provider[Extension]]:
     """Workflows."""
     return [Provider("workflows", _extension, settings=WorkflowSettings, help=_HELP)]
+
+
+def _commands(find_app: Callable[..., Any]) -> Any:
+    from camora_workflows.commands import build
+
+    return build(find_app)
+
+
+@hookimpl
+def camora_commands() -> Sequence[Command]:
+    """`camora workflow …`."""
+    return [
+        Command(
+            name="workflow",
+            help="Show, mend, cancel, retry or purge workflows.",
+            load=_commands,
+            finds_app=True,
+        )
+    ]
 
 
 @hookimpl

@@ -69,6 +69,8 @@ class Trail:
     """For each workflow, the nodes that are known to have ended, and how."""
     first: set[tuple[str, int]] = attrs.field(factory=set)
     """Nodes whose first mark was made here."""
+    resumed: set[str] = attrs.field(factory=set)
+    """Workflows in which an end was known before: whoever marked it may have told nobody of what followed."""
     within: set[tuple[str, int]] = attrs.field(factory=set)
     """Nodes that others wait for which belong to what the workflow comes to: so it does not come to theirs."""
     open: dict[str, int] = attrs.field(factory=dict)
@@ -84,6 +86,8 @@ class Trail:
             ended[index] = outcome
             if answer.standing is None:
                 self.first.add((workflow, index))
+            else:
+                self.resumed.add(workflow)
 
     def begins(self, envelope: Envelope, roots: frozenset[int]) -> None:
         """A job may begin."""
