@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
-from camora.interfaces.broker import ConsumerSettings
+from camora.interfaces.broker import Broker, ConsumerSettings
+from camora.interfaces.workflows import START, Mark, Node, WorkflowRecord
 from camora_redis import RedisBroker
 from camora_redis.errors import ServerError, Unusable, unavailable
 
@@ -239,7 +240,35 @@ async def _use_everything(url: str) -> None:
         assert await queues.paused() == ["default"]
         await queues.pause("default", paused=False)
         await letters.requeue(failed.id)
+        assert await queues.reschedule(failed.id, 1)
         assert await queues.purge("default") == 1
+    await _use_companions(app.broker)
+
+
+async def _use_companions(broker: Broker) -> None:
+    graphs, journal = broker.own_workflows(), broker.own_journal()
+    assert graphs is not None
+    assert journal is not None
+    await graphs.open()
+    await journal.open()
+    assert await graphs.create(WorkflowRecord(id="w", created=1))
+    assert await graphs.add("w", [Node(index=0, feeds=(1,), gate=START), Node(index=1)], 2)
+    assert await graphs.start("w", b"", 3)
+    assert [node.index for node in await graphs.nodes("w", gate=START)] == [0]
+    await graphs.passed("w", START, 0, 4)
+    await graphs.end([Mark(workflow="w", index=index, status="succeeded") for index in (0, 1)], 5)
+    assert await graphs.finish("w", "succeeded", 60, 6)
+    assert await graphs.reopen("w", [1], 7) == 1
+    assert [node and node.run for node in await graphs.read("w", [0, 1])] == [0, 1]
+    assert [found.open for found in await graphs.list()] == [1]
+    assert await graphs.delete(["w"]) == 1
+    assert await journal.claim("job", 1, 60) == {}
+    assert await journal.write("job", 1, "step", b"", 60) == b""
+    assert await journal.post("job", "ping", b"", 60, "one") == 0
+    assert await journal.read("job") == {"step": b"", "ping/0": b""}
+    assert await journal.forget(["job"]) == 1
+    await journal.close()
+    await graphs.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

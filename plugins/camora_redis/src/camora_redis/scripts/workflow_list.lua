@@ -8,8 +8,7 @@ local rows, more, looks = {}, 1, 1000
 local function look(id)
   local record, f = redis.call('HGETALL', of_all('record:') .. id), {}
   if #record == 0 then
-    redis.call('ZREM', of_all('all'), id)
-    redis.call('ZREM', of_all('open'), id)
+    for _, name in ipairs({'all', 'open', 'ends'}) do redis.call('ZREM', of_all(name), id) end
     return
   end
   for i = 1, #record, 2 do f[record[i]] = record[i + 1] end
