@@ -20,7 +20,7 @@ from camora.connections import Connections, Portal
 from camora.declarations import Declarations
 from camora.dispatchable import Composer, Dispatchable
 from camora.dispatcher import Dispatcher, NamedTask
-from camora.dispatching import Dispatching
+from camora.dispatching import Dispatching, is_one_job
 from camora.engine import FRAMEWORK, EngineParts
 from camora.errors import ConfigurationError, DispatchError
 from camora.events import EventBus
@@ -213,7 +213,7 @@ class Camora:
             clock=self.clock,
             catalog=self.catalog,
             build=self._dispatcher.build_for_later,
-            signature=self._signature,
+            signature=self._scheduled,
             events=self.events,
             declared=self._declared_schedules,
             app=self.name,
@@ -377,16 +377,19 @@ class Camora:
     # Dispatching
 
     async def dispatch(
-        self, what: BaseTask | type[BaseTask] | str | Signature[T], /, *args: Any, **kwargs: Any
+        self, what: BaseTask | type[BaseTask] | str | Dispatchable[T], /, *args: Any, **kwargs: Any
     ) -> Job[Any]:
-        """Dispatch a task object, a task class or a name with arguments, or a signature; raises as `Task.dispatch`."""
-        return await self._dispatcher.one(self._signature(what, args, kwargs))
+        """Dispatch a task object, a task class or a name with arguments, a signature, or what was composed of several.
+
+        Raises as `Task.dispatch`.
+        """
+        return await self.dispatch_signature(self._dispatchable(what, args, kwargs))
 
     def dispatch_sync(
-        self, what: BaseTask | type[BaseTask] | str | Signature[T], /, *args: Any, **kwargs: Any
+        self, what: BaseTask | type[BaseTask] | str | Dispatchable[T], /, *args: Any, **kwargs: Any
     ) -> Job[Any]:
         """`dispatch` for code without an event loop; blocks."""
-        return self.dispatch_signature_sync(self._signature(what, args, kwargs))
+        return self.dispatch_signature_sync(self._dispatchable(what, args, kwargs))
 
     def options(self, **options: Unpack[DispatchOptionsDict]) -> ConfiguredDispatch:
         """This app with options for one dispatch: `await app.options(delay=10).dispatch(SendEmail(…))`.
@@ -396,15 +399,15 @@ class Camora:
         return ConfiguredDispatch(self, DispatchOptions().merge(options, "dispatch", self.plugin_options))
 
     def dispatch_many(self, signatures: Any) -> Dispatching:
-        """Dispatch an iterable (async or not) of signatures, in batches.
+        """Dispatch an iterable (async or not) of signatures, in batches; what was composed of several, each by itself.
 
         `await` it for the list of jobs, or `async for job in` it, in constant memory.
         """
-        return Dispatching(self._dispatcher, signatures)
+        return Dispatching(self._dispatcher, signatures, each=self.dispatch_signature)
 
     async def dispatch_signature(self, signature: Dispatchable[Any]) -> Job[Any]:
         """Dispatch a signature, or what was composed of several."""
-        if isinstance(signature, Signature) and not signature.followed:
+        if is_one_job(signature):
             return await self._dispatcher.one(signature)
         return await self.composer.dispatch(signature)
 
@@ -424,6 +427,21 @@ class Camora:
         raise ConfigurationError(
             "chains, groups and what follows a job are dispatched by a plugin: pip install camora-workflows"
         )
+
+    def _dispatchable(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dispatchable[Any]:
+        if isinstance(what, Dispatchable):
+            if args or kwargs:
+                raise DispatchError(f"{what!r} has its arguments already; give it none when it is dispatched")
+            return what
+        return self._signature(what, args, kwargs)
+
+    def _scheduled(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
+        if isinstance(what, Dispatchable) and not is_one_job(what):
+            raise ConfigurationError(
+                f"{what!r} is more than one job, and a schedule dispatches one at each of its moments: schedule a task "
+                "that dispatches this"
+            )
+        return self._signature(what, args, kwargs)
 
     def _signature(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         if isinstance(what, Signature):
@@ -457,6 +475,8 @@ class Camora:
         """
         from camora.run_now import run_now
 
+        if not is_one_job(signature):
+            raise DispatchError(f"{signature!r} is more than one job, and run_now runs one: dispatch it to a worker")
         return cast("T", await run_now(self._engine_parts(), self._dispatcher.build(signature), signature.task, self))
 
     # Schedules
@@ -476,7 +496,7 @@ class Camora:
         `key` names the schedule for ever. Raises `ConfigurationError` for a key that is taken.
         """
         self._declared_schedules.add(
-            key, self._signature(what, (), {}), trigger, group=group, catch_up=catch_up, overlap=overlap
+            key, self._scheduled(what, (), {}), trigger, group=group, catch_up=catch_up, overlap=overlap
         )
 
     def make_scheduler(self, *, groups: Iterable[str] | None = None) -> Scheduler:
@@ -730,9 +750,23 @@ class ConfiguredDispatch:
         """As `Camora.dispatch_sync`, with these options."""
         return self._app.dispatch_signature_sync(self._with_options(what, args, kwargs))
 
-    def _with_options(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
-        found = self._app._signature(what, args, kwargs)  # noqa: SLF001 -- one unit with the app
+    def _with_options(self, what: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dispatchable[Any]:
+        found = self._app._dispatchable(what, args, kwargs)  # noqa: SLF001 -- one unit with the app
+        if not isinstance(found, Signature):
+            return self._of_the_whole(found)
         return found.with_options(found.options_.over(self._options))
+
+    def _of_the_whole(self, found: Any) -> Dispatchable[Any]:
+        """What was composed of several has an id of its own; all else is said of its members."""
+        given = next((name for name in self._options.given() if name != "job_id"), None)
+        if given is not None:
+            raise ConfigurationError(
+                f"{found!r} is more than one job, and {given!r} is said of each: give it to its signatures, "
+                f"….s(…).options({given}=…); of the whole only job_id can be said"
+            )
+        job_id = self._options.job_id
+        whole: Dispatchable[Any] = found if job_id is None else found.options(job_id=job_id)
+        return whole
 
 
 class _Decorator:

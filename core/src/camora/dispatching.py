@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from typing import Any, TypeGuard, cast
 
+from camora.dispatchable import Dispatchable
 from camora.dispatcher import Dispatcher
 from camora.errors import DispatchError
 from camora.job import Job
 from camora.signature import Signature
 
-__all__ = ["Dispatching"]
+__all__ = ["Dispatching", "is_one_job"]
 
 BATCH = 1000
 
@@ -22,9 +23,17 @@ class Dispatching:
     Batches go out one after the other; when one fails, its error is raised, and those before it are enqueued.
     """
 
-    def __init__(self, dispatcher: Dispatcher, signatures: Iterable[Any] | AsyncIterable[Any]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        signatures: Iterable[Any] | AsyncIterable[Any],
+        *,
+        each: Callable[[Dispatchable[Any]], Awaitable[Job[Any]]],
+    ) -> None:
         self._dispatcher = dispatcher
         self._signatures = signatures
+        self._each = each
+        """Dispatches what is more than one job."""
 
     def __await__(self) -> Generator[Any, None, list[Job[Any]]]:
         return self._all().__await__()
@@ -34,13 +43,23 @@ class Dispatching:
 
     async def __aiter__(self) -> AsyncIterator[Job[Any]]:
         async for batch in _batches(self._signatures):
-            for job in await self._dispatcher.batch(batch):
-                yield job
+            for plain, some in itertools.groupby(batch, is_one_job):
+                if plain:
+                    for job in await self._dispatcher.batch(cast("list[Signature[Any]]", list(some))):
+                        yield job
+                else:
+                    for one in some:
+                        yield await self._each(one)
 
 
-async def _batches(signatures: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Signature[Any]]]:
+def is_one_job(what: Dispatchable[Any]) -> TypeGuard[Signature[Any]]:
+    """Whether this is a signature that nothing follows."""
+    return isinstance(what, Signature) and not what.followed
+
+
+async def _batches(signatures: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[list[Dispatchable[Any]]]:
     if isinstance(signatures, AsyncIterable):
-        batch: list[Signature[Any]] = []
+        batch: list[Dispatchable[Any]] = []
         async for signature in signatures:
             batch.append(_signature(signature))
             if len(batch) >= BATCH:
@@ -54,7 +73,7 @@ async def _batches(signatures: Iterable[Any] | AsyncIterable[Any]) -> AsyncItera
         yield batch
 
 
-def _signature(value: Any) -> Signature[Any]:
-    if not isinstance(value, Signature):
+def _signature(value: Any) -> Dispatchable[Any]:
+    if not isinstance(value, Dispatchable):
         raise DispatchError(f"dispatch_many takes signatures, such as add.s(1, 2); got {value!r}")
     return value

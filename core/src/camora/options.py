@@ -259,6 +259,11 @@ class DispatchOptions:
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
 
+    def given(self) -> list[str]:
+        """The names of the options that say something; those of plugins by their own names."""
+        core = attrs.asdict(self, recurse=False, filter=_is_set)
+        return [*(name for name in core if name != _OWNED), *(self.owned or ())]
+
     def _with_owned(self, given: Mapping[str, Any], where: str, offered: PluginOptions) -> dict[str, Any]:
         """What is given, with the options of plugins gathered in one."""
         for name in given:

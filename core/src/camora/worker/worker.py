@@ -33,6 +33,7 @@ from camora.links.limits import limited
 from camora.message import Envelope
 from camora.outbox import Outbox
 from camora.settings import WorkerSettings
+from camora.worker.beside import Beside
 from camora.worker.draining import Draining, bounded
 from camora.worker.lane import Lane, LaneParts
 from camora.worker.recycling import Recycling
@@ -125,6 +126,7 @@ class Worker:
         self._recycling: Recycling | None = None
         self._reporter: Reporter | None = None
         self._relay: Relay | None = None
+        self._beside = [Beside(one, parts.logger) for one in parts.extensions.beside]
         self._beating: asyncio.Task[None] | None = None
         self._had_no_room_at: dict[Lane, float] = {}
 
@@ -151,6 +153,8 @@ class Worker:
             self._lanes.append(made)
         self._begin()
         self._start_relay(connection)
+        for one in self._beside:
+            one.start()
         self._reporter = self._make_reporter(connection)
         self._start_beating()
         parts.logger.info("worker %s takes jobs of %s from %s", self.name, ", ".join(self.queues), connection.broker)
@@ -391,6 +395,7 @@ class Worker:
         """Take nothing more; finish what runs within `shutdown_timeout`, give the rest back."""
         self._stop.set()
         self._stopping()
+        await self._stop_beside()
         await self._draining.drain(self._lanes, self.settings.shutdown_timeout)
 
     def _stopping(self) -> None:
@@ -399,6 +404,10 @@ class Worker:
             parts = self._parts
             if parts.events.active:
                 parts.events.emit(WorkerStopping(at=parts.clock.now_ms(), worker=self.name, busy=self.busy))
+
+    async def _stop_beside(self) -> None:
+        grace = 0.1 if self.hurried.is_set() else 2.0
+        await asyncio.gather(*(one.stop(grace) for one in self._beside))
 
     def _tell_busy(self) -> None:
         if self.busy:
@@ -409,6 +418,7 @@ class Worker:
         parts, hurried = self._parts, self._draining.hurried
         if not self._draining.begun:
             self._stopping()
+            await self._stop_beside()
             await self._draining.drain(self._lanes, 0.0)
         if self._watch is not None:
             await self._watch.close()
