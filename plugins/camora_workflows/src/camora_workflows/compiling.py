@@ -186,7 +186,7 @@ class Compiler:
     def _lay_group(self, what: Group[Any], begin: _Begin, frame: _Frame, *, side: bool) -> Draft:
         if begin.gate is None:
             begin = self._gate(begin, frame, side=side)
-        empty = what.members.first() is None
+        empty = not what.members.ahead()
         join = self._draft(Kind.JOIN, _Begin(gate=begin.gate if empty else None), frame, side=side)
         join.flat = isinstance(what, Mapped) and what.chunk is not None
         if not empty:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import attrs
 from camora.dispatchable import Dispatchable
@@ -28,6 +28,12 @@ class Composed(Dispatchable[R_co]):
     kind: ClassVar[str]
     job_id: str | None = None
     """The id of the whole, where it was asked for."""
+
+    if not TYPE_CHECKING:  # where the types of the base are the better ones
+
+        def __rshift__(self, other: Any) -> Any:
+            """One after the other; an empty group, which knows no app, can be composed, too."""
+            return Chain([self, one_of(other, f"what comes after {self!r}")])
 
     def options(self, *, job_id: str | None) -> Self:
         """The same with an id for the whole: dispatching twice under one id is dispatching once.
@@ -82,8 +88,7 @@ class Group(Composed[list[R]], Generic[R]):
     @property
     def port(self) -> Any:
         """The app of its first member."""
-        first = self.members.first()
-        return _port_of(self, [] if first is None else [first])
+        return _port_of(self, self.members.ahead())
 
     def __repr__(self) -> str:
         return f"group({self.members!r})"
@@ -120,7 +125,10 @@ class Mapped(Group[R]):
             yield Signature(self.task, (chunk[0],), {}, immutable=True), chunk
 
     def __repr__(self) -> str:
-        return f"{self.task.name}.{'map' if self.chunk is None else 'chunks'}({self.members!r})"
+        known = self.members.known
+        items = "…" if known is None else f"{len(known)} items"
+        name = self.task.name
+        return f"{name}.map({items})" if self.chunk is None else f"{name}.chunks({items}, {self.chunk})"
 
 
 class Chord(Composed[R_co]):
@@ -252,24 +260,28 @@ class Members:
         """All of them, where looking at them takes nothing away."""
         return self._given if isinstance(self._given, Sequence) else None
 
-    def first(self) -> Any:
-        """The first of them, which stays; None when there is none (any more)."""
+    def ahead(self) -> Sequence[Any]:
+        """The first of them, which stays, if there is one. Raises as going through them does."""
         if not isinstance(self._given, Iterator):
-            return next(iter(self._given), None)
-        if not self._ahead and not self._gone:
+            return list(itertools.islice(self._given, 1))
+        self._check()
+        if not self._ahead:
             self._ahead.extend(itertools.islice(self._given, 1))
-        return self._ahead[0] if self._ahead else None
+        return self._ahead
 
     def __iter__(self) -> Iterator[Any]:
         if not isinstance(self._given, Iterator):
             return iter(self._given)
+        self._check()
+        self._gone = True
+        ahead, self._ahead = self._ahead, []
+        return itertools.chain(ahead, self._given)
+
+    def _check(self) -> None:
         if self._gone:
             raise DispatchError(
                 "this group was made of an iterator, which has been gone through: make it anew, or give it a list"
             )
-        self._gone = True
-        ahead, self._ahead = self._ahead, []
-        return itertools.chain(ahead, self._given)
 
     def __repr__(self) -> str:
         known = self.known

@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 import msgspec
-from camora.errors import DispatchError, PayloadError
+from camora.errors import DispatchError
 from camora.interfaces import Host, Node
 from camora.message import Envelope, Message
 from camora.signature import Signature
 
 from camora_workflows.compiling import Draft
-from camora_workflows.plan import CHUNK, HEADER, Input, Kind, Place, Spec, header_of, job_id, pack
+from camora_workflows.plan import CHUNK, HEADER, Kind, Place, Spec, header_of, job_id, pack
 
 __all__ = ["Written", "write"]
 
@@ -72,7 +72,7 @@ async def write(host: Host, draft: Draft, workflow: str) -> Written:
 async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow: str) -> Message:
     if signature.options_.job_id is not None:  # it was the id of the whole
         signature = signature.with_options(attrs.evolve(signature.options_, job_id=None))
-    message = _built(host, signature, first=draft.input)
+    message = host.message(signature, first=1 if draft.input else 0)
     headers = {**message.headers, HEADER: header_of(Place(workflow=workflow, index=draft.index))}
     args, kwargs = message.args, message.kwargs
     if draft.items is not None:
@@ -91,18 +91,6 @@ async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow
             "a workflow needs both"
         )
     return passed
-
-
-def _built(host: Host, signature: Signature[Any], *, first: Input) -> Message:
-    try:
-        return host.message(signature, first=1 if first else 0)
-    except PayloadError as error:
-        if not first:
-            raise
-        gets = "what has failed" if first is Input.FAILURE else "the result of the step before it"
-        raise PayloadError(
-            f"{error} (it gets {gets} first; {signature.task.name}.si(…) would not)", task=error.task, field=error.field
-        ) from None
 
 
 def _first_argument(message: Message) -> Any:

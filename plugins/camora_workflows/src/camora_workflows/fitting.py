@@ -149,8 +149,10 @@ def fits(given: Any, wanted: Any) -> bool:
         return any(fits(one, wanted) for one in get_args(given))
     if _is_union(wanted):
         return any(fits(given, one) for one in get_args(wanted))
-    if given is type(None) or wanted is type(None):
-        return given is wanted or (wanted is not type(None) and not _known(wanted)) or not _known(given)
+    if given is type(None):
+        return wanted is type(None) or not _known(wanted)
+    if wanted is type(None):
+        return not _known(given)
     if given in _SCALARS and wanted in _SCALARS:
         return wanted in _SCALARS[given]
     a_list, wants_list = _is_list(given), _is_list(wanted)
