@@ -16,8 +16,9 @@ from camora_workflows.handle import WorkflowJob
 from camora_workflows.packing import Packer
 from camora_workflows.patience import patiently
 from camora_workflows.recording import Recorder
+from camora_workflows.settings import WorkflowSettings
 
-__all__ = ["WorkflowComposer", "workflow"]
+__all__ = ["WorkflowComposer", "composer_of", "workflow"]
 
 R = TypeVar("R")
 
@@ -25,9 +26,22 @@ R = TypeVar("R")
 class WorkflowComposer:
     """Composes and dispatches for one app; `host` and `following` are known once that is made."""
 
-    def __init__(self, host: Callable[[], Host], following: Callable[[], Following]) -> None:
+    def __init__(
+        self, host: Callable[[], Host], following: Callable[[], Following], settings: WorkflowSettings | None = None
+    ) -> None:
         self._host = host
         self._following = following
+        self.settings = settings or WorkflowSettings()
+
+    @property
+    def host(self) -> Host:
+        """The app."""
+        return self._host()
+
+    @property
+    def following(self) -> Following:
+        """What follows ends in its workflows."""
+        return self._following()
 
     def then(self, first: Dispatchable[Any], second: Any) -> Dispatchable[Any]:
         """`first >> second`."""
@@ -62,10 +76,15 @@ def workflow(app: Any, workflow_id: str) -> WorkflowJob[Any]:
 
     Raises `ConfigurationError` where the plugin for workflows is disabled.
     """
+    return composer_of(app).handle(workflow_id)
+
+
+def composer_of(app: Any) -> WorkflowComposer:
+    """What this app composes with. Raises `ConfigurationError` where that is not this plugin."""
     composer = app.composer
     if not isinstance(composer, WorkflowComposer):
         raise ConfigurationError(f"{app!r} composes with another plugin than camora-workflows: {composer!r}")
-    return composer.handle(workflow_id)
+    return composer
 
 
 def _id_of(what: Dispatchable[Any]) -> str | None:

@@ -15,6 +15,8 @@ __all__ = ["Branch", "Picture", "state_of"]
 
 _OVER = ("failed", "expired", "cancelled", "discarded", SKIPPED)
 """How a member stands whose steps have come to different things: as the first of these that is among them."""
+_SOME = 5
+"""How many members of a large group are drawn that went wrong, and how many that are under way."""
 
 
 @attrs.define(eq=False)
@@ -46,7 +48,10 @@ def state_of(shape: Shape) -> str:
 
 
 class Picture:
-    """Finds the chains, groups and graphs in a flat list of nodes. `most` members of a group are drawn, None: all."""
+    """Finds the chains, groups and graphs in a flat list of nodes.
+
+    Of groups of more than `most` members only those are drawn that are worth a look; None: all of all groups.
+    """
 
     def __init__(self, shapes: Mapping[int, Shape], *, most: int | None = None) -> None:
         self._shapes = shapes
@@ -177,7 +182,7 @@ class Picture:
         for head in heads:
             states[head] = self._standing(head, join.index)
             counts[states[head]] += 1
-        drawn = heads if self._most is None or len(heads) <= self._most else _noteworthy(states, self._most)
+        drawn = heads if self._most is None or len(heads) <= self._most else _noteworthy(states)
         members = [_as_one(self._thread([head], join.index)) for head in drawn]
         self._drawn.update(self._inside[join.index])
         return Branch("group", join, steps=members, size=len(heads), counts=dict(counts))
@@ -215,8 +220,8 @@ def _as_one(thread: list[Branch]) -> Branch:
     return thread[0] if len(thread) == 1 else Branch("chain", thread[-1].end, steps=thread)
 
 
-def _noteworthy(states: Mapping[int, str], most: int) -> list[int]:
-    """Which members of a large group are drawn: what went wrong, what is under way, then the first ones."""
-    order = {state: place for place, state in enumerate((*_OVER, "begun", "waits"))}
-    chosen = sorted(states, key=lambda index: (order.get(states[index], len(order)), index))[:most]
-    return sorted(chosen)
+def _noteworthy(states: Mapping[int, str]) -> list[int]:
+    """Which members of a large group are drawn: what went wrong, and what is under way; of each the first."""
+    wrong = [index for index, state in states.items() if state in _OVER]
+    begun = [index for index, state in states.items() if state == "begun"]
+    return sorted([*wrong[:_SOME], *begun[:_SOME]])

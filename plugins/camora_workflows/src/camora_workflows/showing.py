@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-__all__ = ["as_data", "as_tree", "heading", "listed", "span"]
+__all__ = ["as_data", "as_tree", "clock", "heading", "listed", "span", "style_of"]
 
 _SIGNS = {
     "succeeded": ("✓", "green"),
@@ -41,8 +41,10 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 def span(seconds: float) -> str:
     """A duration in its two largest units: `3 min 20 s`."""
+    if seconds < 1:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{max(0.0, seconds):.2g} s"
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     rest, parts = round(seconds), []
     for length, unit in (*_UNITS, (1, "s")):
         count, rest = divmod(rest, length)
@@ -53,6 +55,16 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def clock(stamp: int) -> str:
+    """A moment (ms since the epoch) in UTC, to the second."""
+    return datetime.fromtimestamp(stamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if stamp else ""
+
+
+def style_of(state: str) -> str:
+    """How a state is coloured."""
+    return _SIGNS.get(state, ("", ""))[1]
+
+
 def _ago(moment: int, now: int) -> str:
     return f"{span((now - moment) / 1000)} ago"
 
@@ -61,7 +73,7 @@ def _moment(stamp: int) -> str | None:
     return datetime.fromtimestamp(stamp / 1000, UTC).isoformat() if stamp else None
 
 
-def standing(record: WorkflowRecord, shapes: Mapping[int, Shape] | None = None, plan: Plan | None = None) -> str:
+def _standing(record: WorkflowRecord, shapes: Mapping[int, Shape] | None = None, plan: Plan | None = None) -> str:
     """How the whole stands, in one word: what its result has come to, else its state."""
     if record.status:
         return record.status
@@ -73,7 +85,7 @@ def standing(record: WorkflowRecord, shapes: Mapping[int, Shape] | None = None, 
 
 def heading(record: WorkflowRecord, plan: Plan, shapes: Mapping[int, Shape], now: int) -> Iterator[str]:
     """Lines above the tree."""
-    whole = standing(record, shapes, plan)
+    whole = _standing(record, shapes, plan)
     ended = record.nodes - record.open
     yield f"{plan.kind} {record.id}: {whole}"
     if record.name:
@@ -89,13 +101,24 @@ def heading(record: WorkflowRecord, plan: Plan, shapes: Mapping[int, Shape], now
 
 
 def as_tree(
-    label: str, branches: Sequence[Branch], infos: Mapping[int, JobInfo], lost: Sequence[int], now: int
+    label: str,
+    more: Sequence[str],
+    branches: Sequence[Branch],
+    infos: Mapping[int, JobInfo],
+    lost: Sequence[int],
+    now: int,
 ) -> Tree:
-    """The tree; `infos` says of begun jobs how far they are, `lost` which of them are nowhere."""
+    """The tree under its label and what more there is to say.
+
+    `infos` says of begun jobs how far they are, `lost` which of them are nowhere.
+    """
     from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text(label, style="bold"), guide_style="dim")
+    head = Text(label, style="bold")
+    for line in more:
+        head.append(f"\n{line}", style="not bold dim")
+    tree = Tree(head, guide_style="dim")
     drawing = _Drawing(infos, frozenset(lost), now)
     for branch in branches:
         drawing.add(tree, branch)
@@ -116,7 +139,9 @@ class _Drawing:
             self.add(node, step)
         rest = branch.size - len(branch.steps)
         if branch.what == "group" and rest > 0:
-            node.add(_text(f"… and {rest:,} more", "dim"))
+            node.add(
+                _text(f"… {'and ' if branch.steps else ''}{rest:,} {'more' if branch.steps else 'jobs'} (--all)", "dim")
+            )
         for callback in branch.callbacks:
             first = callback.steps[0].end if callback.what == "chain" and callback.steps else callback.end
             handler = first.handler or callback.end.handler
@@ -218,7 +243,7 @@ def as_data(
     return {
         **listed(record),
         "kind": plan.kind,
-        "status": standing(record, shapes, plan) if record.state != "recording" else "",
+        "status": _standing(record, shapes, plan) if record.state != "recording" else "",
         "result": plan.result,
         "nodes": [_node(record.id, shape, infos.get(shape.index), shape.index in lost) for shape in shapes.values()],
     }
