@@ -67,6 +67,7 @@ class SqlBroker(Broker):
         pause=Support.NATIVE,
         inspect=Support.NATIVE,
         cancel=Support.NATIVE,
+        reschedule=Support.NATIVE,
         atomic_settle=Support.NATIVE,
         leases=Support.NATIVE,
         transactions=Support.NATIVE,

@@ -11,8 +11,10 @@ from camora.interfaces.broker import ConsumerSettings
 from camora.message import Delivery
 
 from camora_sql import statements
+from camora_sql.clearing import prune_workflows
 from camora_sql.dialects.base import Need
 from camora_sql.errors import Garbled
+from camora_sql.journals import prune_journals
 from camora_sql.records import forget
 from camora_sql.session import Session
 from camora_sql.statements import records
@@ -95,7 +97,9 @@ class Claimer(ABC):
         now = self._store.now()
         prunes = (statements.prune_results, statements.prune_done, statements.prune_keys)
         counts = session.write(lambda session: [session.change(build, (now, STEP)) for build in prunes], Need.NONE)
-        return max(*counts, self._prune_surplus(session, now)) >= STEP
+        most = max(*counts, self._prune_surplus(session, now))
+        more = [prune_workflows(session, self._store), prune_journals(session, self._store)]
+        return most >= STEP or any(more)
 
     def _prune_surplus(self, session: Session, now: int) -> int:
         """Delete some records that are more than are to be kept, the oldest first; how many there were."""

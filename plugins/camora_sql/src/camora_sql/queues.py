@@ -70,6 +70,10 @@ class SqlQueues(Queues):
         """A job whose lease is over waits, whoever had it."""
         return await self._link.write(lambda session: _cancel(session, self._store, job_id))
 
+    async def reschedule(self, job_id: str, due: int) -> bool:
+        """A job whose lease is over waits, whoever had it."""
+        return await self._link.write(lambda session: _reschedule(session, self._store, job_id, due))
+
     async def pause(self, queue: str, *, paused: bool = True) -> None:
         """For all workers, from their next claim on."""
 
@@ -123,6 +127,22 @@ def _cancel(session: Session, store: Store, job_id: str) -> CancelResult:
     if key is not None:
         end_keys(session, [(key, job_id, key_ttl)], now)
     return CancelResult.REMOVED
+
+
+def _reschedule(session: Session, store: Store, job_id: str, due: int) -> bool:
+    now = store.now()
+    for seq, state, lease_until, *_ in session.rows(statements.read_for_cancel, (job_id,)):
+        if state == State.LEASED and lease_until > store.lease_now():
+            return False
+        later = due > now
+        if state == State.READY and not later:
+            return True  # and it keeps its place
+        # One that has passed is now: so it comes after what waits already, and is not looked for among what was taken.
+        values = (State.SCHEDULED if later else State.READY, due if later else now, seq)
+        session.change(statements.reschedule, values)
+        session.announce(Topic.JOBS)
+        return True
+    return False
 
 
 def _shown(row: Sequence[Any], body: bytes) -> QueuedJob:

@@ -8,6 +8,7 @@ from sqlalchemy import Column, bindparam, delete, func, literal_column, select, 
 
 from camora_sql.dialects.base import Dialect
 from camora_sql.schema import State, Tables
+from camora_sql.statements.lending import UNLENT
 from camora_sql.statements.parts import Shape, first, names, one_of, state_is
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "list_jobs",
     "paused_queues",
     "read_for_cancel",
+    "reschedule",
     "set_paused",
     "some_ready",
     "some_scheduled",
@@ -65,6 +67,13 @@ def flag(dialect: Dialect, size: int) -> Shape:
     """Ask a message's worker to cancel it."""
     t = dialect.tables
     return update(t.jobs).values(cancel=literal_column("1")).where(t.jobs.c.seq == bindparam("place")), ("place",)
+
+
+def reschedule(dialect: Dialect, size: int) -> Shape:
+    """Have a message due at another moment; nobody holds it from then on."""
+    t = dialect.tables
+    moved = {"state": bindparam("new_state"), "due": bindparam("new_due"), **UNLENT}
+    return update(t.jobs).values(moved).where(t.jobs.c.seq == bindparam("place")), ("new_state", "new_due", "place")
 
 
 def delete_jobs(dialect: Dialect, size: int) -> Shape:
