@@ -25,15 +25,14 @@ _KEEP = 3600.0
 
 _STATUSES = st.sampled_from(["succeeded", "succeeded", "failed", "skipped"])
 _INDEXES = st.integers(0, _NODES)
-_MARKS = st.lists(st.tuples(st.integers(0, _NAMES - 1), _INDEXES, st.integers(-1, 3), _STATUSES), max_size=5)
-_RECORDED = st.lists(
-    st.tuples(
-        st.integers(0, _NODES - 1),
-        st.sets(_INDEXES, max_size=3),
-        st.sampled_from([None, None, START, 0, 1]),
-    ),
-    max_size=4,
-)
+_PICKS = st.integers(0, 19)
+"""Mostly something that there is; 19 is something that there is not, perhaps."""
+_MARKS = st.lists(st.tuples(_PICKS, _PICKS, st.integers(-1, 3), _STATUSES), min_size=1, max_size=5)
+_FEEDS = st.tuples(st.sets(_INDEXES, max_size=3), st.sampled_from([None, None, START, 0, 1]))
+_WHOLE = st.lists(_FEEDS, min_size=1, max_size=_NODES)
+_MORE = st.lists(st.tuples(st.integers(0, _NODES - 1), _FEEDS), max_size=3)
+
+_Feeds = tuple[set[int], int | None]
 
 
 @attrs.define
@@ -97,27 +96,33 @@ class _Machine(RuleBasedStateMachine):
     def touch(self, graph: _Graph, **changes: Any) -> None:
         graph.record = replace(graph.record, changed=self.now, **changes)
 
+    def pick(self, pick: int) -> int:
+        """One that has started, mostly."""
+        started = [name for name in self.graphs if self.running(name) is not None]
+        return started[pick % len(started)] if started and pick < 19 else pick % _NAMES
+
     # Recording
 
-    @rule(name=st.integers(0, _NAMES - 1), nodes=_RECORDED, start=st.booleans())
-    def create(self, name: int, nodes: list[tuple[int, set[int], int | None]], *, start: bool) -> None:
+    @rule(name=st.integers(0, _NAMES - 1), nodes=_WHOLE, seldom=st.integers(0, 3))
+    def create(self, name: int, nodes: list[_Feeds], seldom: int) -> None:
         """A new one, mostly; and what is usually done next, at once."""
         record = WorkflowRecord(id=self.id_of(name), name=f"name {name}", plan=b"first", created=self.later())
         made = self.run(self.store.create(record))
         assert made == (name not in self.graphs)
         if made:
             self.graphs[name] = _Graph(replace(record, changed=self.now))
-        self.add(name, nodes)
-        if start:
-            self.start(name)
+            self.add(name, list(enumerate(nodes)))
+            if seldom:
+                self.start(name)
 
     @precondition(lambda self: any(graph.record.state == "recording" for graph in self.graphs.values()))
-    @rule(name=st.integers(0, _NAMES - 1), nodes=_RECORDED)
-    def add_more(self, name: int, nodes: list[tuple[int, set[int], int | None]]) -> None:
-        """To whichever."""
+    @rule(name=st.integers(0, _NAMES - 1), nodes=_MORE)
+    def add_more(self, name: int, nodes: list[tuple[int, _Feeds]]) -> None:
+        """To whichever, and then it starts."""
         self.add(name, nodes)
+        self.start(name)
 
-    def add(self, name: int, nodes: list[tuple[int, set[int], int | None]]) -> None:
+    def add(self, name: int, nodes: list[tuple[int, _Feeds]]) -> None:
         graph = self.graphs.get(name)
         made = [
             Node(
@@ -126,7 +131,7 @@ class _Machine(RuleBasedStateMachine):
                 feeds=tuple(sorted(feeds - {index})),
                 gate=None if gate == index else gate,
             )
-            for index, feeds, gate in nodes
+            for index, (feeds, gate) in nodes
         ]
         answer = self.run(self.store.add(self.id_of(name), made, self.later()))
         assert answer == (graph is not None and graph.record.state == "recording")
@@ -135,12 +140,6 @@ class _Machine(RuleBasedStateMachine):
                 state = NodeState(index=node.index, spec=node.spec, feeds=node.feeds, gate=node.gate)
                 graph.nodes.setdefault(node.index, state)
             self.touch(graph)
-
-    @precondition(lambda self: any(graph.record.state == "recording" for graph in self.graphs.values()))
-    @rule(name=st.integers(0, _NAMES - 1))
-    def start_one(self, name: int) -> None:
-        """Whichever."""
-        self.start(name)
 
     def start(self, name: int) -> None:
         graph = self.graphs.get(name)
@@ -151,25 +150,30 @@ class _Machine(RuleBasedStateMachine):
 
     # Running
 
+    @precondition(lambda self: any(self.running(name) is not None for name in self.graphs))
     @rule(wishes=_MARKS, twice=st.booleans())
     def end(self, wishes: list[tuple[int, int, int, str]], *, twice: bool) -> None:
         """Ends, of the run that a node is in, mostly; at times all of them once more."""
         marks = []
-        for name, index, run, status in wishes:
+        for which, pick, run, status in wishes:
+            name = self.pick(which)
             graph = self.running(name)
             if name in self.graphs and graph is None:
                 continue
+            index = sorted(graph.nodes)[pick % len(graph.nodes)] if graph is not None and pick < 19 else _NODES
             current = graph.nodes[index].run if graph is not None and index in graph.nodes else 0
             outcome = b"%d" % self.later()
             run = run if 0 <= run < current else current + (run == 3)
             marks.append(Mark(workflow=self.id_of(name), index=index, run=run, status=status, outcome=outcome))
         for _ in range(1 + twice):
-            self.later()
-            expected = self._expected(marks)
-            found = self.run(self.store.end(marks, self.now))
-            assert [_in_order(answer) for answer in found] == [_in_order(answer) for answer in expected]
-            # Whether what changed nothing counts as a change is left open.
-            self._read_changed()
+            self.tell(marks)
+
+    def tell(self, marks: list[Mark]) -> None:
+        expected = self._expected(marks)
+        found = self.run(self.store.end(marks, self.later()))
+        assert [_in_order(answer) for answer in found] == [_in_order(answer) for answer in expected]
+        # Whether what changed nothing counts as a change is left open.
+        self._read_changed()
 
     def _expected(self, marks: list[Mark]) -> list[Marked]:
         found: list[tuple[_Graph | None, NodeState | None]] = []
@@ -201,9 +205,11 @@ class _Machine(RuleBasedStateMachine):
             assert graph.record.changed <= found.changed <= self.now
             graph.record = replace(graph.record, changed=found.changed)
 
-    @rule(name=st.integers(0, _NAMES - 1), indexes=st.sets(_INDEXES, max_size=4))
-    def reopen(self, name: int, indexes: set[int]) -> None:
+    @precondition(lambda self: any(self.running(name) is not None for name in self.graphs))
+    @rule(which=_PICKS, indexes=st.sets(_INDEXES, min_size=1, max_size=4))
+    def reopen(self, which: int, indexes: set[int]) -> None:
         """Some, whether they have ended or not."""
+        name = self.pick(which)
         graph = self.running(name)
         ended = [index for index in indexes if graph is not None and index in graph.nodes and graph.nodes[index].status]
         assert self.run(self.store.reopen(self.id_of(name), sorted(indexes), self.later())) == len(ended)
@@ -216,9 +222,11 @@ class _Machine(RuleBasedStateMachine):
         passed = {gate: last for gate, last in graph.record.passed.items() if gate not in ended}
         self.touch(graph, passed=passed, state="running", status="", finished=0)
 
-    @rule(name=st.integers(0, _NAMES - 1), gate=st.sampled_from([START, 0, 1]), index=_INDEXES, stale=st.booleans())
-    def passed(self, name: int, gate: int, index: int, *, stale: bool) -> None:
+    @precondition(lambda self: any(self.running(name) is not None for name in self.graphs))
+    @rule(which=_PICKS, gate=st.sampled_from([START, 0, 1]), index=_INDEXES, stale=st.booleans())
+    def passed(self, which: int, gate: int, index: int, *, stale: bool) -> None:
         """Any gate, at times by one who opened it in another run."""
+        name = self.pick(which)
         graph = self.running(name)
         if graph is None or (gate != START and gate not in graph.nodes):
             return
@@ -228,9 +236,13 @@ class _Machine(RuleBasedStateMachine):
             self.touch(graph, passed={**graph.record.passed, gate: index})
         self._read_changed()
 
-    @rule(name=st.integers(0, _NAMES - 1))
+    @precondition(lambda self: any(graph.record.state == "running" for graph in self.graphs.values()))
+    @rule(which=_PICKS)
+    def finish_one(self, which: int) -> None:
+        """Whether something is open or not."""
+        self.finish(self.pick(which))
+
     def finish(self, name: int) -> None:
-        """If nothing is open."""
         graph = self.graphs.get(name)
         able = graph is not None and graph.record.state == "running" and not graph.shown().open
         assert self.run(self.store.finish(self.id_of(name), f"after {self.later()}", _KEEP, self.now)) == able
@@ -238,14 +250,17 @@ class _Machine(RuleBasedStateMachine):
             self.touch(graph, state="finished", status=f"after {self.now}", finished=self.now)
 
     @precondition(lambda self: any(graph.record.state == "running" for graph in self.graphs.values()))
-    @rule(name=st.integers(0, _NAMES - 1), status=_STATUSES)
-    def end_all(self, name: int, status: str) -> None:
+    @rule(status=_STATUSES)
+    def end_all(self, status: str) -> None:
         """All that is open, and the whole."""
-        graph = self.running(name)
-        if graph is None:
-            return
-        left = [node for node in graph.nodes.values() if not node.status]
-        self.end([(name, node.index, -1, status) for node in left], twice=False)
+        name = next(name for name, graph in self.graphs.items() if graph.record.state == "running")
+        left = [node for node in self.graphs[name].nodes.values() if not node.status]
+        self.tell(
+            [
+                Mark(workflow=self.id_of(name), index=node.index, run=node.run, status=status, outcome=b"all")
+                for node in left
+            ]
+        )
         self.finish(name)
 
     @rule(name=st.integers(0, _NAMES - 1), seldom=st.integers(0, 3))
@@ -258,31 +273,32 @@ class _Machine(RuleBasedStateMachine):
     # Looking
 
     @rule(
-        name=st.integers(0, _NAMES - 1),
+        which=_PICKS,
         after=st.integers(-1, _NODES),
         limit=st.integers(1, 4),
         unfinished=st.booleans(),
         by=st.sampled_from([None, "feeding", "gate"]),
-        which=st.sampled_from([START, 0, 1, 2, _NODES]),
+        node=st.sampled_from([START, 0, 1, 2, _NODES]),
     )
-    def page(self, name: int, after: int, limit: int, by: str | None, which: int, *, unfinished: bool) -> None:
+    def page(self, which: int, after: int, limit: int, by: str | None, node: int, *, unfinished: bool) -> None:
         """Any page of any nodes."""
+        name = self.pick(which)
         graph = self.graphs.get(name)
         wanted = [
             state
             for state in (() if graph is None else graph.states())
             if state.index > after
             and not (unfinished and state.status)
-            and (by != "feeding" or which in state.feeds)
-            and (by != "gate" or which == state.gate)
+            and (by != "feeding" or node in state.feeds)
+            and (by != "gate" or node == state.gate)
         ]
-        more: dict[str, Any] = {} if by is None else {by: which}
+        more: dict[str, Any] = {} if by is None else {by: node}
         found = self.store.nodes(self.id_of(name), after=after, limit=limit, unfinished=unfinished, **more)
         assert list(self.run(found)) == wanted[:limit]
 
     @rule(state=st.sampled_from(["", "recording", "running", "finished"]), before=st.booleans())
     def listed(self, state: str, *, before: bool) -> None:
-        """Those of this example come last: the newest prefix is the greatest."""
+        """Those of this example: what comes later is greater, and what was before is gone."""
         changed = [graph.record.changed for graph in self.graphs.values()]
         moment = max(changed) if changed and before else None
         found = self.run(self.store.list(after=self.prefix, state=state, changed_before=moment))
