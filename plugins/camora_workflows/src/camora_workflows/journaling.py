@@ -92,7 +92,7 @@ class Running:
     def named(self, kind: str, name: Any) -> str:
         """The name. Raises `StepError` for one that is no text."""
         if not isinstance(name, str) or not name:
-            raise StepError(f"the name of a {kind} is a text, such as 'charge'; it got {name!r}")
+            raise StepError(f"the name of a {kind} is a text that is not empty; it got {name!r}")
         return name
 
     def once(self, kind: str, name: Any) -> str:

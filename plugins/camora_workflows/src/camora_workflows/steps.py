@@ -42,8 +42,10 @@ async def step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs:
     """
     run = running("step(…)")
     entry = run.once("step", name)
+    if inspect.iscoroutine(function):
+        function.close()  # or Python would complain of it, too
     if not callable(function):
-        raise StepError(f"step({name!r}, …) takes a function and its arguments; it got {function!r}")
+        raise StepError(f"step({name!r}, …) takes a function, and what to call it with; it got {function!r}")
     known = (await run.entries()).get(entry)
     kind = _returned(function, run, name)
     if known is None:
