@@ -49,7 +49,7 @@ class Posting:
     async def signal(self, job_id: str, name: str, payload: Any, keep: float | timedelta) -> bool:
         """See `Camora.signal`."""
         if not name:
-            raise ConfigurationError(f"signal to job {job_id}: its name is a text, such as 'approved'; got {name!r}")
+            raise ConfigurationError(f"signal to job {job_id}: its name is a text that is not empty; it got {name!r}")
         value = self._codec.encode_value(self._binding.value_out(Any, payload))
         post_id, kept = self._ids(), seconds(keep)
 

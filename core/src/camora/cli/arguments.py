@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from camora.app import Camora
     from camora.task import AnyTask
 
-__all__ = ["ARGUMENTS", "known_task", "read_arguments"]
+__all__ = ["ARGUMENTS", "known_task", "read_arguments", "read_value"]
 
 ARGUMENTS = """name=value for each argument, where value is JSON, or else text: x=1 to=ada@example.org tags='["new"]'.
 What has no name goes by position. A single JSON object is all arguments by name, a single JSON list all by position."""
@@ -49,6 +49,11 @@ def read_arguments(given: Sequence[str], task: AnyTask | None) -> tuple[list[Any
         else:
             args.append(_json(text))
     return args, kwargs
+
+
+def read_value(text: str) -> Any:
+    """JSON, or else the text itself."""
+    return _json(text)
 
 
 def _texts(task: AnyTask | None) -> set[str]:

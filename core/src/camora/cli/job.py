@@ -11,7 +11,9 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from camora.cli.arguments import read_value
 from camora.cli.common import (
+    FAILED,
     NOT_FOUND,
     OK,
     JsonOption,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="job", help="Show, cancel or forget jobs.")
+app = cyclopts.App(name="job", help="Show, cancel, signal or forget jobs.")
 
 _Ids = Annotated[str, Parameter(help="The job's id, as the dispatch printed it.")]
 
@@ -124,6 +126,41 @@ def cancel(job_id: _Ids, /, *more: _Ids, as_json: JsonOption = False, where: Whe
         for name, answer in answers.items():
             say(f"{name}: {_CANCELLED[answer]}")
     return NOT_FOUND if CancelResult.UNKNOWN in answers.values() else OK
+
+
+@app.command
+def signal(
+    job_id: _Ids,
+    name: Annotated[str, Parameter(help="The signal's name, as the job waits for it.")],
+    payload: Annotated[str, Parameter(help="What to send with it: JSON, or else text.")] = "null",
+    /,
+    *,
+    as_json: JsonOption = False,
+    where: Where = Where(),  # noqa: B008
+) -> int:
+    """Send a job a signal that it waits for, or will; exits with 3 for an unknown job, with 1 for one that has ended."""
+
+    async def work(app: Camora) -> tuple[Status, bool, str]:
+        status = (await (await app.job(job_id)).info()).status
+        connection = await connection_of(app)
+        if status.finished or (status is Status.UNKNOWN and connection.broker.capabilities.inspect):
+            return status, False, unknown_job(connection, job_id)
+        return status, await app.signal(job_id, name, read_value(payload)), ""
+
+    status, woken, remark = run(work, where.find())
+    posted = not remark
+    if as_json:
+        print_json({"id": job_id, "posted": posted, "woken": woken, "status": str(status)})
+    elif posted:
+        say(f"{job_id}: {name!r} was sent, and {'the job has been woken up' if woken else _NOT_WOKEN}")
+    elif status.finished:
+        note(f"job {job_id} has ended ({status}): it waits for nothing, and nothing was sent")
+    else:
+        note(f"{remark}. Nothing was sent")
+    return OK if posted else FAILED if status.finished else NOT_FOUND
+
+
+_NOT_WOKEN = "the job finds it when it looks: it runs, or this broker cannot wake it up"
 
 
 @app.command

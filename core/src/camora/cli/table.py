@@ -30,7 +30,7 @@ COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("Run", "worker", "camora.cli.worker", "Run jobs until SIGTERM or Ctrl-C."),
     ("Run", "scheduler", "camora.cli.scheduler", "Dispatch what is due, by the app's schedules."),
     ("Run", "dispatch", "camora.cli.dispatch", "Dispatch a job."),
-    ("Look", "job", "camora.cli.job", "Show, cancel or forget jobs."),
+    ("Look", "job", "camora.cli.job", "Show, cancel, signal or forget jobs."),
     ("Look", "why", "camora.cli.why", "Say why a job is not running."),
     ("Look", "dead", "camora.cli.dead", "List, requeue or purge dead letters."),
     ("Look", "queues", "camora.cli.queues", "Count, pause, resume or purge queues."),
