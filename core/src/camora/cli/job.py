@@ -138,7 +138,7 @@ def signal(
     as_json: JsonOption = False,
     where: Where = Where(),  # noqa: B008
 ) -> int:
-    """Send a job a signal that it waits for, or will; exits with 3 for an unknown job, with 1 for one that has ended."""
+    """Send a job a signal that it waits for; exits with 3 where there is no such job, with 1 where it has ended."""
 
     async def work(app: Camora) -> tuple[Status, bool, str]:
         status = (await (await app.job(job_id)).info()).status
