@@ -344,6 +344,18 @@ async def test_a_join_is_completed_once_though_the_server_is_killed_again_and_ag
         assert {state.status for state in states if state is not None} == {OK}
 
 
+async def test_a_start_waits_for_as_many_replicas_as_a_dispatch() -> None:
+    alone = RedisBroker(url=f"{fresh_url()}?wait_replicas=1&wait_timeout=0.05")
+    async with opened(alone.own_workflows()) as store:
+        assert await store.create(WorkflowRecord(id="w", created=1))
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable, match="only 0 of 1 replicas had it"):
+                await store.start("w", b"plan", 2)
+        record = await store.get("w")
+        assert record is not None
+        assert (record.state, record.plan) == ("running", b"plan")
+
+
 # In a cluster
 
 

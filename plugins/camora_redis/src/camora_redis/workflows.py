@@ -57,9 +57,11 @@ class RedisWorkflowStore(WorkflowStore):
         """Connect, and look what server it is."""
         await check_server(self._link)
 
+    def _key(self, workflow_id: str) -> str:
+        return self._store.keys.shard(workflow_id, f"workflow:record:{workflow_id}")
+
     async def _run(self, what: Script, workflow_id: str, *words: Any) -> Any:
-        key = self._store.keys.shard(workflow_id, f"workflow:record:{workflow_id}")
-        return await answered(self._link, self._link.run(what, (key,), workflow_id, *words))
+        return await answered(self._link, self._link.run(what, (self._key(workflow_id),), workflow_id, *words))
 
     # Recording
 
@@ -85,8 +87,15 @@ class RedisWorkflowStore(WorkflowStore):
         return recorded
 
     async def start(self, workflow_id: str, plan: bytes, now: int) -> bool:
-        """One step."""
-        return bool(await self._run(_START, workflow_id, now, plan))
+        """One step; then as many replicas have all of it as a dispatch waits for (`wait_replicas`).
+
+        Raises `BrokerUnavailable` where they do not: it has started all the same.
+        """
+        replicas = self._store.settings.wait_replicas
+        if not replicas:
+            return bool(await self._run(_START, workflow_id, now, plan))
+        call = self._link.run_copied(replicas, _START, (self._key(workflow_id),), workflow_id, now, plan)
+        return bool(await answered(self._link, call))
 
     # Running
 
