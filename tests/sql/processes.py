@@ -29,7 +29,9 @@ class Process:
     """A part that plays in a process of its own."""
 
     def __init__(self, part: str, *args: Any) -> None:
-        self._process = subprocess.Popen(
+        from tests import forked  # here, because the part itself is a script that knows no `tests`
+
+        self._process = forked.Popen(
             [sys.executable, __file__, part, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pid = self._process.pid

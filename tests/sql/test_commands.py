@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from camora_sql.schema import HEAD
 
+from tests import forked
 from tests.servers.fixtures import shared_postgres
 from tests.sql.databases import new_database
 
 
 def camora(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", *words],
         cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from camora_sql.store import Store
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from tests import forked
 from tests.servers.fixtures import shared_postgres
 from tests.servers.mariadb import MariadbServer, private_mariadb
 from tests.sql.databases import new_database
@@ -37,7 +38,7 @@ CHECKS = {check.name.removeprefix("database "): check for check in checks()}
 def run(told: str) -> subprocess.CompletedProcess[str]:
     """Type the command that stands at the end of a text."""
     words = shlex.split(told[told.index("camora sql") :])
-    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=60, check=False)
+    return forked.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("driver", ["", "+psycopg"])
@@ -198,7 +199,7 @@ def test_an_upgrade_leaves_the_log_alone(tmp_path: Path) -> None:
         "session.run(lambda session: opening.prepare(session, store))\n"
         "logging.getLogger('alembic.runtime.migration').info('of somebody else')\n"
     )
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code, f"sqlite:///{tmp_path}/old.db"],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.ext.asyncio import create_async_engine as make_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from tests import forked
 from tests.sql.processes import PATIENCE, message
 
 
@@ -60,7 +60,7 @@ async def broker(path: Path) -> AsyncIterator[SqlBroker]:
 @pytest.fixture
 def tables(engine: Engine, path: Path) -> None:
     """Camora's tables are in the file, made by another process."""
-    subprocess.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", f"sqlite:///{path}"], check=True)
+    forked.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", f"sqlite:///{path}"], check=True)
 
 
 def make_app(path: Path, **more: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from tests import forked
 from tests.servers.mariadb import shared
 from tests.sql.processes import PATIENCE, message
 
@@ -232,7 +232,7 @@ async def test_tables_that_are_missing_are_named(url: str, engine: Engine) -> No
 
 
 def test_many_threads_dispatch_each_in_its_transaction(url: str, database: str, engine: Engine) -> None:
-    subprocess.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", url], check=True)
+    forked.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", url], check=True)
     app = make_app(url, database)
     ship = app.tasks.get("ship")
     failed: list[BaseException] = []

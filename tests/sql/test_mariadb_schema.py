@@ -21,6 +21,7 @@ from camora_sql.session import Session
 from camora_sql.statements import locking
 from camora_sql.store import Store
 
+from tests import forked
 from tests.servers.mariadb import fresh_url
 
 Work = Callable[[Session], Any]
@@ -169,7 +170,7 @@ def test_a_table_of_somebody_elses_is_left_alone(session: BlockingSession, store
 def test_many_who_begin_at_once_make_one_schema() -> None:
     url = fresh_url()
     running = [
-        subprocess.Popen(
+        forked.Popen(
             [sys.executable, "-m", "camora", "sql", "migrate", "--url", url],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -17,6 +17,7 @@ from camora_sql.checks import checks
 from camora_sql.dialects import postgresql_examining
 from camora_sql.schema import HEAD
 
+from tests import forked
 from tests.servers.fixtures import private_postgres
 from tests.servers.postgres import PostgresServer
 from tests.sql.processes import message
@@ -174,7 +175,7 @@ def test_the_command_passes_and_fails_with_the_server(server: PostgresServer, ur
     (tmp_path / "shop.py").write_text(f"import camora\napp = camora.Camora({url!r})\n")
 
     def doctor() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "camora", "doctor", "--app", "shop:app"],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from camora import Camora
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 from camora_sql.broker import SqlBroker
 
+from tests import forked
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer, need
 from tests.sql.processes import message
@@ -37,9 +38,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def camora(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked.run([sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False)
 
 
 # The rest of the URL behind the scheme, what the error is, and what it says.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -25,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from tests import forked
 from tests.servers.fixtures import shared_postgres
 from tests.sql.databases import new_database
 from tests.sql.processes import PATIENCE, message
@@ -136,7 +136,7 @@ async def test_an_asynchronous_connection_and_session(url: str, async_engine: As
 
 
 def test_a_connection_without_an_event_loop(url: str, engine: Engine) -> None:
-    subprocess.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", url], check=True)
+    forked.run([sys.executable, "-m", "camora", "sql", "migrate", "--url", url], check=True)
     app = make_app(url)
     ship = app.tasks.get("ship")
     with engine.begin() as connection:

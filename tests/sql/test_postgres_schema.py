@@ -21,6 +21,7 @@ from camora_sql.blocking import BlockingSession
 from camora_sql.schema import HEAD
 from camora_sql.store import Store
 
+from tests import forked
 from tests.servers.fixtures import shared_postgres
 from tests.sql.databases import new_database
 from tests.sql.processes import message, playing
@@ -34,9 +35,7 @@ def url() -> Iterator[str]:
 
 
 def camora(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked.run([sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False)
 
 
 def rows(url: str, query: str) -> list[Any]:

@@ -15,13 +15,12 @@ from camora.interfaces.broker import ConsumerSettings
 from camora.outcome import Action, JobRecord, Settlement, Status
 from sqlalchemy import create_engine, inspect
 
+from tests import forked
 from tests.sql.processes import message
 
 
 def camora(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked.run([sys.executable, "-m", "camora", *args], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_status_creates_nothing_and_migrate_may_be_repeated(path: Path) -> None:
 def test_migrations_run_by_many_at_once_are_one_migration(path: Path) -> None:
     url = f"sqlite:///{path}"
     running = [
-        subprocess.Popen(
+        forked.Popen(
             [sys.executable, "-m", "camora", "sql", "migrate", "--url", url],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from camora import Camora
 from camora.errors import ConfigurationError
+
+from tests import forked
 
 WRONG = {
     "sslmode": ("postgresql://db/shop?sslmode=requirre", "sslmode=requirre: must be one of .*require"),
@@ -48,7 +49,7 @@ def test_the_check_of_settings_and_a_worker_answer_with_the_mistake(tmp_path: Pa
     (tmp_path / "camora.toml").write_text(f'[broker]\nurl = "{url}"\n')
     option = url.partition("?")[2].partition("=")[0]
     for command in (["config", "check"], ["worker"]):
-        found = subprocess.run(
+        found = forked.run(
             [sys.executable, "-m", "camora", *command],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip

@@ -23,6 +23,8 @@ from camora.interfaces.broker import ConsumerSettings
 from camora.message import Delivery, Envelope
 from camora.outcome import Action, DeadLetter, JobRecord, Settlement, Status
 
+from tests import forked
+
 __all__ = ["BATCH", "MANY", "MINUTE", "PERIOD", "START", "Deed", "Stopped", "chimes", "doing"]
 
 _ROOT = Path(__file__).parents[3]
@@ -43,7 +45,7 @@ class Deed:
     """What is done again and again, from the test's side."""
 
     def __init__(self, name: str, url: str) -> None:
-        self._process = subprocess.Popen(
+        self._process = forked.Popen(
             [sys.executable, "-m", "tests.sql.faults.dying", name, url],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
