@@ -13,7 +13,7 @@ from camora_sql.store import Store
 __all__ = ["STEP", "prune_workflows"]
 
 STEP = 500
-"""Rows of a table that one transaction deletes at most: others want to write, too."""
+"""Rows of each table that one transaction deletes at most: others want to write, too."""
 _TOGETHER = 16
 """Workflows that one transaction clears at most."""
 _TABLES = (statements.clear_nodes, statements.clear_feeds, statements.clear_waits, statements.clear_gates)
@@ -42,10 +42,11 @@ def prune_workflows(session: Session, store: Store) -> bool:
 
 def _clear(session: Session, seqs: Sequence[int]) -> bool:
     """Delete some of what is in workflows that were retired, and them when nothing is left; True when something is."""
-    # Two sizes of statements are enough: what is there twice is found once.
-    padded = [*seqs, *[seqs[-1]] * (_TOGETHER - len(seqs))] if len(seqs) > 1 else seqs
-    ranges = [edge for seq in padded for edge in bounds(seq)]
-    if any(session.change(build, (*ranges, STEP), len(padded)) >= STEP for build in _TABLES):
-        return True
-    session.change_in(statements.delete_cleared, seqs)
+    left = STEP
+    for seq in seqs:
+        # One by one: of several ranges in one statement, databases look for all that is in them.
+        left -= sum(session.change(build, (*bounds(seq), left)) for build in _TABLES)
+        if left <= 0:
+            return True
+        session.change_in(statements.delete_cleared, [seq])
     return False

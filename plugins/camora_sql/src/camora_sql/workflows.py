@@ -205,12 +205,12 @@ class SqlWorkflowStore(WorkflowStore):
         def read(session: Session, seq: int) -> list[NodeState]:
             first, last = bounds(seq)
             begin = first + max(after, -1)
-            if feeding is not None:
-                rows = session.rows(statements.nodes_feeding, (number(seq, feeding), begin, *page))
-            elif gate is not None:
-                rows = session.rows(statements.nodes_behind, (number(seq, gate), begin, *page))
-            else:
+            if feeding is None and gate is None:
                 rows = session.rows(statements.nodes_of, (begin, last, *page))
+            else:
+                build, of = (statements.nodes_behind, gate) if feeding is None else (statements.nodes_feeding, feeding)
+                key = number(seq, START if of is None else of)
+                rows = session.rows(build, (key, begin, key, last, *page))
             return list(map(state_from, rows))
 
         impossible = (feeding is not None and not is_index(feeding)) or (

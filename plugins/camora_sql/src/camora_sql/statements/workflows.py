@@ -18,6 +18,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -298,28 +299,45 @@ def nodes_of(dialect: Dialect, size: int) -> Shape:
 def nodes_behind(dialect: Dialect, size: int) -> Shape:
     """A page of the nodes behind a gate."""
     t = dialect.tables
-    behind = (t.nodes.c.gate == bindparam("gate"), t.nodes.c.node > bindparam("after"))
-    return _page(t, select(*_state(t)).where(*behind), t.nodes.c.node), ("gate", "after", *_PAGE)
+    # That there is one is said for the index, which has no others.
+    found = select(*_state(t)).where(t.nodes.c.gate.is_not(null()), _beyond(dialect, t.nodes.c.gate, t.nodes.c.node))
+    for server in _SERVERS:
+        found = found.with_hint(t.nodes, f"FORCE INDEX ({t.prefix}workflow_nodes_gate)", server)
+    return _page(t, found, t.nodes.c.gate, t.nodes.c.node), (*_BEYOND, *_PAGE)
 
 
 def nodes_feeding(dialect: Dialect, size: int) -> Shape:
     """A page of the nodes that feed one."""
     t = dialect.tables
-    fed = (t.feeds.c.target == bindparam("target"), t.feeds.c.source > bindparam("after"))
-    found = select(*_state(t)).select_from(t.feeds.join(t.nodes, t.nodes.c.node == t.feeds.c.source)).where(*fed)
+    found = select(*_state(t)).select_from(t.feeds.join(t.nodes, t.nodes.c.node == t.feeds.c.source))
+    found = found.where(_beyond(dialect, t.feeds.c.target, t.feeds.c.source))
     for server in _SERVERS:
         # In the order of the list, and no further than needed.
-        found = found.prefix_with("STRAIGHT_JOIN", dialect=server)
-    return _page(t, found, t.feeds.c.source), ("target", "after", *_PAGE)
+        found = found.prefix_with("STRAIGHT_JOIN", dialect=server).with_hint(t.feeds, "FORCE INDEX (PRIMARY)", server)
+    return _page(t, found, t.feeds.c.target, t.feeds.c.source), (*_BEYOND, *_PAGE)
+
+
+_BEYOND = ("of", "after", "up_to", "last")
+
+
+def _beyond(dialect: Dialect, of: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The part of an index (`of`, `column`) that lies behind a place, and belongs to the same."""
+    one, after, same, last = (bindparam(name, type_=of.type) for name in _BEYOND)
+    if not dialect.tables.partial:
+        # Here pairs are not looked for in an index; but the index can be named.
+        return and_(of == one, column > after, of == same, column <= last)
+    # As pairs: else a planner that does not know yet how many there are sorts all of them for each page, or walks
+    # through others in the order that is wanted.
+    return and_(tuple_(of, column) > tuple_(one, after), tuple_(of, column) <= tuple_(same, last))
 
 
 _PAGE = ("ended", "limit")
 
 
-def _page(t: Tables, found: Select[Any], by: ColumnElement[Any]) -> Select[Any]:
+def _page(t: Tables, found: Select[Any], *by: ColumnElement[Any]) -> Select[Any]:
     """Those that have not ended; or, with `ended` 1, all."""
     ended = bindparam("ended", type_=Integer) == literal_column("1")
-    return first(found.where(or_(ended, t.nodes.c.status == literal_column("''"))).order_by(by))
+    return first(found.where(or_(ended, t.nodes.c.status == literal_column("''"))).order_by(*by))
 
 
 # Gates
@@ -384,32 +402,33 @@ def _ranges(size: int) -> list[str]:
 
 
 def clear_nodes(dialect: Dialect, size: int) -> Shape:
-    """Delete some nodes of these workflows."""
+    """Delete some nodes of a workflow."""
     t = dialect.tables.nodes
-    return _clear(dialect, t, size, t.c.node)
+    return _clear(dialect, t, t.c.node)
 
 
 def clear_feeds(dialect: Dialect, size: int) -> Shape:
-    """Delete some of what feeds them."""
+    """Delete some of what feeds what."""
     t = dialect.tables.feeds
-    return _clear(dialect, t, size, t.c.target, t.c.source)
+    return _clear(dialect, t, t.c.target, t.c.source)
 
 
 def clear_waits(dialect: Dialect, size: int) -> Shape:
-    """Delete some of what they wait for."""
+    """Delete some of what waits for what."""
     t = dialect.tables.waits
-    return _clear(dialect, t, size, t.c.source, t.c.target)
+    return _clear(dialect, t, t.c.source, t.c.target)
 
 
 def clear_gates(dialect: Dialect, size: int) -> Shape:
-    """Delete some of what is known of their gates."""
+    """Delete some of what is known of its gates."""
     t = dialect.tables.gates
-    return _clear(dialect, t, size, t.c.gate)
+    return _clear(dialect, t, t.c.gate)
 
 
-def _clear(dialect: Dialect, t: Table, size: int, *key: ColumnElement[Any]) -> Shape:
-    found = first(select(*key).where(_within(key[0], size)))
-    return delete(t).where(among(dialect, found, *key)), (*_ranges(size), "limit")
+def _clear(dialect: Dialect, t: Table, *key: ColumnElement[Any]) -> Shape:
+    within = (key[0] >= bindparam("first"), key[0] <= bindparam("last"))
+    found = first(select(*key).where(*within).order_by(*key))
+    return delete(t).where(among(dialect, found, *key)), ("first", "last", "limit")
 
 
 def delete_cleared(dialect: Dialect, size: int) -> Shape:
