@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.servers.rabbitmq import fresh_url
 
 SHOP = """
@@ -40,7 +40,7 @@ class Shop:
 
     def camora(self, *words: str, code: int = 0) -> str:
         """What it writes; it must end with this code, and never with a traceback."""
-        ended = subprocess.run(
+        ended = forked.run(
             [sys.executable, "-m", "camora", *words, "--app", "shop:app"],
             cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=120,
         )  # fmt: skip

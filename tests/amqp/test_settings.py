@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from camora.errors import SettingsError
 from camora_amqp import AmqpSettings, Binding, Exchange, ExchangeType, Queue
 from camora_amqp.settings import split_url
 
+from tests import forked
 from tests.amqp.test_topology import Seen, listening, tell
 from tests.servers.rabbitmq import fresh_url
 
@@ -87,7 +87,7 @@ async def test_a_file_says_all_that_code_says(tmp_path: Path) -> None:
 
 
 def check(folder: Path, *command: str) -> tuple[int, str]:
-    told = subprocess.run(
+    told = forked.run(
         [sys.executable, "-m", "camora", *command], cwd=folder, capture_output=True, text=True, timeout=60
     )
     return told.returncode, told.stdout + told.stderr

@@ -17,6 +17,8 @@ from camora.errors import JobFailed
 from processes import WorkerProcess
 from pydantic import SecretStr
 
+from tests import forked
+
 APPS = Path(__file__).parent / "apps"
 
 
@@ -43,7 +45,7 @@ def start(tmp_path: Path, url: str) -> Iterator[Callable[[], OrdersWorker]]:
 
 
 def camora(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", *arguments],
         cwd=APPS,
         env={**os.environ, "ORDERS_BROKER": url, "COLUMNS": "200"},

@@ -10,6 +10,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests import forked
+
 from .commands import WORDS, command_paths
 from .conftest import Run
 
@@ -245,7 +247,7 @@ def test_the_shell_shows_none(folder: Path) -> None:
 def started(folder: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     import os
 
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, "-m", "camora", *words],
         cwd=folder,
         env={**os.environ, **variables},

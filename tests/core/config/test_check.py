@@ -11,10 +11,12 @@ from pathlib import Path
 from camora import Camora
 from camora.config import app_arguments, read
 
+from tests import forked
+
 
 def check(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", "config", "check", *arguments],
         cwd=folder,
         env={**clean, **environ},

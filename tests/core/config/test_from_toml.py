@@ -14,6 +14,8 @@ from camora.errors import ConfigurationError
 from camora.retry import RetryPolicy
 from camora.units import Rate
 
+from tests import forked
+
 
 class Engine:
     """What no file can hold."""
@@ -223,7 +225,7 @@ def test_the_worker_takes_everything_from_the_file(shop: Path, below: str) -> No
     (shop / below).mkdir(parents=True, exist_ok=True)
 
     def camora(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "camora", *arguments],
             cwd=shop / below,
             env={**os.environ, **environ},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from camora.plugins import load
+
+from tests import forked
 
 SECRET = "hunter2"
 
@@ -92,7 +93,7 @@ CAMORA_WORKER__PROCESSES: worker.processes: expected a whole number, found 'two'
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "camora.toml").write_text(TEXT)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "camora", *command],
         cwd=tmp_path,
         env={**environ, "CAMORA_WORKER__PROCESSES": "two"},

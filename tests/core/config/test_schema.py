@@ -15,6 +15,7 @@ from camora import plugins
 from camora.config.reading import SECTIONS
 from camora.config.schema import schema_of
 
+from tests import forked
 from tests.core.config.test_plugin_tables import PLUGIN
 from tests.core.config.test_plugin_tables import TEXT as WITH_PLUGINS
 
@@ -134,7 +135,7 @@ def taplo() -> str:
 
 
 def schema_from_command(folder: Path) -> Any:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "camora", "config", "schema"], cwd=folder, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,8 @@ from camora.config.effective import effective
 from camora.config.places import dotted
 from camora.config.writing import as_data, as_toml
 
+from tests import forked
+
 Read = Callable[..., Configuration]
 
 TEXT = """\
@@ -136,7 +138,7 @@ SECRETS = ("hunter2-of-the-url", "hunter2-of-the-key-and-it-is-long", "hunter2-o
 
 def camora(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", "config", *arguments],
         cwd=folder,
         env={**clean, **environ},

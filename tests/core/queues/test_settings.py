@@ -26,6 +26,7 @@ from camora.interfaces import TaskOption
 from camora.plugin_check import check
 from camora.plugins import Catalog, Source
 
+from tests import forked
 from tests.core.queues.bus_plugin import BusBroker, BusQueue
 from tests.core.queues.conftest import source
 
@@ -300,7 +301,7 @@ def test_checking_a_plugin_looks_at_kinds_and_options() -> None:
 
 def camora(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CAMORA_")}
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", *words],
         cwd=folder,
         env={**environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
