@@ -125,6 +125,8 @@ def _basics(binary: MariadbBinary, data: Path) -> list[str]:
         f"--lc-messages-dir={binary.share}",
         f"--character-sets-dir={binary.share / 'charsets'}",
         f"--datadir={data}",
+        # A server that starts deletes the temporary tables that it finds, and so those of one that starts beside it.
+        f"--tmpdir={data}",
         # Processes are killed here, not machines: what was handed to the system is safe.
         "--innodb-flush-log-at-trx-commit=2",
         "--sync-binlog=0",
