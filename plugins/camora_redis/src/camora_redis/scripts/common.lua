@@ -238,7 +238,8 @@ end
 -- BASEall           the ids of all workflows; a sorted set in order of id, as is the next one
 -- BASEopen          those that are recorded or run
 -- BASEends          those that are finished, by when they may be forgotten
--- BASErecord:ID     name, state, status, created, changed, finished; "p:GATE" -> the last index that was passed
+-- BASErecord:ID     name, state, status, created, changed, finished; "runs" where nodes were reopened; "p:GATE" -> the last
+--                   index that was passed
 -- BASEmeta:ID       index -> the targets that it feeds, divided by blanks, then "@" and its gate, if it has one
 -- BASEspecs:ID      index -> spec; "" -> plan
 -- BASEended:ID      index -> what it came to: the length of the status (two bytes), status, outcome
@@ -246,10 +247,11 @@ end
 -- BASElists:ID      "a" -> all indexes; "s" and a node's index -> its sources; "g" and a gate -> those behind it; each as
 --                   the first and the last of every stretch, in order, four bytes each
 -- BASEwait:J:ID     a set: the sources of J that have not ended
-local function of_all(name) return string.sub(KEYS[1], 1, -#ARGV[1] - 8) .. name end
-local function part(kind) return of_all(kind .. ':') .. ARGV[1] end
+local base = #ARGV > 0 and string.sub(KEYS[1], 1, -#ARGV[1] - 8)
+local function of_all(name) return base .. name end
+local function part(kind) return base .. kind .. ':' .. ARGV[1] end
 
-local function waited(target) return part('wait:' .. target) end
+local function waited(target) return base .. 'wait:' .. target .. ':' .. ARGV[1] end
 
 -- A command on any number of words: a script can pass only some thousand to one.
 local function many(command, key, words)
@@ -281,10 +283,8 @@ local function fed(meta)
 end
 
 -- It was written to; the clocks of those who write may differ.
-local function touch(moment)
-  if (tonumber(redis.call('HGET', KEYS[1], 'changed')) or 0) < tonumber(moment) then
-    redis.call('HSET', KEYS[1], 'changed', moment)
-  end
+local function touch(changed, moment)
+  if tonumber(changed) < tonumber(moment) then redis.call('HSET', KEYS[1], 'changed', moment) end
 end
 
 -- What keeps running workflows going is done in a full server, too (see `though_full`).
@@ -304,9 +304,10 @@ local function waiting_of(index)
 end
 
 -- Nodes as they are now, six words for each: index, meta, spec, for how many it waits, run, what it came to. Behind the
--- last one that is looked at is the number that is returned: large ones do not all go into one answer.
-local function shown(indexes, rows)
-  local total, reopened = 0, redis.call('EXISTS', part('runs')) == 1
+-- last one that is looked at is the number that is returned: large ones do not all go into one answer. `waits` has what is
+-- known of them already.
+local function shown(indexes, rows, waits)
+  local total, reopened = 0, redis.call('HEXISTS', KEYS[1], 'runs') == 1
   for from = 1, #indexes, 20 do
     if total > 4194304 then return from - 1 end
     local some, runs, at = {unpack(indexes, from, math.min(from + 19, #indexes))}, {}, #rows
@@ -316,7 +317,7 @@ local function shown(indexes, rows)
     for i, index in ipairs(some) do
       if metas[i] then
         local spec, value = specs[i] or '', ends[i] or ''
-        rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, metas[i], spec, waiting_of(index)
+        rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, metas[i], spec, waits and waits[index] or waiting_of(index)
         rows[at + 5], rows[at + 6] = tonumber(runs[i] or 0), value
         at = at + 6
         total = total + #spec + #value

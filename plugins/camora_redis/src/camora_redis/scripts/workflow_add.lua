@@ -1,6 +1,7 @@
 -- Record nodes. KEYS: the record. ARGV: id, now, {{index, …}, {meta, …}}, packed, then their specs.
 -- Answers 0 where nothing is recorded under this id (any more).
-if redis.call('HGET', KEYS[1], 'state') ~= 'recording' then return 0 end
+local state, changed = unpack(redis.call('HMGET', KEYS[1], 'state', 'changed'))
+if state ~= 'recording' then return 0 end
 local indexes, metas = unpack(cmsgpack.unpack(ARGV[3]))
 local known = many('HMGET', part('meta'), indexes)
 local new, meta_words, spec_words, lists, waits, order = {}, {}, {}, {}, {}, {}
@@ -80,5 +81,5 @@ for i, name in ipairs(order) do
   list_words[2 * i - 1], list_words[2 * i] = name, grown(before[i] or '', lists[name])
 end
 many('HSET', part('lists'), list_words)
-touch(ARGV[2])
+touch(changed, ARGV[2])
 return 1

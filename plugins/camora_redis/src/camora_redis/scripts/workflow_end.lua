@@ -2,12 +2,12 @@
 -- Answers nothing where there is no such workflow; else {how many have not ended, one letter for each mark ("0" no such
 -- node or run, "1" it stands, "2" another one stood before), {mark, target, …}, nodes as `shown` shows them, and those that
 -- are too large to be shown together}.
-if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-graph_though_full()
+local changed, reopened = unpack(redis.call('HMGET', KEYS[1], 'changed', 'runs'))
+if not changed then return false end
 local indexes, wanted = unpack(cmsgpack.unpack(ARGV[3]))
 local meta_key, ended_key = part('meta'), part('ended')
 local metas, ends, runs = many('HMGET', meta_key, indexes), many('HMGET', ended_key, indexes), {}
-if redis.call('EXISTS', part('runs')) == 1 then runs = many('HMGET', part('runs'), indexes) end
+if reopened then runs = many('HMGET', part('runs'), indexes) end
 local letters, new, words, gone = {}, {}, {}, {}
 
 for i, index in ipairs(indexes) do
@@ -29,9 +29,11 @@ for i, index in ipairs(indexes) do
 end
 
 if #words > 0 then
-  many('HSET', ended_key, words)
+  -- What takes something away comes first: then the rest is done in a full server, too.
+  if not next(gone) then graph_though_full() end
   for target, sources in pairs(gone) do many('SREM', waited(target), sources) end
-  touch(ARGV[2])
+  many('HSET', ended_key, words)
+  touch(changed, ARGV[2])
 end
 
 -- Of each target for how many it waits; nothing of those that there are not, or that have ended.
@@ -53,7 +55,7 @@ for i, target in ipairs(targets) do
 end
 
 local SUCCEEDED = '\0\9succeeded'
-local follow, named, seen = {}, {}, {}
+local follow, named, seen, known = {}, {}, {}, {}
 local function name(index)
   if not seen[index] then named[#named + 1] = index end
   seen[index] = true
@@ -65,6 +67,7 @@ for i, letter in ipairs(letters) do
       local waiting = waits[target]
       if waiting == 0 or (waiting and not well) then
         local index = tonumber(target)
+        known[index] = waiting
         follow[#follow + 1] = i
         follow[#follow + 1] = index
         name(index)
@@ -75,6 +78,6 @@ for i, letter in ipairs(letters) do
 end
 
 local rows, large = {}, {}
-for i = shown(named, rows) + 1, #named do large[#large + 1] = named[i] end
+for i = #named > 0 and shown(named, rows, known) + 1 or 1, #named do large[#large + 1] = named[i] end
 local open = redis.call('HLEN', meta_key) - redis.call('HLEN', ended_key)
 return {open, table.concat(letters), follow, rows, large}

@@ -1,11 +1,12 @@
 -- All is over. KEYS: the record. ARGV: id, now, status, how many milliseconds it is kept.
 -- Answers 0 unless it runs with nothing open.
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
+local state, changed = unpack(redis.call('HMGET', KEYS[1], 'state', 'changed'))
+if state ~= 'running' then return 0 end
 if redis.call('HLEN', part('meta')) ~= redis.call('HLEN', part('ended')) then return 0 end
 graph_though_full()
 local ends = of_all('ends')
 redis.call('HSET', KEYS[1], 'state', 'finished', 'status', ARGV[3], 'finished', ARGV[2])
-touch(ARGV[2])
+touch(changed, ARGV[2])
 -- All its sets of what is waited for are empty, so they are gone.
 for _, kind in ipairs({'record', 'meta', 'specs', 'ended', 'runs', 'lists'}) do redis.call('PEXPIRE', part(kind), ARGV[4]) end
 redis.call('ZREM', of_all('open'), ARGV[1])

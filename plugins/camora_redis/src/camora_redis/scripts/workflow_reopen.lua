@@ -1,5 +1,5 @@
 -- Nodes are to run again. KEYS: the record. ARGV: id, now, {index, …}, packed. Answers how many there were.
-local state = redis.call('HGET', KEYS[1], 'state')
+local state, changed = unpack(redis.call('HMGET', KEYS[1], 'state', 'changed'))
 if not state then return 0 end
 graph_though_full()
 local indexes, reopened, waits, gates = cmsgpack.unpack(ARGV[3]), {}, {}, {}
@@ -18,6 +18,7 @@ end
 if #reopened == 0 then return 0 end
 for target, sources in pairs(waits) do many('SADD', waited(target), sources) end
 many('HDEL', KEYS[1], gates)
+redis.call('HSET', KEYS[1], 'runs', 1)
 if state == 'finished' then
   redis.call('HSET', KEYS[1], 'state', 'running')
   redis.call('HDEL', KEYS[1], 'status', 'finished')
@@ -25,5 +26,5 @@ if state == 'finished' then
   redis.call('ZREM', of_all('ends'), ARGV[1])
   redis.call('ZADD', of_all('open'), 0, ARGV[1])
 end
-touch(ARGV[2])
+touch(changed, ARGV[2])
 return #reopened
