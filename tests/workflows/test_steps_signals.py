@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from camora import Camora, CancelResult, Status
+from camora import Camora, CancelResult, RetryPolicy, Status
 from camora.errors import JobFailed
 from camora.testing import TestWorker
 from camora_workflows import durable_sleep, step, wait_for_signal
@@ -199,6 +199,39 @@ async def test_steps_around_a_wait_are_done_once(app: Camora) -> None:
         await worker.run_due()
         assert await job.result() == "do it"
     assert done == ["asked", "do it"]
+
+
+async def test_a_signal_wakes_nobody_who_waits_for_something_else(app: Camora) -> None:
+    """A delay, a pause before a retry and a sleep last as long as they were to."""
+    done: list[str] = []
+
+    @app.task(retry_policy=RetryPolicy(max_tries=2, delay=3600, jitter=False))
+    async def order() -> str:
+        found = await wait_for_signal("approved", type=str)
+        await step("note", done.append, found)
+        await durable_sleep(hours=1, name="rest")
+        if len(done) == 1:
+            done.append("failed")
+            raise OSError
+        return str(await wait_for_signal("approved"))
+
+    async with TestWorker(app) as worker:
+        job = await order.options(delay=3600).dispatch()
+        assert not await app.signal(job.id, "approved", "one")
+        await worker.advance(minutes=59)
+        assert done == []
+        await worker.advance(minutes=1)
+        assert done == ["one"]
+        assert not await app.signal(job.id, "approved", "two")
+        await worker.advance(minutes=59)
+        assert done == ["one"]
+        await worker.advance(minutes=1)
+        assert done == ["one", "failed"]
+        assert not await app.signal(job.id, "approved", "three")
+        await worker.advance(minutes=59)
+        assert await job.status() is Status.RETRYING
+        await worker.advance(minutes=1)
+        assert await job.result() == "two"
 
 
 async def test_a_job_that_waits_can_be_cancelled(app: Camora) -> None:

@@ -14,7 +14,7 @@ from camora.connections import Connection, Connections
 from camora.errors import BrokerUnavailable, ConfigurationError, UnsupportedCapability
 from camora.interfaces.broker import JobState
 from camora.interfaces.codec import Codec
-from camora.interfaces.journal import Journal, signal_entry
+from camora.interfaces.journal import Journal, is_awaited, signal_entry
 
 __all__ = ["KEPT", "Posting"]
 
@@ -53,13 +53,15 @@ class Posting:
         value = self._codec.encode_value(self._binding.value_out(Any, payload))
         post_id, kept = self._ids(), seconds(keep)
 
-        async def post() -> Connection:
+        async def post() -> tuple[Connection, bool]:
             connection = self._connections.ready() or await self._connections.get()
             journal = await _journal_of(connection)
-            await journal.post(job_id, signal_entry(name), value, kept, post_id)
-            return connection
+            number = await journal.post(job_id, signal_entry(name), value, kept, post_id)
+            return connection, is_awaited(await journal.read(job_id), name, number)
 
-        connection = await self._retrying(post)
+        connection, awaited = await self._retrying(post)
+        if not awaited:
+            return False  # what it is suspended or delayed for is something else
         try:
             return await self._wake(connection, job_id)
         except (UnsupportedCapability, BrokerUnavailable):

@@ -6,12 +6,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-__all__ = ["Journal", "signal_entry"]
+__all__ = ["Journal", "is_awaited", "signal_entry", "timeout_entry", "wait_entry"]
 
 
 def signal_entry(name: str, number: int | None = None) -> str:
     """The entry of the signal of this name and number, from 0; without a number, the name to post under."""
     return f"signal:{name}" if number is None else f"signal:{name}/{number}"
+
+
+def wait_entry(name: str, turn: int) -> str:
+    """The entry of a job that waits for a signal of this name, for the `turn`-th time from 0; made before it looks.
+
+    A wait that finds its signal there already has none.
+    """
+    return f"wait:{name}/{turn}"
+
+
+def timeout_entry(name: str, turn: int) -> str:
+    """The entry of a wait that ended without a signal."""
+    return f"timeout:{name}/{turn}"
+
+
+def is_awaited(entries: Mapping[str, bytes], name: str, number: int) -> bool:
+    """Whether the job waits for just this signal: the `number`-th of this name, from 0."""
+    before = wait_entry(name, 0).removesuffix("0")
+    waits = [int(entry.removeprefix(before)) for entry in entries if _is_numbered(entry, before)]
+    missed = [turn for turn in waits if timeout_entry(name, turn) in entries]
+    return any(turn not in missed and turn - sum(other < turn for other in missed) == number for turn in waits)
+
+
+def _is_numbered(entry: str, before: str) -> bool:
+    return entry.startswith(before) and entry.removeprefix(before).isdecimal()
 
 
 class Journal(ABC):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from camora.clock import seconds
 from camora.errors import PayloadError
-from camora.interfaces.journal import signal_entry
+from camora.interfaces.journal import signal_entry, timeout_entry, wait_entry
 
 from camora_workflows.journaling import Running, running
 
@@ -50,35 +49,42 @@ async def wait_for_signal(
     run.named("signal", name)
     limit = _limit(name, timeout)
     turn = run.count(f"wait:{name}")
-    over = f"timeout:{name}/{turn}"
     known = await run.entries()
-    if over in known:
+    if timeout_entry(name, turn) in known:
         raise _too_late(run, name)
-    missed = sum(f"timeout:{name}/{earlier}" in known for earlier in range(turn))
-    post = signal_entry(name, turn - missed)
+    post = signal_entry(name, turn - sum(timeout_entry(name, earlier) in known for earlier in range(turn)))
     if post not in known:
+        begun = await _begun(run, name, turn, limit)
         known = await run.look_again()
-    if post not in known:
-        await _suspend(run, name, turn, limit, known, over)
+        if post not in known:
+            await _suspend(run, name, turn, begun)
     return _payload(run, name, known[post], type)
 
 
-async def _suspend(
-    run: Running, name: str, turn: int, limit: float | None, known: Mapping[str, bytes], over: str
-) -> None:
-    """Give the slot back until the next look, or raise `TimeoutError`."""
-    now = run.now()
-    begun = known.get(entry := f"wait:{name}/{turn}")
-    if begun is None:
+async def _begun(run: Running, name: str, turn: int, limit: float | None) -> tuple[int, int | None]:
+    """When the wait began, and when it ends in vain; both in milliseconds since the epoch.
+
+    Entered before the last look for the signal: so either that look finds it, or who sends it sees that it is awaited.
+    """
+    entry = wait_entry(name, turn)
+    known = (await run.entries()).get(entry)
+    if known is None:
+        now = run.now()
         ends = "" if limit is None else str(now + round(limit * 1000))
-        begun = await run.enter(entry, f"{now} {ends}".encode(), lasting=limit or 0.0)
-    since, _, ends = begun.decode().partition(" ")
+        known = await run.enter(entry, f"{now} {ends}".encode(), lasting=limit or 0.0)
+    since, _, ends = known.decode().partition(" ")
+    return int(since), int(ends) if ends else None
+
+
+async def _suspend(run: Running, name: str, turn: int, begun: tuple[int, int | None]) -> None:
+    """Give the slot back until the next look, or raise `TimeoutError`."""
+    now, (since, ends) = run.now(), begun
     longest = _RARELY if await run.can_be_woken() else _OFTEN
-    pause = min(longest, max(_FIRST_LOOK, (now - int(since)) / 2000))
-    if ends:
-        left = (int(ends) - now) / 1000
+    pause = min(longest, max(_FIRST_LOOK, (now - since) / 2000))
+    if ends is not None:
+        left = (ends - now) / 1000
         if left <= 0:
-            await run.enter(over, b"1")
+            await run.enter(timeout_entry(name, turn), b"1")
             raise _too_late(run, name)
         pause = min(pause, left)
     await run.suspend(pause)
