@@ -22,6 +22,7 @@ WORDS: dict[str, list[str]] = {
     "dispatch": ["add", "1", "2", "--job-id", JOB],
     "job show": [JOB],
     "job cancel": [JOB],
+    "job signal": [JOB, "approved", '{"by": "ada"}'],
     "job prune": ["--older-than", "1d", "--yes"],
     "why": [JOB],
     "dead": [],
