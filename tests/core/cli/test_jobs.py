@@ -131,6 +131,28 @@ def test_cancelling(camora: Run) -> None:
     assert data(camora, "job", "show", job)["status"] == "cancelled"
 
 
+def test_signalling(camora: Run, folder: Path) -> None:
+    job = dispatched(camora, "add", "1", "2", "--delay", "1h")
+    done = camora("job", "signal", job, "approved", '{"by": "ada"}', *APP)
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout
+        == f"{job}: 'approved' was sent, and waits there until the job waits for it, or looks again by itself\n"
+    )
+    assert data(camora, "job", "show", job)["status"] == "scheduled", "it waits for something else"
+    assert data(camora, "job", "signal", job, "approved")["posted"] is True
+
+    over = dispatched(camora, "add", "1", "2")
+    worked(folder)
+    done = camora("job", "signal", over, "approved", *APP)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"job {over} has ended (succeeded): it waits for nothing, and nothing was sent" in done.stderr
+
+    done = camora("job", "signal", "nonsense", "approved", *APP)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "nothing is known of job nonsense" in done.stderr
+
+
 def test_what_is_not_there_exits_with_3(camora: Run) -> None:
     for words in (["job", "show"], ["why"], ["dead", "show"], ["dead", "requeue"], ["dead", "purge", "--yes"]):
         done = camora(*words, "nonsense", *APP)

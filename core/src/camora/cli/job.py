@@ -152,7 +152,7 @@ def signal(
     if as_json:
         print_json({"id": job_id, "posted": posted, "woken": woken, "status": str(status)})
     elif posted:
-        say(f"{job_id}: {name!r} was sent, and {'the job has been woken up' if woken else _NOT_WOKEN}")
+        say(f"{job_id}: {name!r} was sent, and {'has woken the job up' if woken else _NOT_WOKEN}")
     elif status.finished:
         note(f"job {job_id} has ended ({status}): it waits for nothing, and nothing was sent")
     else:
@@ -160,7 +160,7 @@ def signal(
     return OK if posted else FAILED if status.finished else NOT_FOUND
 
 
-_NOT_WOKEN = "the job finds it when it looks: it runs, or this broker cannot wake it up"
+_NOT_WOKEN = "waits there until the job waits for it, or looks again by itself"
 
 
 @app.command
