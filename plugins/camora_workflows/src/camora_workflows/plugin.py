@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camora.hookspecs import hookimpl
-from camora.interfaces import Check, Command, Extension
+from camora.interfaces.operations import Check, Command
 from camora.provider import MadeFrom, Provider
 
 from camora_workflows.settings import WorkflowSettings
+
+if TYPE_CHECKING:  # it is not needed to list commands, and takes long to import
+    from camora.interfaces.extension import Extension
 
 _HELP = "callbacks, chains, groups, chords and graphs of jobs; tasks that are done in durable steps"
 
