@@ -37,6 +37,7 @@ _STATUS = {
 # Looking a member up on its class costs as much as all the rest of a comparison.
 _DONE = Status.SUCCEEDED
 _ACK, _SUCCEEDED = Action.ACK, OutcomeKind.SUCCEEDED
+_RETRY, _SUSPENDED = OutcomeKind.RETRY, OutcomeKind.SUSPENDED
 
 
 _TRIES = 3
@@ -166,14 +167,16 @@ class Verdicts:
             key_ttl=message.key_ttl,
             options=None if run.context is None else run.context.task.owned,
         )
-        record = self._record(run, outcome) if outcome.kind in _UNFINISHED else None
+        goes_on = outcome.kind in (_RETRY, _SUSPENDED)
+        record = self._record(run, outcome) if goes_on else None
         return Settlement(delivery=delivery, action=Action.RETRY, envelope=envelope, record=record)
 
     def _record(self, run: Run, outcome: Outcome) -> JobRecord | None:
         return self._made(run, outcome) if self._keep_records else None
 
     def _made(self, run: Run, outcome: Outcome) -> JobRecord:
-        message, context = run.message, run.context
+        message, context, kind = run.message, run.context, outcome.kind
+        over = kind is not _SUSPENDED and context is not None and context.ran
         keep = True
         if context is not None:
             keep = (
@@ -181,16 +184,16 @@ class Verdicts:
             )
         return JobRecord(
             id=run.delivery.id,
-            status=_DONE if outcome.kind is _SUCCEEDED else _STATUS[outcome.kind],
+            status=_DONE if kind is _SUCCEEDED else _STATUS[kind],
             task=message.task if message else "",
             queue=run.delivery.queue,
             value=outcome.encoded if keep else None,
             kept=keep,
             error=outcome.error,
-            attempts=_attempt(run) - (0 if _is_attempt(run, outcome) else 1) if message else 0,
+            attempts=_attempt(run) - (0 if over else 1) if message else 0,
             created=message.created if message else 0,
             started=context.started if context else 0,
-            finished=0 if outcome.kind in _UNFINISHED else self._clock.now_ms(),
+            finished=0 if kind is _RETRY or kind is _SUSPENDED else self._clock.now_ms(),
             worker=self._worker,
             ttl=self._ttl,
         )
@@ -199,13 +202,6 @@ class Verdicts:
 _ENDS = frozenset(
     {OutcomeKind.SUCCEEDED, OutcomeKind.FAILED, OutcomeKind.DISCARDED, OutcomeKind.EXPIRED, OutcomeKind.CANCELLED}
 )
-_UNFINISHED = frozenset({OutcomeKind.RETRY, OutcomeKind.SUSPENDED})
-"""Those whose record says that the job is to go on."""
-
-
-def _is_attempt(run: Run, outcome: Outcome) -> bool:
-    """Whether this attempt is over, and was one."""
-    return run.context is not None and run.context.ran and outcome.kind is not OutcomeKind.SUSPENDED
 
 
 def _dropped(run: Run) -> bool:
