@@ -45,8 +45,11 @@ def _clear(session: Session, seqs: Sequence[int]) -> bool:
     left = STEP
     for seq in seqs:
         # One by one: of several ranges in one statement, databases look for all that is in them.
-        left -= sum(session.change(build, (*bounds(seq), left)) for build in _TABLES)
-        if left <= 0:
+        counts = [session.change(build, (*bounds(seq), STEP)) for build in _TABLES]
+        if max(counts) >= STEP:
             return True
         session.change_in(statements.delete_cleared, [seq])
+        left -= sum(counts)
+        if left <= 0:
+            return True
     return False

@@ -258,7 +258,7 @@ class SqlWorkflowStore(WorkflowStore):
             return found
 
         gone = await self._link.write(retire)
-        steps = len(gone) + sum(held.nodes for held in gone) // STEP
+        steps = 1 + len(gone) + sum(held.nodes for held in gone) // STEP
         while steps > 0 and await self._link.run(self._prune):
             steps -= 1
         return len(gone)
