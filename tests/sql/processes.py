@@ -344,8 +344,8 @@ async def hold_a_slot(url: str) -> None:
     sys.stdin.readline()
 
 
-def make_first_revision(url: str) -> None:
-    """A file as the first version made it, by the migrations up to there."""
+def make_revision(url: str, revision: str = "0001") -> None:
+    """A file as an earlier version made it, by the migrations up to there."""
     from camora_sql import migrating, statements
     from camora_sql.session import Session
     from camora_sql.store import Store
@@ -353,7 +353,7 @@ def make_first_revision(url: str) -> None:
     store = Store(url)
     session = Session(store)
     try:
-        migrating.migrate(session, store, until="0001")
+        migrating.migrate(session, store, until=revision)
         # Its first use noted the machine's boot.
         epoch = store.dialect.lease_epoch()
         session.write(lambda session: session.change(statements.write_fact, ("lease_epoch", epoch)))
@@ -361,11 +361,11 @@ def make_first_revision(url: str) -> None:
         session.close()
 
 
-async def publish_and_drain_as_earlier(url: str, count: str) -> None:
-    """Do as the first version did, which knew its own revision only; says what it has taken."""
+async def publish_and_drain_as_earlier(url: str, count: str, revision: str = "0001") -> None:
+    """Do as an earlier version did, which knew revisions up to its own only; says what it has taken."""
     from camora_sql import opening
 
-    opening.HEAD = "0001"
+    opening.HEAD = revision
     broker = broker_at(url)
     await broker.open()
     consumer = await broker.consumer(ConsumerSettings(queues=("work",), worker=str(os.getpid())))

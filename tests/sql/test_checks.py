@@ -16,7 +16,7 @@ from camora_sql.dialects import sqlite_examining
 from camora_sql.dialects.sqlite_examining import file_system_of
 from camora_sql.schema import HEAD
 
-from tests.sql.processes import make_first_revision, message
+from tests.sql.processes import make_revision, message
 
 CHECKS: dict[str, Check] = {check.name.removeprefix("database "): check for check in checks()}
 
@@ -94,7 +94,7 @@ async def test_another_journal_mode_is_found_and_its_fix_helps(path: Path) -> No
 
 
 async def test_an_old_schema_is_advised_and_a_newer_one_refused(path: Path) -> None:
-    make_first_revision(f"sqlite:///{path}")
+    make_revision(f"sqlite:///{path}")
     old = await look(path, "schema")
     assert old.ok
     assert "0001" in old.text

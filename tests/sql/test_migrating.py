@@ -11,11 +11,12 @@ from camora import Camora
 from camora.errors import ConfigurationError
 from camora.interfaces.broker import ConsumerSettings
 from camora.interfaces.schedule import ScheduleRecord
+from camora.interfaces.workflows import Mark, Node, WorkflowRecord
 from camora.outcome import Action, DeadLetter, JobRecord, Settlement, Status
 from camora_sql import opening
 from camora_sql.schema import HEAD
 
-from tests.sql.processes import make_first_revision, message, playing
+from tests.sql.processes import make_revision, message, playing
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(path: Path) -> str:
-    make_first_revision(f"sqlite:///{path}")
+    make_revision(f"sqlite:///{path}")
     return f"sqlite:///{path}?synchronous=normal"
 
 
@@ -110,13 +111,15 @@ async def test_everything_is_there_after_the_upgrade(path: Path, url: str, monke
         await opened.close()
 
 
-async def test_processes_of_both_versions_work_on_one_file(path: Path, url: str) -> None:
-    count = 60
-    with playing("publish_and_drain_as_earlier", 2, url, count) as earlier:
+@pytest.mark.parametrize("before", ["0001", "0002"])
+async def test_processes_of_both_versions_work_on_one_file(path: Path, before: str) -> None:
+    url, count = f"sqlite:///{path}?synchronous=normal", 60
+    make_revision(url, before)
+    with playing("publish_and_drain_as_earlier", 2, url, count, before) as earlier:
         for process in earlier:
             process.go()
             assert process.hears() == "begun"
-        assert revision(path) == "0001"
+        assert revision(path) == before
         # While they are at it, a process of this version comes, upgrades, and works along.
         broker = Camora(url).broker
         await broker.open()
@@ -168,6 +171,40 @@ async def test_an_upgrade_that_is_killed_half_way_leaves_the_old_file(path: Path
     await broker.open()
     assert revision(path) == HEAD
     await broker.close()
+
+
+async def test_what_the_release_before_has_kept_is_there_beside_workflows(path: Path) -> None:
+    url = f"sqlite:///{path}?synchronous=normal"
+    make_revision(url, "0002")
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(opening, "HEAD", "0002")
+        before = Camora(url).broker
+        await before.open()
+        schedules = before.own_schedules()
+        assert schedules is not None
+        await schedules.open()
+        await schedules.put([ScheduleRecord(key="nightly", next=1)])
+        assert revision(path) == "0002"
+    # A process of this version comes, and the old one goes on with what it has open.
+    store = Camora(url).broker.own_workflows()
+    assert store is not None
+    await store.open()
+    assert revision(path) == HEAD
+    assert await store.create(WorkflowRecord(id="w"))
+    assert await store.add("w", [Node(index=0, feeds=(1,)), Node(index=1)])
+    assert [fire.record.key for fire in await schedules.claim(5, holder="me", lease=60)] == ["nightly"]
+    await before.publish([message("old")])
+    [marked] = await store.end([Mark(workflow="w", index=0, status="succeeded")], 1)
+    assert [state.index for state in marked.targets] == [1]
+    # One of the release before that is started now is told by the database that it may work along.
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(opening, "HEAD", "0002")
+        late = Camora(url).broker
+        await late.open()
+        assert await late.queues.counts() == {"work": {"ready": 1}}
+        await late.close()
+    for opened in (store, schedules, before):
+        await opened.close()
 
 
 async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str) -> None:
