@@ -1,4 +1,4 @@
-"""The app of the fault tests of workflows: imported by real processes, of which one kills itself where it is told to."""
+"""The app of the fault tests of workflows: imported by real processes, of which one kills itself at a given point."""
 
 from __future__ import annotations
 
