@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import psycopg
 
+from tests import forked
 from tests.servers.fixtures import shared_postgres
 
 __all__ = ["Shop", "new_shop"]
@@ -99,7 +100,7 @@ class Shop:
         return int(count)
 
     def _run(self, command: list[str], *, fails: bool | int, variables: dict[str, str]) -> str:
-        done = subprocess.run(
+        done = forked.run(
             command, cwd=FOLDER, env={**self.environment, **variables}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, check=False,
         )  # fmt: skip
@@ -110,7 +111,7 @@ class Shop:
     @contextmanager
     def worker(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """A worker that is ended with the block, if it has not ended by then."""
-        process = subprocess.Popen(
+        process = forked.Popen(
             [sys.executable, "-W", "error", "manage.py", "camora", "worker", *arguments],
             cwd=FOLDER, env={**self.environment, **variables}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import forked
 from tests.servers.fixtures import fresh_postgres_url, fresh_url
 
 APPS = Path(__file__).parent / "apps"
@@ -37,7 +38,7 @@ class WorkerProcess:
             "SHOP_BROKER": broker,
             "PYTHONUNBUFFERED": "1",
         }
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             [sys.executable, "-m", "camora", *(self.command or ("worker", app)), *arguments],
             cwd=self.cwd,
             env={**os.environ, **settings, **environment},

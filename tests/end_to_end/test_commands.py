@@ -16,6 +16,8 @@ import attrs
 import pytest
 from camora.cli.main import main
 
+from tests import forked
+
 from .processes import WorkerProcess, until, workers
 
 TASKS = '''
@@ -290,7 +292,7 @@ def test_waiting_for_a_result_that_another_process_makes(shop: Shop) -> None:
 
 def test_the_first_two_commands(tmp_path: Path) -> None:
     def camora(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "camora", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
 
@@ -298,10 +300,10 @@ def test_the_first_two_commands(tmp_path: Path) -> None:
     assert begun.returncode == 0, begun.stderr
     assert len((tmp_path / "camora.toml").read_text().splitlines()) == 10
     first, second = (line.split() for line in begun.stdout.splitlines() if line.startswith("  camora "))
-    sent = subprocess.Popen(
+    sent = forked.Popen(
         [sys.executable, "-m", *second], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    worked = subprocess.Popen([sys.executable, "-m", *first], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    worked = forked.Popen([sys.executable, "-m", *first], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     with sent, worked:
         out, err = sent.communicate(timeout=60)
         worked.terminate()

@@ -24,6 +24,8 @@ from camora.interfaces.workers import WorkerInfo
 from camora.testing.ledger import audit
 from processes import APPS, WorkerProcess, pid_of, started, until, workers
 
+from tests import forked
+
 Start = Callable[..., WorkerProcess]
 
 
@@ -150,7 +152,7 @@ async def test_a_process_that_outlives_its_supervisor_begins_anew_by_itself(
     app: Camora, tmp_path: Path, url: str
 ) -> None:
     environment = {**os.environ, "SHOP_FOLDER": str(tmp_path), "SHOP_BROKER": url}
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT], cwd=APPS, env=environment)
+    parent = forked.Popen([sys.executable, "-c", _PARENT], cwd=APPS, env=environment)
     child = None
     try:
         first = await app.dispatch("work", number=0)
@@ -482,7 +484,7 @@ def camora(tmp_path: Path, url: str) -> Command:
     """Runs a command of the command line, as a user does, beside the workers."""
 
     def run(*arguments: str) -> Answer:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "camora", *arguments, "--app", "shop:app"],
             cwd=APPS,
             env={**os.environ, "SHOP_FOLDER": str(tmp_path), "SHOP_BROKER": url},

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 from processes import APPS, WorkerProcess, shared, until
+
+from tests import forked
 
 Start = Callable[..., WorkerProcess]
 
@@ -185,7 +186,7 @@ def write(folder: Path, *, code: Sequence[str], toml: Sequence[str]) -> None:
 
 
 def camora(folder: Path, *words: str) -> str:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "camora", *words],
         cwd=folder,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # the file changes within a second

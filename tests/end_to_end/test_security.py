@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,8 @@ from camora.observers import LoggingObserver, MemoryObserver
 from camora.outcome import DeadLetter
 from camora.secrets import mask_arguments
 from processes import WorkerProcess
+
+from tests import forked
 
 OLD = "the old key, which is long enough to be one"
 NEW = "the new key, which is long enough to be one"
@@ -324,7 +325,7 @@ async def test_a_step_that_was_forgotten_can_be_mended(site: Site) -> None:
         assert (await letters(with_new))[job.id].reason == "unknown_key"
         worker.destroy()
         site.start()
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "camora", "dead", "requeue", job.id, "--app", "tasks:app"],
             cwd=site.folder,
             env=os.environ,

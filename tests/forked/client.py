@@ -88,6 +88,9 @@ def _options(command: Sequence[str]) -> tuple[str, ...] | None:
 def _can_fork(asked: dict[str, Any], environment: dict[str, str]) -> bool:
     if any(asked.get(name, value) != value for name, value in _ORDINARY.items()):
         return False
+    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
+    if any(Path(folder, "sitecustomize.py").exists() for folder in folders):
+        return False
     return _startup(environment) == _startup(dict(os.environ))
 
 

@@ -121,5 +121,10 @@ def test_a_folder_that_is_missing_and_other_programs_are_no_matter_of_it(folder:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ended(forked.run, folder / "nowhere", "-c", "pass")
     assert forked.run(["echo", "yes"], capture_output=True, text=True).stdout == "yes\n"
+    (folder / "sitecustomize.py").write_text("import sys\nsys.customized = True\n")
+    shown = ended(
+        forked.run, folder, "-c", "import sys; print(sys.customized)", env={**os.environ, "PYTHONPATH": str(folder)}
+    )
+    assert shown.stdout == "True\n"
     # As ever, what cannot be followed later is asked of a new process.
     assert ended(forked.run, folder, "-X", "dev", "-c", "import sys; print(sys.flags.dev_mode)").stdout == "True\n"

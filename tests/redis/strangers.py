@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests import forked
+
 __all__ = ["OldServer", "run_command"]
 
 
@@ -84,7 +86,7 @@ def _command(stream: Any) -> list[str]:
 def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `camora …` in a folder that has an app in `tasks.py`, in a process of its own, and wait for its end."""
     app = () if "--app" in arguments else ("tasks:app",) if arguments[0] == "worker" else ("--app", "tasks:app")
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "camora", arguments[0], *app, *arguments[1:]],
         cwd=folder,
         env={**os.environ, "COLUMNS": "400", **environment},

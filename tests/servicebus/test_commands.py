@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.servers.servicebus import ServiceBusServer
 from tests.servicebus.managing import Management, management
 
@@ -60,7 +61,7 @@ class Shop:
         return self._start("servicebus", *words)
 
     def _start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return forked.Popen(
             [sys.executable, "-m", "camora", *words],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -235,7 +236,7 @@ def test_from_nothing_to_a_worker(shop: Shop) -> None:
 
 def test_help() -> None:
     for words in ((), ("apply",)):
-        ended = subprocess.run(
+        ended = forked.run(
             [sys.executable, "-m", "camora", "servicebus", *words, "--help"], capture_output=True, text=True, timeout=60
         )
         assert ended.returncode == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.servers.servicebus.shared import fresh_url
 
 APP = """
@@ -30,7 +31,7 @@ def test_a_workers_log_is_its_own_unless_it_is_for_debugging(
 ) -> None:
     (tmp_path / "shop.py").write_text(APP)
     monkeypatch.setenv("SHOP_URL", fresh_url(["default"], lock_duration=5.0))
-    subprocess.run([sys.executable, "-m", "camora", "dispatch", "work", "--app", "shop:app"], cwd=tmp_path, check=True)
+    forked.run([sys.executable, "-m", "camora", "dispatch", "work", "--app", "shop:app"], cwd=tmp_path, check=True)
     command = [sys.executable, "-m", "camora", "worker", "shop:app", "--burst", "--log-level", level]
     worker = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     log = worker.stdout + worker.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from camora_servicebus.names import Names
 from camora_servicebus.settings import Proxy, ServiceBusSettings, address_of
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from tests import forked
 
 KEY = "pl+u/s=="
 HOST = "shop.servicebus.windows.net"
@@ -246,9 +247,7 @@ APP = "from camora import Camora\napp = Camora.from_toml()\n"
 
 
 def command(folder: Path, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "camora", *words], cwd=folder, capture_output=True, text=True, timeout=60
-    )
+    done = forked.run([sys.executable, "-m", "camora", *words], cwd=folder, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -22,6 +22,8 @@ from camora.outcome import Action, DeadLetter, Settlement
 from camora_amqp import AmqpBroker
 from camora_amqp.wire import Wire
 
+from tests import forked
+
 __all__ = ["DEEDS", "Deed"]
 
 _ROOT = Path(__file__).parents[3]
@@ -32,7 +34,7 @@ class Deed:
     """What is done again and again, from the test's side. As a context it ends its process."""
 
     def __init__(self, name: str, url: str) -> None:
-        self._process = subprocess.Popen(
+        self._process = forked.Popen(
             [sys.executable, "-m", "tests.amqp.faults.dying", name, url],
             cwd=_ROOT,
             stdin=subprocess.PIPE,

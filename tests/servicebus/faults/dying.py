@@ -23,6 +23,8 @@ from camora.message import Delivery, Envelope
 from camora.outcome import Action, DeadLetter, Settlement
 from camora_servicebus import ServiceBusBroker
 
+from tests import forked
+
 __all__ = ["DEEDS", "Deed"]
 
 _ROOT = Path(__file__).parents[3]
@@ -33,7 +35,7 @@ class Deed:
     """What is done again and again, from the test's side. As a context it ends its process."""
 
     def __init__(self, name: str, url: str) -> None:
-        self._process = subprocess.Popen(
+        self._process = forked.Popen(
             [sys.executable, "-m", "tests.servicebus.faults.dying", name, url],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
