@@ -29,6 +29,10 @@ class Step(Generic[R]):
         self.answer: R | None = None
         self.error: BaseException | None = None
 
+    def do(self, session: Session) -> R:
+        """Do it, with nothing beside it."""
+        return self.work(session)
+
     def resolve(self) -> None:
         """In the loop: tell who waits."""
         if self.future.done():
@@ -55,7 +59,8 @@ class Batch(Step[list[Any]]):
         patience: float | None = None,
         revocable: bool = False,
     ) -> None:
-        super().__init__(self._alone, future, need)
+        # Not a method of its own: a step in a circle keeps its items, which may be large, until garbage is collected.
+        super().__init__(_unused, future, need)
         self.of_many = of_many
         self.items = items
         self.single = single
@@ -65,8 +70,13 @@ class Batch(Step[list[Any]]):
         self.patience = patience
         """Seconds to wait for other writers, if not as long as the session does; the same for all of one work."""
 
-    def _alone(self, session: Session) -> list[Any]:
+    def do(self, session: Session) -> list[Any]:
+        """As `Step.do`."""
         return list(self.of_many(session, self.items))
+
+
+def _unused(session: Session) -> Any:
+    raise NotImplementedError
 
 
 def perform(session: Session, steps: Sequence[Step[Any]]) -> None:
@@ -99,7 +109,7 @@ def resolve(steps: Sequence[Step[Any]]) -> None:
 
 def _by_itself(session: Session, step: Step[Any]) -> None:
     try:
-        step.answer = step.work(session)
+        step.answer = step.do(session)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 -- it is the waiter's
@@ -123,7 +133,7 @@ def _transact(session: Session, steps: Sequence[Step[Any]]) -> None:
                 merged.setdefault(step.of_many, []).append(step)
         for step in steps:
             if not isinstance(step, Batch):
-                step.answer = step.work(session)
+                step.answer = step.do(session)
             elif step.of_many in merged:
                 _merged(session, merged.pop(step.of_many))
 
@@ -133,7 +143,7 @@ def _transact(session: Session, steps: Sequence[Step[Any]]) -> None:
 
 def _merged(session: Session, batches: Sequence[Batch]) -> None:
     if len(batches) == 1:
-        batches[0].answer = batches[0].work(session)
+        batches[0].answer = batches[0].do(session)
         return
     answers = list(batches[0].of_many(session, [item for batch in batches for item in batch.items]))
     start = 0
