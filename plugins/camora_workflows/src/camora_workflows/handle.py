@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ __all__ = ["Member", "WorkflowJob"]
 
 R_co = TypeVar("R_co", covariant=True)
 
-_LOOK_AGAIN = 60.0
-"""Seconds after which somebody who waits looks whether the workflow is still known."""
+_LOOK_AGAIN = (1.0, 5.0, 20.0, 60.0)
+"""Seconds after which somebody who waits looks whether the workflow is still known: at first, and then."""
 _PAGE = 500
 
 
@@ -83,9 +84,9 @@ class WorkflowJob(Job[R_co]):
             return await super().result(timeout)
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        while True:
+        for pause in itertools.chain(_LOOK_AGAIN, itertools.repeat(_LOOK_AGAIN[-1])):
             since = loop.time()
-            span = _LOOK_AGAIN if deadline is None else max(0.0, min(_LOOK_AGAIN, deadline - since))
+            span = pause if deadline is None else max(0.0, min(pause, deadline - since))
             record = await stores.results.wait(self.id, span)
             whole = await store.get(self.id)
             if whole is not None and (node := await self._last(store, whole)) is not None and node.status:
@@ -103,6 +104,7 @@ class WorkflowJob(Job[R_co]):
                 )
             if record is None and loop.time() - since < 0.9 * span:
                 raise ResultTimeout(f"waiting for workflow {self.id} was ended by closing the app", job_id=self.id)
+        raise AssertionError  # the pauses have no end
 
     def result_sync(self, timeout: float | None = None) -> R_co:
         """`result` for code without an event loop; blocks."""
