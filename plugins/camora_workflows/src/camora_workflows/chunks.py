@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from camora.context import Context
-from camora.errors import PayloadError, ResultsDisabled
+from camora.errors import BrokerUnavailable, PayloadError, ResultsDisabled
 from camora.interfaces import Host, Middleware
 from camora.interfaces.middleware import Executed
 from camora.signals import Failure, Recorded
@@ -61,5 +61,6 @@ class Chunks(Middleware):
 
 
 async def _report(context: Context, done: int, total: int) -> None:
-    with contextlib.suppress(ResultsDisabled):
+    # A report that does not get through is no reason for the chunk to fail.
+    with contextlib.suppress(ResultsDisabled, BrokerUnavailable):
         await context.progress(done, total)
