@@ -82,6 +82,27 @@ def test_what_was_rolled_back_never_runs(shop: Shop) -> None:
     assert shop.rows("SELECT item FROM shop_order WHERE shipped") == [("kept",)]
 
 
+def test_what_is_more_than_one_job_waits_for_the_commit(shop: Shop) -> None:
+    refused, asked = shop.python(
+        f"{_MAKE}from asgiref.sync import async_to_sync\n"
+        "from django.db import transaction\n"
+        "made = [Order.objects.create(item=item).pk for item in ('first', 'second')]\n"
+        "both = ship.si(made[0]) >> ship.si(made[1])\n"
+        "answer = []\n"
+        "with transaction.atomic():\n"
+        "    for dispatch in (both.dispatch_sync, async_to_sync(both.dispatch)):\n"
+        "        try:\n"
+        "            dispatch()\n"
+        "        except Exception as error:\n"
+        "            answer.append(str(error))\n"
+        "    transaction.on_commit(both.dispatch_sync)"
+    )
+    for text in (refused, asked):
+        assert "is more than one job, and cannot be part of the open transaction: dispatch it when that is" in text
+    shop.manage("camora", "worker", "--burst")
+    assert shop.unshipped == 0
+
+
 def test_an_idle_worker_is_woken_by_a_commit(shop: Shop) -> None:
     with shop.worker():
         took = shop.python(

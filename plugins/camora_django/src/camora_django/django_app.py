@@ -9,9 +9,11 @@ from typing import Any
 import attrs
 from asgiref.sync import AsyncToSync, sync_to_async
 from camora import Camora, Middleware
+from camora.dispatchable import Dispatchable
 from camora.errors import ConfigurationError
 from camora.job import Job
 from camora.signature import Signature
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from camora_django.broker import DjangoBroker
 from camora_django.fresh_connections import FreshConnections, is_importable, with_fresh_connections
@@ -49,22 +51,25 @@ class DjangoCamora(Camora):
         for queue in queues:
             self._declarations.mention(queue)
 
-    def dispatch_signature_sync(self, signature: Signature[Any]) -> Job[Any]:
+    def dispatch_signature_sync(self, signature: Dispatchable[Any]) -> Job[Any]:
         """Dispatch over Django's connection, if that is to the broker's database; blocks.
 
-        Raises `ConfigurationError` in asynchronous code.
+        Raises `ConfigurationError` in asynchronous code, and in a transaction for what is more than one job.
         """
         broker = self.broker
         if isinstance(broker, DjangoBroker):
             if asyncio._get_running_loop() is not None:  # noqa: SLF001 -- `get_running_loop`, without an exception
+                label = signature.task.name if isinstance(signature, Signature) else repr(signature)
                 raise ConfigurationError(
-                    f"{signature.task.name}: dispatch_sync blocks, and an event loop runs in this thread; in "
+                    f"{label}: dispatch_sync blocks, and an event loop runs in this thread; in "
                     "asynchronous code use  await ….dispatch(…)"
                 )
-            signature = _on(signature, Within(broker.alias))
+            within = Within(broker.alias)
+            _refuse_several(signature, within.connection)
+            signature = _on(signature, within)
         return super().dispatch_signature_sync(signature)
 
-    async def dispatch_signature(self, signature: Signature[Any]) -> Job[Any]:
+    async def dispatch_signature(self, signature: Dispatchable[Any]) -> Job[Any]:
         """Dispatch; into the transaction of whoever waits for this, if it is one of Django's."""
         if self._is_waited_for():
             return await _there(self.dispatch_signature_sync)(signature)
@@ -104,8 +109,16 @@ def _all_on(signatures: Any, connection: Any) -> Any:
     return each()
 
 
-def _on(signature: Any, connection: Any) -> Any:
-    if not isinstance(signature, Signature) or signature.options_.connection is not None:
+def _on(signature: Any, connection: Within) -> Any:
+    """The signature in Django's transaction; as it is where another one is named, or where it is not one job."""
+    if not isinstance(signature, Signature) or signature.followed or signature.options_.connection is not None:
         return signature
-    options = attrs.evolve(signature.options_, connection=connection)
-    return Signature(signature.task, signature.args, signature.kwargs, immutable=signature.immutable, options=options)
+    return signature.with_options(attrs.evolve(signature.options_, connection=connection))
+
+
+def _refuse_several(what: Dispatchable[Any], connection: BaseDatabaseWrapper) -> None:
+    if (not isinstance(what, Signature) or what.followed) and connection.in_atomic_block:
+        raise ConfigurationError(
+            f"{what!r} is more than one job, and cannot be part of the open transaction: dispatch it when that is "
+            "over, transaction.on_commit(lambda: ….dispatch_sync())"
+        )
