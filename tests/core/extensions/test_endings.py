@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from camora import Camora, Context, Discard, Failure, Job, RetryPolicy, WorkerSettings
+from camora.builtin.json_codec import JsonCodec
+from camora.builtin.signing import SignedCodec
 from camora.errors import JobFailed
-from camora.interfaces import ConsumerSettings, Ending, FollowUp
+from camora.interfaces import ConsumerSettings, Ending, FollowUp, Observer
+from camora.interfaces.observer import JobDispatched
 from camora.message import Envelope, Message
 from camora.outcome import ErrorInfo, JobRecord, Status
 
@@ -359,3 +362,52 @@ async def test_a_lease_that_lapses_meanwhile_leaves_the_end_to_others(tmp_path: 
             await until(lambda: not worker.busy)
             assert (worker.settled, lane.refused) == (0, 1)
             assert shop.extension.seen == []
+
+
+async def test_a_message_that_is_too_old_to_be_trusted_ends_too_and_a_misplaced_one_does_not() -> None:
+    codec = SignedCodec(JsonCodec(), ["a key that is long enough to be one, surely"], max_age=60)
+    shop = Shop(codec=codec)
+    async with shop.app:
+        created = shop.app.clock.now_ms() - 61_000
+        await publish(shop.app, id="late", task="add", kwargs={"x": 1, "y": 2}, created=created)
+        message = Message(id="other", task="add", kwargs={"x": 1, "y": 2}, headers={NEXT: "note"})
+        body = codec.encode(message)
+        connection = await shop.app._connections.get()
+        await connection.broker.publish([Envelope(id="copied", task="add", queue="default", body=body)])
+        await shop.work()
+        reasons = {letter.id: letter.reason async for letter in shop.app.dead_letters()}
+        assert reasons == {"late": "stale", "copied": "mismatch"}
+    assert [ending.message.id for ending in shop.extension.seen] == ["late"]
+    assert shop.told == [("failed", None)]
+
+
+async def test_observers_are_told_of_what_follows() -> None:
+    class Seeing(Observer):
+        def __init__(self) -> None:
+            self.dispatched: list[str] = []
+
+        async def observe(self, events: Sequence[Any]) -> None:
+            self.dispatched += [event.job_id for event in events if isinstance(event, JobDispatched)]
+
+    observer = Seeing()
+    shop = Shop(observers=[observer])
+    async with shop.app:
+        job = await shop.run(shop.add.s(1, 2))
+    assert observer.dispatched == [job.id, f"{job.id}.next"]
+
+
+async def test_a_job_of_which_one_was_requeued_by_its_task_lives_anew() -> None:
+    shop = Shop()
+    lives: list[int] = []
+
+    @shop.app.task(name="stubborn", on_failure="requeue")
+    async def stubborn(message: Message) -> None:
+        lives.append(message.life)
+        if not message.life:
+            raise ValueError("once")
+
+    async with shop.app:
+        job = await stubborn.dispatch()
+        async with shop.app.worker():
+            await job.result(timeout=60)
+    assert lives == [0, 1]
