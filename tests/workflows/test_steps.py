@@ -11,7 +11,7 @@ import pytest
 from camora import Camora, Context, RetryPolicy, WorkerSettings
 from camora.errors import JobFailed, UnsupportedCapability
 from camora.testing import TestWorker
-from camora_workflows import step
+from camora_workflows import durable_sleep, step
 from camora_workflows.journaling import Running, StepError, running
 
 QUICK = RetryPolicy(max_tries=4, delay=0)
@@ -115,6 +115,67 @@ async def test_a_job_whose_worker_died_skips_what_is_done(app: Camora, till: Til
         await worker.run_all()
         assert await job.result() == 1
     assert till.done == ["charge 1", "ship 1"]
+
+
+async def test_a_dead_letter_that_is_put_back_goes_on_where_it_failed(till: Till) -> None:
+    app = Camora()
+    mended: list[bool] = []
+
+    @app.task
+    async def order() -> int:
+        await step("charge", till.charge, 1)
+        if not mended:
+            raise OSError
+        return 1
+
+    async with TestWorker(app) as worker:
+        job = await order.dispatch()
+        await worker.run_all()
+        with pytest.raises(JobFailed):
+            await job.result()
+        mended.append(True)
+        assert await app.requeue(job.id)
+        await worker.run_all()
+        assert await job.result() == 1
+    assert till.done == ["charge 1"]
+
+
+async def test_how_long_a_journal_is_kept(till: Till) -> None:
+    """For as long as the settings say after the last entry, and over every sleep."""
+    app = Camora(extensions={"workflows": {"keep": "1h"}})
+    seen: list[int] = []
+
+    @app.task
+    async def order() -> None:
+        await step("charge", till.charge, 1)
+        await durable_sleep(hours=10)
+        seen.append(len(till.done))
+
+    async with TestWorker(app) as worker:
+        job = await order.dispatch()
+        await worker.advance(hours=10)
+        assert seen == [1]
+        journal = await (await app._connections.get()).journal()
+        assert journal is not None
+        await worker.advance(minutes=50)
+        assert set(await journal.read(job.id)) == {"step:charge", "sleep:#0"}
+        await worker.advance(hours=11)
+        assert await journal.read(job.id) == {}
+
+
+async def test_a_job_that_was_acknowledged_before_cannot_be_suspended(till: Till) -> None:
+    app = Camora()
+
+    @app.task(ack="before")
+    async def order() -> None:
+        await step("charge", till.charge, 1)
+        await durable_sleep(hours=1)
+
+    async with TestWorker(app) as worker:
+        job = await order.dispatch()
+        await worker.run_all()
+        with pytest.raises(JobFailed, match="acknowledged"):
+            await job.result()
 
 
 async def test_steps_may_run_at_the_same_time(app: Camora, till: Till) -> None:
