@@ -243,7 +243,10 @@ class Following:
 
     async def _record(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
         """What the workflow came to, if it has ended now."""
-        ended, resumed = trail.ended[workflow], workflow in trail.resumed
+        ended = trail.ended[workflow]
+        # Whoever marked the last of its own nodes may have died before he told anybody, and others before the gate
+        # that it stood behind was marked: who ends the last node of all makes sure of the record.
+        resumed = workflow in trail.resumed or trail.open.get(workflow) == 0
         if not resumed and all((workflow, index) in trail.within for index in ended):
             return None
         result = (await self._plan(store, workflow)).result
