@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
+from camora.builtin.memory.workflows import MemoryWorkflowStore
 from camora.errors import BrokerUnavailable, EncodeError
 from camora.interfaces.journal import Journal
-from camora.interfaces.workflows import START, Mark, Node, WorkflowRecord, WorkflowStore
+from camora.interfaces.workflows import START, Mark, Marked, Node, WorkflowRecord, WorkflowStore
 from camora.testing.conformance import JournalConformance, WorkflowStoreConformance
 from camora_redis.broker import RedisBroker
 from camora_redis.keys import tag_of
@@ -234,6 +236,37 @@ async def test_marks_of_more_bytes_than_travel_at_once_complete_what_waits(monke
         marked = await store.end(ends("w", *range(50), outcome=bytes(300)), 4)
         assert [target.index for target in marked[-1].targets] == [50]
         assert marked[-1].open == 1
+
+
+def comparable(marked: Marked) -> Marked:
+    """For how many a node waited that had ended is as it was somewhere within the batch."""
+    if marked.standing is None:
+        return marked
+    return msgspec.structs.replace(marked, standing=msgspec.structs.replace(marked.standing, waiting=0))
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+async def test_marks_of_many_workflows_at_once_are_told_apart(clustered: bool) -> None:
+    url = f"{shared_cluster().url}?prefix=many{next(_prefixes)}" if clustered else fresh_url()
+    chance = random.Random(7)
+    oracle = MemoryWorkflowStore()
+    async with opened(RedisBroker(url=url).own_workflows()) as store:
+        ids = [f"w{number}" for number in range(250)]
+        for workflow_id in ids:
+            nodes = group(chance.randint(1, 4), spec=workflow_id.encode())
+            await recorded(store, workflow_id, *nodes)
+            await recorded(oracle, workflow_id, *nodes)
+        for turn in range(4):
+            marks = [
+                Mark(workflow=workflow_id, index=index, status=chance.choice([OK, OK, "failed"]), outcome=b"%d" % turn)
+                for workflow_id in [*ids, "never-was", *chance.sample(ids, 50)]
+                for index in chance.sample(range(5), 2)
+            ]
+            chance.shuffle(marks)
+            told, wanted = await store.end(marks, 10 + turn), await oracle.end(marks, 10 + turn)
+            assert [comparable(one) for one in told] == [comparable(one) for one in wanted]
+        assert list(await store.list(limit=500)) == list(await oracle.list(limit=500))
+        assert await store.delete(ids) == 250
 
 
 async def test_an_index_beyond_four_bytes_is_refused() -> None:

@@ -29,6 +29,8 @@ _FINISH, _GET, _DELETE = script("workflow_finish"), script("workflow_get"), scri
 _LARGEST_END = 32 * 1024 * 1024
 """Bytes of marks that travel together. More come in several steps: then the last of them tells what was completed."""
 _MOST_MARKS = 10_000
+_MOST_WORKFLOWS = 200
+"""Of how many marks travel together: the server does nothing else meanwhile."""
 _HIGHEST = 2**32 - 1
 """Indexes take four bytes."""
 _PAGE = 500
@@ -37,11 +39,14 @@ _NO_SUCH, _STOOD = ord("0"), ord("2")
 """What the script says of a mark: that there is no such node or run, or that it had ended before."""
 _UNKNOWN = Marked(known=False)
 
+_Piece = tuple[str, list[int]]
+"""A workflow, and the places of some of its marks."""
+
 _pack = msgspec.msgpack.Encoder().encode
 
 
 class RedisWorkflowStore(WorkflowStore):
-    """Each method is one script for each workflow. In a cluster all keys of a workflow lie in one slot.
+    """Each method is one script. In a cluster all keys of a workflow lie in one slot, with those of its shard.
 
     What is too large for one answer, or for one request, is read and recorded in several.
     """
@@ -100,32 +105,39 @@ class RedisWorkflowStore(WorkflowStore):
     # Running
 
     async def end(self, marks: Sequence[Mark], now: int) -> Sequence[Marked]:
-        """One step for each workflow."""
+        """One step for some hundred workflows; in a cluster for those of one shard."""
         by_workflow: dict[str, list[int]] = {}
         for place, mark in enumerate(marks):
             by_workflow.setdefault(mark.workflow, []).append(place)
+        by_shard: dict[str, list[_Piece]] = {}
+        for workflow_id, places in by_workflow.items():
+            shard = by_shard.setdefault(self._store.keys.shard(workflow_id, ""), [])
+            for some in batches(places, lambda place: len(marks[place].outcome), _LARGEST_END, _MOST_MARKS):
+                shard.append((workflow_id, some))
         found: list[Marked] = [_UNKNOWN] * len(marks)
-
-        async def end(workflow_id: str, places: Sequence[int]) -> None:
-            some = [marks[place] for place in places]
-            for place, marked in zip(places, await self._end(workflow_id, some, now), strict=True):
-                found[place] = marked
-
-        if len(by_workflow) == 1:
-            await end(*by_workflow.popitem())
-        else:
-            await asyncio.gather(*(end(workflow_id, places) for workflow_id, places in by_workflow.items()))
+        ends = [self._end(pieces, marks, now, found) for pieces in by_shard.values()]
+        await (ends[0] if len(ends) == 1 else asyncio.gather(*ends))
         return found
 
-    async def _end(self, workflow_id: str, marks: Sequence[Mark], now: int) -> list[Marked]:
-        found: list[Marked] = []
-        for batch in batches(marks, lambda mark: len(mark.outcome), _LARGEST_END, _MOST_MARKS):
-            runs = [mark.run for mark in batch]
-            columns = _pack(([mark.index for mark in batch], runs if any(runs) else False))
-            outcomes = [come_to(mark.status, mark.outcome) for mark in batch]
-            answer = await self._run(_END, workflow_id, now, columns, *outcomes)
-            found += await self._marked(workflow_id, batch, answer)
-        return found
+    async def _end(self, pieces: list[_Piece], marks: Sequence[Mark], now: int, found: list[Marked]) -> None:
+        """End what is in these pieces, one after the other; what became of each mark goes to its place."""
+
+        def size(piece: _Piece) -> int:
+            return sum(len(marks[place].outcome) for place in piece[1])
+
+        for batch in batches(pieces, size, _LARGEST_END, _MOST_WORKFLOWS):
+            columns: list[tuple[str, list[int], list[int] | bool]] = []
+            outcomes: list[bytes] = []
+            for workflow_id, places in batch:
+                some = [marks[place] for place in places]
+                runs = [mark.run for mark in some]
+                columns.append((workflow_id, [mark.index for mark in some], runs if any(runs) else False))
+                outcomes += [come_to(mark.status, mark.outcome) for mark in some]
+            answers = await self._run(_END, batch[0][0], now, _pack(columns), *outcomes)
+            for (workflow_id, places), answer in zip(batch, answers, strict=True):
+                told = await self._marked(workflow_id, [marks[place] for place in places], answer)
+                for place, marked in zip(places, told, strict=True):
+                    found[place] = marked
 
     async def _marked(self, workflow_id: str, marks: Sequence[Mark], answer: Any) -> Iterable[Marked]:
         if answer is None:

@@ -247,11 +247,11 @@ end
 -- BASElists:ID      "a" -> all indexes; "s" and a node's index -> its sources; "g" and a gate -> those behind it; each as
 --                   the first and the last of every stretch, in order, four bytes each
 -- BASEwait:J:ID     a set: the sources of J that have not ended
-local base = #ARGV > 0 and string.sub(KEYS[1], 1, -#ARGV[1] - 8)
+local base, whose = #ARGV > 0 and string.sub(KEYS[1], 1, -#ARGV[1] - 8), ARGV[1]
 local function of_all(name) return base .. name end
-local function part(kind) return base .. kind .. ':' .. ARGV[1] end
+local function part(kind) return base .. kind .. ':' .. whose end
 
-local function waited(target) return base .. 'wait:' .. target .. ':' .. ARGV[1] end
+local function waited(target) return base .. 'wait:' .. target .. ':' .. whose end
 
 -- A command on any number of words: a script can pass only some thousand to one.
 local function many(command, key, words)
@@ -284,7 +284,7 @@ end
 
 -- It was written to; the clocks of those who write may differ.
 local function touch(changed, moment)
-  if tonumber(changed) < tonumber(moment) then redis.call('HSET', KEYS[1], 'changed', moment) end
+  if tonumber(changed) < tonumber(moment) then redis.call('HSET', part('record'), 'changed', moment) end
 end
 
 -- What keeps running workflows going is done in a full server, too (see `though_full`).
@@ -306,10 +306,11 @@ end
 -- Nodes as they are now, six words for each: index, meta, spec, for how many it waits, run, what it came to. Behind the
 -- last one that is looked at is the number that is returned: large ones do not all go into one answer. `waits` has what is
 -- known of them already.
+local shown_bytes = 0
 local function shown(indexes, rows, waits)
-  local total, reopened = 0, redis.call('HEXISTS', KEYS[1], 'runs') == 1
+  local reopened = redis.call('HEXISTS', part('record'), 'runs') == 1
   for from = 1, #indexes, 20 do
-    if total > 4194304 then return from - 1 end
+    if shown_bytes > 4194304 then return from - 1 end
     local some, runs, at = {unpack(indexes, from, math.min(from + 19, #indexes))}, {}, #rows
     local metas, specs = redis.call('HMGET', part('meta'), unpack(some)), redis.call('HMGET', part('specs'), unpack(some))
     local ends = redis.call('HMGET', part('ended'), unpack(some))
@@ -320,7 +321,7 @@ local function shown(indexes, rows, waits)
         rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, metas[i], spec, waits and waits[index] or waiting_of(index)
         rows[at + 5], rows[at + 6] = tonumber(runs[i] or 0), value
         at = at + 6
-        total = total + #spec + #value
+        shown_bytes = shown_bytes + #spec + #value
       end
     end
   end

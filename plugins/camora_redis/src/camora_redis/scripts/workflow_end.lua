@@ -1,83 +1,94 @@
--- Nodes have ended. KEYS: the record. ARGV: id, now, {{index, …}, {run, …} or false}, packed, then what each came to.
--- Answers nothing where there is no such workflow; else {how many have not ended, one letter for each mark ("0" no such
--- node or run, "1" it stands, "2" another one stood before), {mark, target, …}, nodes as `shown` shows them, and those that
--- are too large to be shown together}.
-local changed, reopened = unpack(redis.call('HMGET', KEYS[1], 'changed', 'runs'))
-if not changed then return false end
-local indexes, wanted = unpack(cmsgpack.unpack(ARGV[3]))
-local meta_key, ended_key = part('meta'), part('ended')
-local metas, ends, runs = many('HMGET', meta_key, indexes), many('HMGET', ended_key, indexes), {}
-if reopened then runs = many('HMGET', part('runs'), indexes) end
-local letters, new, words, gone = {}, {}, {}, {}
-
-for i, index in ipairs(indexes) do
-  local meta = metas[i]
-  if not meta or tonumber(runs[i] or 0) ~= (wanted and wanted[i] or 0) then
-    letters[i] = '0'
-  elseif ends[i] or new[index] then
-    letters[i] = '2'
-    ends[i] = ends[i] or new[index]
-  else
-    local value, at = ARGV[3 + i], #words
-    letters[i], ends[i], new[index] = '1', value, value
-    words[at + 1], words[at + 2] = index, value
-    for _, target in ipairs(fed(meta)) do
-      local list = gone[target]
-      if list then list[#list + 1] = index else gone[target] = {index} end
-    end
-  end
-end
-
-if #words > 0 then
-  -- What takes something away comes first: then the rest is done in a full server, too.
-  if not next(gone) then graph_though_full() end
-  for target, sources in pairs(gone) do many('SREM', waited(target), sources) end
-  many('HSET', ended_key, words)
-  touch(changed, ARGV[2])
-end
-
--- Of each target for how many it waits; nothing of those that there are not, or that have ended.
-local targets, waits = {}, {}
-for i, letter in ipairs(letters) do
-  if letter ~= '0' then
-    for _, target in ipairs(fed(metas[i])) do
-      if not waits[target] then
-        waits[target] = 'unknown'
-        targets[#targets + 1] = target
-      end
-    end
-  end
-end
-local recorded = many('HMGET', meta_key, targets)
-for i, target in ipairs(targets) do
-  local open = recorded[i] and redis.call('HEXISTS', ended_key, target) == 0
-  waits[target] = open and redis.call('SCARD', waited(target)) or false
-end
-
+-- Nodes have ended, of any workflows of one shard. KEYS: the record of the first one. ARGV: its id, now,
+-- {{id, {index, …}, {run, …} or false} …}, packed, then what each came to.
+-- Answers for each workflow: nothing where there is none such; else {how many have not ended, one letter for each mark
+-- ("0" no such node or run, "1" it stands, "2" another one stood before), {mark, target, …}, nodes as `shown` shows them,
+-- and those that are too large to be shown together}.
 local SUCCEEDED = '\0\9succeeded'
-local follow, named, seen, known = {}, {}, {}, {}
-local function name(index)
-  if not seen[index] then named[#named + 1] = index end
-  seen[index] = true
-end
-for i, letter in ipairs(letters) do
-  if letter ~= '0' then
-    local well = string.sub(ends[i], 1, 11) == SUCCEEDED
-    for _, target in ipairs(fed(metas[i])) do
-      local waiting = waits[target]
-      if waiting == 0 or (waiting and not well) then
-        local index = tonumber(target)
-        known[index] = waiting
-        follow[#follow + 1] = i
-        follow[#follow + 1] = index
-        name(index)
+local outcomes, answers = 3, {}
+
+local function told(indexes, wanted)
+  local changed, reopened = unpack(redis.call('HMGET', part('record'), 'changed', 'runs'))
+  if not changed then return false end
+  local meta_key, ended_key = part('meta'), part('ended')
+  local metas, ends, runs = many('HMGET', meta_key, indexes), many('HMGET', ended_key, indexes), {}
+  if reopened then runs = many('HMGET', part('runs'), indexes) end
+  local letters, new, words, gone = {}, {}, {}, {}
+
+  for i, index in ipairs(indexes) do
+    local meta = metas[i]
+    if not meta or tonumber(runs[i] or 0) ~= (wanted and wanted[i] or 0) then
+      letters[i] = '0'
+    elseif ends[i] or new[index] then
+      letters[i] = '2'
+      ends[i] = ends[i] or new[index]
+    else
+      local value, at = ARGV[outcomes + i], #words
+      letters[i], ends[i], new[index] = '1', value, value
+      words[at + 1], words[at + 2] = index, value
+      for _, target in ipairs(fed(meta)) do
+        local list = gone[target]
+        if list then list[#list + 1] = index else gone[target] = {index} end
       end
     end
-    if letter == '2' then name(indexes[i]) end
   end
+
+  if #words > 0 then
+    -- What takes something away comes first: then the rest is done in a full server, too.
+    if not next(gone) then graph_though_full() end
+    for target, sources in pairs(gone) do many('SREM', waited(target), sources) end
+    many('HSET', ended_key, words)
+    touch(changed, ARGV[2])
+  end
+
+  -- Of each target for how many it waits; nothing of those that there are not, or that have ended.
+  local targets, waits = {}, {}
+  for i, letter in ipairs(letters) do
+    if letter ~= '0' then
+      for _, target in ipairs(fed(metas[i])) do
+        if not waits[target] then
+          waits[target] = 'unknown'
+          targets[#targets + 1] = target
+        end
+      end
+    end
+  end
+  local recorded = many('HMGET', meta_key, targets)
+  for i, target in ipairs(targets) do
+    local open = recorded[i] and redis.call('HEXISTS', ended_key, target) == 0
+    waits[target] = open and redis.call('SCARD', waited(target)) or false
+  end
+
+  local follow, named, seen, known = {}, {}, {}, {}
+  local function name(index)
+    if not seen[index] then named[#named + 1] = index end
+    seen[index] = true
+  end
+  for i, letter in ipairs(letters) do
+    if letter ~= '0' then
+      local well = string.sub(ends[i], 1, 11) == SUCCEEDED
+      for _, target in ipairs(fed(metas[i])) do
+        local waiting = waits[target]
+        if waiting == 0 or (waiting and not well) then
+          local index = tonumber(target)
+          known[index] = waiting
+          follow[#follow + 1] = i
+          follow[#follow + 1] = index
+          name(index)
+        end
+      end
+      if letter == '2' then name(indexes[i]) end
+    end
+  end
+
+  local rows, large = {}, {}
+  for i = #named > 0 and shown(named, rows, known) + 1 or 1, #named do large[#large + 1] = named[i] end
+  local open = redis.call('HLEN', meta_key) - redis.call('HLEN', ended_key)
+  return {open, table.concat(letters), follow, rows, large}
 end
 
-local rows, large = {}, {}
-for i = #named > 0 and shown(named, rows, known) + 1 or 1, #named do large[#large + 1] = named[i] end
-local open = redis.call('HLEN', meta_key) - redis.call('HLEN', ended_key)
-return {open, table.concat(letters), follow, rows, large}
+for i, one in ipairs(cmsgpack.unpack(ARGV[3])) do
+  whose, few = one[1], nil
+  answers[i] = told(one[2], one[3])
+  outcomes = outcomes + #one[2]
+end
+return answers
