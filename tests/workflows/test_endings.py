@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -12,6 +12,7 @@ import pytest
 from camora import Camora, Context, Failure, RetryPolicy, WorkerSettings
 from camora.errors import JobCancelled, JobDiscarded, JobExpired, JobFailed
 from camora.interfaces.broker import ConsumerSettings
+from camora.interfaces.observer import Event, JobStarted, Observer
 from camora.outcome import CancelResult
 from camora_workflows.compose import Chain, Chord, Graph, Group
 from camora_workflows.failed_step import FailedStep
@@ -23,13 +24,25 @@ class Point:
     y: int
 
 
+class Starts(Observer):
+    """Hears of jobs whose function is called."""
+
+    def __init__(self, heard: list[JobStarted]) -> None:
+        self._heard = heard
+
+    async def observe(self, events: Sequence[Event]) -> None:
+        """Remember them."""
+        self._heard += [event for event in events if isinstance(event, JobStarted)]
+
+
 class Shop:
     """An app with tasks of all sorts, and what they told."""
 
     def __init__(self, url: str) -> None:
         self.told: list[Any] = []
         self.gate = asyncio.Event()
-        self.app = app = Camora(url, name="endings")
+        self.starts: list[JobStarted] = []
+        self.app = app = Camora(url, name="endings", observers=[Starts(self.starts)])
         told = self.told
 
         @app.task(name="add")
@@ -290,6 +303,8 @@ async def test_a_chunk_is_one_job_for_several_items(shop: Shop, kind: str) -> No
         assert await job.result(timeout=60) == [Point(at + 1, at) for at in range(7)]
     assert len(jobs) == 3
     assert sorted(point.x for point in points) == list(range(7))
+    await until(lambda: len(shop.starts) >= 3, "the events")
+    assert sorted(event.job_id for event in shop.starts) == sorted(jobs)
 
 
 async def test_an_item_that_fails_fails_its_chunk(shop: Shop) -> None:

@@ -144,7 +144,9 @@ class Context:
         return None if self.encoder is None else self.encoder(self, value)
 
     def begin(self, now: int) -> None:
-        """The function is called at this moment, in milliseconds since the epoch."""
+        """The function is called at this moment, in milliseconds since the epoch; only the first time counts."""
+        if self.ran:
+            return
         self.started = now
         self.ran = True
         if self._port.watched:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from camora.errors import DecodeError, EncodeError, MessageTooLarge
+from camora.errors import BrokerUnavailable, DecodeError, DispatchUncertain, EncodeError, MessageTooLarge
 from camora.failures import describe
 from camora.interfaces import START, Host, NodeState, WorkflowStore
 from camora.message import Envelope
@@ -226,8 +226,12 @@ class Following:
         trail.take_over(inner)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
-        if envelopes:
+        if not envelopes:
+            return
+        try:
             await self._host.publish(envelopes)
+        except DispatchUncertain as error:  # the same ids are published again, so that nothing is doubled
+            raise BrokerUnavailable(f"nobody knows whether jobs of workflows were published: {error}") from error
 
     async def _plan(self, store: WorkflowStore, workflow: str) -> Plan:
         plan = self._plans.get(workflow)
