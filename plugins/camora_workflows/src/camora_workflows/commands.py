@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
 import cyclopts
@@ -20,6 +20,9 @@ from camora_workflows.desk import Desk, Seen, with_desk
 from camora_workflows.examining import Finding
 from camora_workflows.recovering import Recovered
 from camora_workflows.telling import confirmed, console, note, print_json, say
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = ["build"]
 
@@ -102,10 +105,11 @@ class _Commands:
         """List workflows, the oldest first."""
         _check_state(state)
 
-        async def work(desk: Desk) -> list[WorkflowRecord]:
-            return await desk.listed(state, limit)
+        async def work(desk: Desk) -> tuple[list[WorkflowRecord], int]:
+            return await desk.listed(state, limit), desk.now
 
-        _print_list(self._run(which, work), as_json=as_json, limit=limit)
+        records, now = self._run(which, work)
+        _print_list(records, now, as_json=as_json, limit=limit)
         return _OK
 
     def show(
@@ -251,35 +255,42 @@ class _Commands:
         return _OK
 
 
-def _print_list(records: Sequence[WorkflowRecord], *, as_json: bool, limit: int) -> None:
+def _print_list(records: Sequence[WorkflowRecord], now: int, *, as_json: bool, limit: int) -> None:
     if as_json:
         print_json([showing.listed(record) for record in records])
         return
     if not records:
         say("there are no workflows")
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("workflow", "state", "nodes", "open", "begun (UTC)", "changed (UTC)", "what"):
-        right = name in ("nodes", "open")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "what")
-    for record in records:
-        state = record.status or record.state
-        table.add_row(
-            Text(record.id),
-            Text(state, style=showing.style_of(state)),
-            f"{record.nodes:,}",
-            f"{record.open:,}",
-            showing.clock(record.created),
-            showing.clock(record.changed),
-            Text(masked(record.name)),
+    rows = [
+        (
+            record.id,
+            record.status or record.state,
+            f"{record.nodes - record.open:,} of {record.nodes:,}",
+            showing.ago(record.created, now, units=1),
+            showing.ago(record.changed, now, units=1),
         )
-    console().print(table)
+        for record in records
+    ]
+    names = ("workflow", "state", "ended", "begun", "changed")
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    screen = console()
+    # Of what it is, only as much as fits is shown, in one line; the others are worth nothing when they are cut.
+    room = max(10, screen.width - sum(widths) - 2 * len(widths))
+    screen.print(_row(names, widths, "what", room), style="bold", no_wrap=True, overflow="ignore", crop=False)
+    for record, row in zip(records, rows, strict=True):
+        line = _row(row, widths, masked(record.name), room)
+        line.stylize(showing.style_of(row[1]), widths[0] + 2, widths[0] + 2 + len(row[1]))
+        screen.print(line, no_wrap=True, overflow="ignore", crop=False)
     if len(records) == limit:
         note(f"there may be more than {limit}; --limit shows them")
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], last: str, room: int) -> Text:
+    from rich.text import Text
+
+    line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return Text(f"{line}  {last if len(last) <= room else last[: room - 1] + '…'}")
 
 
 def _print_seen(seen: Seen, *, as_json: bool) -> None:

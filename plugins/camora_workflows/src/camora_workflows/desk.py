@@ -50,6 +50,11 @@ class Desk:
     composer: WorkflowComposer
     store: WorkflowStore
 
+    @property
+    def now(self) -> int:
+        """By the app's clock, in milliseconds since the epoch."""
+        return self.composer.host.clock.now_ms()
+
     async def listed(self, state: str, limit: int) -> list[WorkflowRecord]:
         """Up to `limit` workflows, in order of id."""
         found: list[WorkflowRecord] = []

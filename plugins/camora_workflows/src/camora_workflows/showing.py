@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-__all__ = ["as_data", "as_tree", "clock", "heading", "listed", "span", "style_of"]
+__all__ = ["ago", "as_data", "as_tree", "heading", "listed", "span", "style_of"]
 
 _SIGNS = {
     "succeeded": ("✓", "green"),
@@ -39,8 +39,8 @@ _BAD = ("failed", "expired", "cancelled", "discarded")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
-def span(seconds: float) -> str:
-    """A duration in its two largest units: `3 min 20 s`."""
+def span(seconds: float, *, units: int = 2) -> str:
+    """A duration in its two (or so many) largest units: `3 min 20 s`."""
     if seconds < 1:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 60:
@@ -52,12 +52,7 @@ def span(seconds: float) -> str:
             parts.append(f"{count} {unit}")
         elif parts:
             break
-    return " ".join(parts[:2])
-
-
-def clock(stamp: int) -> str:
-    """A moment (ms since the epoch) in UTC, to the second."""
-    return datetime.fromtimestamp(stamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if stamp else ""
+    return " ".join(parts[:units])
 
 
 def style_of(state: str) -> str:
@@ -65,8 +60,9 @@ def style_of(state: str) -> str:
     return _SIGNS.get(state, ("", ""))[1]
 
 
-def _ago(moment: int, now: int) -> str:
-    return f"{span((now - moment) / 1000)} ago"
+def ago(moment: int, now: int, *, units: int = 2) -> str:
+    """A moment that has passed, seen from another one; both in milliseconds since the epoch."""
+    return f"{span((now - moment) / 1000, units=units)} ago"
 
 
 def _moment(stamp: int) -> str | None:
@@ -90,11 +86,11 @@ def heading(record: WorkflowRecord, plan: Plan, shapes: Mapping[int, Shape], now
     yield f"{plan.kind} {record.id}: {whole}"
     if record.name:
         yield masked(record.name)
-    told = [f"begun {_ago(record.created, now)}"]
+    told = [f"begun {ago(record.created, now)}"]
     if record.finished:
         told.append(f"took {span((record.finished - record.created) / 1000)}")
     else:
-        told += [f"changed {_ago(record.changed, now)}", f"{ended:,} of {record.nodes:,} nodes have ended"]
+        told += [f"changed {ago(record.changed, now)}", f"{ended:,} of {record.nodes:,} nodes have ended"]
     if whole != record.state and record.state == "running" and whole in (*_BAD, "succeeded"):
         told.append("callbacks are not over")
     yield ", ".join(told)
@@ -150,7 +146,8 @@ class _Drawing:
     def _label(self, branch: Branch, prefix: str) -> Text:
         from rich.text import Text
 
-        label = Text(prefix, style="dim")
+        label = Text()
+        label.append(prefix, style="dim")
         if branch.what == "chain":
             return label.append("one after the other", style="dim")
         state = self._state(branch.end)

@@ -42,16 +42,20 @@ async def step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs:
     """
     run = running("step(…)")
     entry = run.once("step", name)
-    if inspect.iscoroutine(function):
-        function.close()  # or Python would complain of it, too
-    if not callable(function):
-        raise StepError(f"step({name!r}, …) takes a function, and what to call it with; it got {function!r}")
+    _check_function(name, function)
     known = (await run.entries()).get(entry)
     kind = _returned(function, run, name)
     if known is None:
         value = await _called(function, args, kwargs)
         known = await run.enter(entry, _encoded(run, name, kind, value))
     return _decoded(run, known, kind)
+
+
+def _check_function(name: str, function: Any) -> None:
+    if inspect.iscoroutine(function):
+        function.close()  # or Python would complain of it, too
+    if not callable(function):
+        raise StepError(f"step({name!r}, …) takes a function, and what to call it with; it got {function!r}")
 
 
 async def _called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
