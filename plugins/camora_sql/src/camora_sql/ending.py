@@ -128,14 +128,15 @@ class _Targets:
 def _note(session: Session, held: dict[str, Held], fresh: dict[int, Mark], now: int) -> None:
     if not fresh:
         return
-    session.insert(statements.end_nodes, [(node, mark.status, mark.outcome) for node, mark in fresh.items()])
-    session.change_in(statements.end_waits, list(fresh))
     touched: dict[int, Held] = {}
     for mark in fresh.values():
         workflow = held[mark.workflow]
         workflow.open -= 1
         touched[workflow.seq] = workflow
-    session.insert(statements.put_open, [(one.seq, one.touch(now), one.open) for one in touched.values()])
+    with session.deferring():
+        session.insert(statements.end_nodes, [(node, mark.status, mark.outcome) for node, mark in fresh.items()])
+        session.change_in(statements.end_waits, list(fresh))
+        session.insert(statements.put_open, [(one.seq, one.touch(now), one.open) for one in touched.values()])
 
 
 def _place(held: dict[str, Held], mark: Mark) -> int | None:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from camora.errors import BrokerUnavailable
@@ -78,6 +79,10 @@ class Session(Runner):
             driver.change("ROLLBACK TO SAVEPOINT part")
         driver.change("RELEASE SAVEPOINT part")
         return kept
+
+    def deferring(self) -> AbstractContextManager[None]:
+        """Within it, nobody asks how many rows are changed: what changes them may travel with what is asked next."""
+        return self._dialect.deferring(self._live)
 
     def lock(self, what: str) -> None:
         """Be the only one, until the end of this transaction, of those who lock the same."""

@@ -90,12 +90,14 @@ class SqlWorkflowStore(WorkflowStore):
             given = {number(held.seq, node.index): node for node in reversed(nodes)}
             known = {row[0] for row in session.rows_in(statements.known_nodes, list(given))}
             fresh = {key: given[key] for key in sorted(given) if key not in known}
-            session.insert(statements.add_nodes, [_node_row(held.seq, key, node) for key, node in fresh.items()])
+            rows = [_node_row(held.seq, key, node) for key, node in fresh.items()]
             feeds = [(number(held.seq, fed), key) for key, node in fresh.items() for fed in dict.fromkeys(node.feeds)]
-            session.insert(statements.add_feeds, feeds)
-            session.insert(statements.add_waits, [(source, target) for target, source in feeds])
             counts = (held.nodes + len(fresh), held.open + len(fresh))
-            session.change(statements.put_recorded, (held.touch(now), *counts, held.seq))
+            with session.deferring():
+                session.insert(statements.add_nodes, rows)
+                session.insert(statements.add_feeds, feeds)
+                session.insert(statements.add_waits, [(source, target) for target, source in feeds])
+                session.change(statements.put_recorded, (held.touch(now), *counts, held.seq))
             return True
 
         with _storable():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from camora.clock import Clock
@@ -129,6 +130,10 @@ class Dialect(ABC):
     @abstractmethod
     def ready(self, driver: Driver, *, need: Need) -> None:
         """Prepare for one statement that is a transaction by itself."""
+
+    def deferring(self, driver: Driver) -> AbstractContextManager[None]:
+        """Changes of which nobody asks how many rows they changed: they may travel with what is asked next."""
+        return nullcontext()
 
     @abstractmethod
     def commit(self, driver: Driver) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from camora.errors import CamoraError, ConfigurationError
@@ -179,6 +180,10 @@ class MysqlDialect(ServerDialect):
 
     def ready(self, driver: Driver, *, need: Need) -> None:
         """Nothing to do."""
+
+    def deferring(self, driver: Driver) -> AbstractContextManager[None]:
+        """They do."""
+        return cast("AbstractContextManager[None]", _ours(driver).deferring())
 
     def commit(self, driver: Driver) -> None:
         """COMMIT, with what was put off."""

@@ -5,9 +5,8 @@ So each step is two round trips, whatever it comes to: the changes are put off, 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from camora.interfaces.broker import ConsumerSettings
@@ -39,13 +38,6 @@ _Place = tuple[int, int]
 """Place of a row, and token of a claim."""
 
 
-@contextlib.contextmanager
-def _put_off(session: Session) -> Iterator[None]:
-    """Changes are put off until something is read, or committed; nothing is told of what they changed."""
-    with cast("Any", session.driver).deferring():
-        yield
-
-
 class LockingProcedures(Procedures):
     """Transactions of two round trips."""
 
@@ -54,7 +46,7 @@ class LockingProcedures(Procedures):
     def publish(self, session: Session, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Store a batch; the id that stands for each."""
         keyless = all(envelope.key is None for envelope in envelopes)
-        with _put_off(session):
+        with session.deferring():
             return (_publish_keyless if keyless else publish)(session, self.store, envelopes)
 
     def settle(self, session: Session, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
@@ -65,7 +57,7 @@ class LockingProcedures(Procedures):
         # Taken out, so that the same delivery is settled once.
         rows = [held.pop(one.delivery.receipt[:2], None) for one in settlements]
         applied = [one for one, row in zip(settlements, rows, strict=True) if row is not None]
-        with _put_off(session):
+        with session.deferring():
             for one, row in zip(settlements, rows, strict=True):
                 if row is None:
                     continue
@@ -111,7 +103,7 @@ class LockingProcedures(Procedures):
         seqs = sorted(seq for seq, _ in wanted)
         free = {(row[0], row[1]) for row in session.rows_in(locking.try_held, seqs)} & wanted
         until = self.store.lease_now() + lease_ms
-        with _put_off(session):
+        with session.deferring():
             session.change_in(locking.keep, sorted(seq for seq, _ in free), (until,))
         # One that somebody has locked keeps the lease that it has.
         return dict.fromkeys(free, until) | self._look(session, wanted - free)
@@ -174,7 +166,7 @@ class _LockingClaimer(Claimer):
         token = self._new_token()
         if rows:
             until = self._store.lease_now() + self.lease_ms
-            with _put_off(session):
+            with session.deferring():
                 session.change_in(locking.lend, [row[0] for row in rows], (until, token, self._worker))
         return rows, token
 
@@ -202,6 +194,6 @@ class _LockingClaimer(Claimer):
 def _make_ready(session: Session, pick: Builder, moment: int) -> int:
     """By place: an update that looks by itself may go through all of a small table, and wait for any row of it."""
     seqs = [seq for (seq,) in session.rows(pick, (moment, STEP))]
-    with _put_off(session):
+    with session.deferring():
         session.change_in(locking.make_ready, seqs)
     return len(seqs)
