@@ -135,7 +135,7 @@ class Dispatcher:
             return given
         return self._declarations.name_of(given, f"a dispatch of {task.name!r}", broker=self._broker)
 
-    def _owned(self, signature: Signature[Any]) -> Mapping[str, Any] | None:
+    def owned(self, signature: Signature[Any]) -> Mapping[str, Any] | None:
         """The options of plugins, the dispatch's over the task's; mostly none. Raises `UnsupportedCapability`."""
         task, owned = signature.task, signature.options_.owned
         if owned is None and task.owned is None:
@@ -190,7 +190,7 @@ class Dispatcher:
     async def one(self, signature: Signature[Any]) -> Job[Any]:
         """Dispatch one job."""
         message = self.build(signature)
-        owned = self._owned(signature)
+        owned = self.owned(signature)
         if signature.options_.connection is not None:
             return await self._within(signature.options_.connection, message, owned)
         if self.chain is not None:
@@ -224,7 +224,7 @@ class Dispatcher:
         Raises `ConfigurationError` when a middleware waits for the event loop: there is none here.
         """
         message = self.build(signature)
-        step = self._within(signature.options_.connection, message, self._owned(signature))
+        step = self._within(signature.options_.connection, message, self.owned(signature))
         try:
             step.send(None)
         except StopIteration as done:
@@ -263,7 +263,7 @@ class Dispatcher:
         """Dispatch a batch in one step of the broker."""
         if self.chain is not None or any(signature.options_.connection is not None for signature in signatures):
             return [await self.one(signature) for signature in signatures]
-        envelopes = [self.envelope(self.build(signature), self._owned(signature)) for signature in signatures]
+        envelopes = [self.envelope(self.build(signature), self.owned(signature)) for signature in signatures]
         connection = self._connections.ready() or await self._connect()
         ids = await self._publish(connection, envelopes)
         return [Job(job_id, envelope.task, self._jobs) for job_id, envelope in zip(ids, envelopes, strict=True)]

@@ -69,6 +69,7 @@ class AppHost:
 
     def message(self, signature: Signature[Any], *, first: int = 0) -> Message:
         """The message for a signature, without the key of its task. Raises `DispatchError`s."""
+        self._dispatcher.owned(signature)  # what the broker does not read is refused now, as when it is dispatched
         return self._dispatcher.build(signature, first=first, keyed=False)
 
     async def pass_through(self, message: Message) -> Message:

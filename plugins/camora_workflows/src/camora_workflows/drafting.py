@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from camora.message import Envelope, Message
 from camora.signature import Signature
 
 from camora_workflows.compiling import Draft
-from camora_workflows.plan import CHUNK, HEADER, Kind, Place, Spec, header_of, job_id, pack
+from camora_workflows.plan import CHUNK, HEADER, Place, Spec, header_of, job_id, pack
 
 __all__ = ["Written", "write"]
 
@@ -35,20 +36,18 @@ class Written:
 
 async def write(host: Host, draft: Draft, workflow: str) -> Written:
     """Write one node. Raises `DispatchError`s as a dispatch of the job by itself does."""
-    spec = Spec(
-        kind=draft.kind,
-        input=draft.input,
-        sources=draft.sources,
-        handler=draft.handler,
-        side=draft.side,
-        name=draft.name,
-        names=draft.names,
-        flat=draft.flat,
-    )
     feeds = tuple(draft.feeds)
-    if draft.kind is not Kind.JOB:
+    if draft.signature is None:
+        spec = Spec(
+            kind=draft.kind,
+            sources=draft.sources,
+            handler=draft.handler,
+            side=draft.side,
+            name=draft.name,
+            names=draft.names,
+            flat=draft.flat,
+        )
         return Written(draft.index, feeds, draft.gate, spec)
-    assert draft.signature is not None
     options = draft.signature.options_
     message = await _message(host, draft, draft.signature, workflow)
     envelope = host.envelope(message)
@@ -56,8 +55,7 @@ async def write(host: Host, draft: Draft, workflow: str) -> Written:
         envelope = msgspec.structs.replace(envelope, options={**(envelope.options or {}), **options.owned})
     moment = isinstance(options.expires, datetime)
     eta = options.eta is not None
-    spec = msgspec.structs.replace(
-        spec,
+    spec = Spec(
         task=message.task,
         queue=message.queue,
         message=envelope.body,
@@ -65,6 +63,11 @@ async def write(host: Host, draft: Draft, workflow: str) -> Written:
         eta=eta,
         expires=None if moment or message.expires is None else message.expires - message.created,
         options=dict(options.owned) if options.owned else None,
+        input=draft.input,
+        sources=draft.sources,
+        handler=draft.handler,
+        side=draft.side,
+        name=draft.name,
     )
     return Written(draft.index, feeds, draft.gate, spec, envelope)
 
@@ -76,7 +79,9 @@ async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow
     headers = {**message.headers, HEADER: header_of(Place(workflow=workflow, index=draft.index))}
     args, kwargs = message.args, message.kwargs
     if draft.items is not None:
-        others = (Signature(signature.task, (item,), {}, immutable=True) for item in draft.items[1:])
+        others: Iterator[Signature[Any]] = (
+            Signature(signature.task, (item,), {}, immutable=True) for item in draft.items[1:]
+        )
         items = [_first_argument(message), *(_first_argument(host.message(other)) for other in others)]
         args, kwargs = [items], {}
         headers[CHUNK] = str(len(items))
