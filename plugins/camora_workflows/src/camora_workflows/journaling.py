@@ -34,6 +34,25 @@ class StepError(UndeliverableError):
     """A job is not written as one that is done in steps must be. Never retried: running it again is no help."""
 
 
+class _Past:
+    """What is still to be told of an attempt that is over; message and delivery may be large."""
+
+    __slots__ = ("attempt", "deliveries", "id", "life", "task")
+
+    def __init__(self, context: Context | _Past) -> None:
+        message = context.message
+        self.task: AnyTask = context.task
+        self.id: str = context.id
+        self.deliveries: int = context.deliveries
+        self.life: int = message.life
+        self.attempt: int = message.attempt
+
+    @property
+    def message(self) -> _Past:
+        """As far as it is needed."""
+        return self
+
+
 class Running:
     """One attempt of a job, and its journal. Belongs to the worker's event loop; usable from threads' loops, too."""
 
@@ -41,7 +60,7 @@ class Running:
 
     def __init__(self, host: Host, context: Context, keep: float) -> None:
         self._host = host
-        self._context = context
+        self._context: Context | _Past = context
         self._keep = keep
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
@@ -70,8 +89,13 @@ class Running:
         return self._host.clock.now_ms()
 
     def end(self) -> None:
-        """The attempt is over: what it has left running may not write any more."""
+        """The attempt is over: what it has left running may not write any more.
+
+        Whatever was started meanwhile and lives on, such as a connection, has a copy of the context variables, and so
+        this object: it lets go of the message.
+        """
         self._ended = True
+        self._context = _Past(self._context)
 
     def check(self, what: str) -> None:
         """Raises `StepError` when the attempt is over."""
@@ -271,7 +295,7 @@ def running(what: str) -> Running:
     return found
 
 
-def _token(context: Context) -> int:
+def _token(context: Context | _Past) -> int:
     """Later attempts have greater ones: a new life counts more than an attempt, and that more than a delivery."""
     most = (1 << _BITS) - 1
     message = context.message
