@@ -122,6 +122,8 @@ class Drive:
         self.known: list[str] = []
         """The ids of all jobs that were published, each once: as a broker that knows repeated ids."""
         self.tasks: list[str] = []
+        self.letters: list[Message] = []
+        """The messages of jobs that failed for good."""
         self.workflow = ""
         self._host = host
         self._comes_to = comes_to
@@ -143,7 +145,8 @@ class Drive:
         extension.attach(DrivenHost(self._host, self))  # type: ignore[arg-type]
         return extension
 
-    async def dispatch(self, what: Dispatchable[Any]) -> None:
+    async def dispatch(self, what: Dispatchable[Any], comes_to: Callable[[str], Status] | None = None) -> None:
+        self._comes_to = comes_to or self._comes_to
         extension = self.fresh()
         recorder = Recorder(extension.host, extension.following)
         self.workflow = extension.host.new_id()
@@ -168,7 +171,20 @@ class Drive:
                     continue
                 await self.keep(answer.records)
                 await self.take(answer.successors)
+                if self._comes_to(message.task) is Status.FAILED:
+                    self.letters.append(message)
         raise AssertionError("it goes on for ever")
+
+    async def requeue(self, comes_to: Callable[[str], Status]) -> None:
+        """Put all dead letters back; from now on, jobs end in this way. Who dies is followed by another."""
+        self._comes_to = comes_to
+        letters, self.letters = self.letters, []
+        for letter in letters:
+            try:
+                [message] = await self.fresh().requeued([letter])
+            except Died:
+                [message] = await self.fresh().requeued([letter])
+            self.waiting[message.id] = message
 
     async def resume(self) -> None:
         """Do what was left undone, as a worker does that sweeps."""

@@ -48,7 +48,7 @@ async def told_one() -> Any:
 
 
 async def test_without_a_store_a_chain_travels_and_its_result_comes_back() -> None:
-    app, add, total, bad, alert = app_of(fresh_url())
+    app, add, _total, bad, alert = app_of(fresh_url())
     async with app, app.worker():
         job = await Chain([add.s(1, 2), add.s(3), add.s(4)]).dispatch()
         assert await job.result(timeout=60) == 10

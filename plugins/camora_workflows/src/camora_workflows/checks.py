@@ -48,10 +48,10 @@ async def _judge(app: Any, keeper: Any, store: WorkflowStore) -> CheckResult:
     still = [record.id for record in await store.list(state="running", changed_before=before, limit=_LIST)]
     if not still:
         return CheckResult(ok=True, text=f"workflows are kept in {keeper!r}; none stands still")
-    more = "at least " if len(still) == _LIST else ""
+    count = "1 workflow has" if len(still) == 1 else f"{len(still)} workflows have"
     return CheckResult(
         ok=False,
-        text=f"{more}{len(still)} workflows have not changed for a day, such as {still[0]}: they may wait for a job "
-        "that sleeps or never ends, or somebody has emptied a queue",
+        text=f"{'at least ' if len(still) == _LIST else ''}{count} not changed for a day, such as {still[0]}: they may "
+        "wait for a job that sleeps or never ends, or somebody has emptied a queue",
         fix="camora workflow show ID tells what is waited for; camora workflow recover goes on with what was lost",
     )
