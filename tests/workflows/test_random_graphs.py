@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -41,6 +42,8 @@ class World:
         self.runs: list[tuple[int, list[Any]]] = []
         self.items: list[int] = []
         self.workers: list[tuple[Process, Camora, Any]] = []
+        self.healed = False
+        """What failed before succeeds from now on."""
         self._names = 0
         loop.before_step = self._keep_leases
 
@@ -62,6 +65,8 @@ class World:
             self.runs.append((label, [FAILED_STEP if _is_failed_step(one) else one for one in came]))
             await asyncio.sleep(0.05)
             match end:
+                case "fail" | "failure" if self.healed:
+                    pass
                 case "fail":
                     raise ValueError("no")
                 case "failure":
@@ -119,17 +124,16 @@ class World:
             for lane in worker._lanes:
                 self.store.extend(list(lane._keeper._held))
 
-    async def dispatch(self, tree: Tree, *, gives_up: bool) -> bool:
-        """As a careful caller does; False when it gave up after the first trouble, and knows nothing."""
+    async def careful(self, act: Callable[[Camora], Awaitable[Any]], *, gives_up: bool = False) -> bool:
+        """Do it as a careful caller does; False when it gave up after the first trouble, and knows nothing."""
         process = self.process("client")
         app = self.app(process)
         try:
             while True:
-                what = built(tree, app.tasks.get("leaf"), app.tasks.get("each"))
                 try:
-                    await app.dispatch(what.options(job_id="w"))
+                    await act(app)
                 except (BrokerUnavailable, DispatchUncertain, DispatchError):
-                    if not (self.nemesis.told or process.dead):
+                    if not self.nemesis.told:
                         raise
                     if gives_up:
                         return False
@@ -143,6 +147,13 @@ class World:
         finally:
             process.dead = True
             await app.close()
+
+    async def dispatch(self, tree: Tree, *, gives_up: bool = False) -> bool:
+        async def dispatch(app: Camora) -> None:
+            what = built(tree, app.tasks.get("leaf"), app.tasks.get("each"))
+            await app.dispatch(what.options(job_id="w"))
+
+        return await self.careful(dispatch, gives_up=gives_up)
 
     def whole(self) -> WorkflowRecord | None:
         return self.store.graphs.get("w", self.loop.clock.monotonic())
@@ -189,6 +200,11 @@ async def story(loop: VirtualLoop, tree: Tree, nemesis: Nemesis, *, gives_up: bo
         await world.close()
 
 
+def handle(app: Camora) -> WorkflowJob[Any]:
+    composer: Any = app.composer
+    return WorkflowJob("w", "w", composer._host(), composer._following())
+
+
 async def check(world: World, tree: Tree, *, faults: int, dispatched: bool) -> None:
     meaning = Meaning(tree)
     whole = world.whole()
@@ -196,9 +212,7 @@ async def check(world: World, tree: Tree, *, faults: int, dispatched: bool) -> N
         assert not dispatched, "what was dispatched is gone"
         assert not world.runs, "it never started, and ran"
         return
-    # One standing end each, and each job in the broker once.
-    assert {len(marks) for marks in world.store.marked.values()} <= {1}
-    assert set(world.store.stored.values()) <= {1}, world.store.stored
+    check_once(world)
     # Who ran, and with what.
     assert {label for label, _ in world.runs} == set(meaning.runs)
     for label, came in world.runs:
@@ -215,10 +229,16 @@ async def check(world: World, tree: Tree, *, faults: int, dispatched: bool) -> N
     await check_result(world, meaning)
 
 
+def check_once(world: World) -> None:
+    """One standing end for each run of a node, and each job in the broker once."""
+    assert {len(marks) for marks in world.store.marked.values()} <= {1}
+    assert set(world.store.stored.values()) <= {1}, world.store.stored
+
+
 async def check_result(world: World, meaning: Meaning) -> None:
     app = world.app(world.process("reader", Nemesis(0, 0)))
     async with app:
-        job = WorkflowJob[Any]("w", "w", app.composer._host(), app.composer._following())  # type: ignore[attr-defined]
+        job = handle(app)
         record = (await app.results.fetch(["w"]))[0] if app.results is not None else None
         assert record is not None, "nobody is told what it came to"
         assert record.status.value == meaning.status
@@ -227,6 +247,63 @@ async def check_result(world: World, meaning: Meaning) -> None:
         else:
             with pytest.raises(REFUSALS[meaning.status]):
                 await job.result(0)
+
+
+async def mended(loop: VirtualLoop, tree: Tree, nemesis: Nemesis) -> None:
+    """What failed is retried until nothing fails any more, and then the whole comes to what it means without that."""
+    world = World(loop, nemesis)
+    try:
+        for _ in range(WORKERS):
+            await world.hire()
+        await world.dispatch(tree)
+        await world.until_over()
+        world.healed = True
+        for _ in range(20):
+            await world.careful(lambda app: handle(app).retry())
+            await world.until_over()
+            nodes = world.store.graphs.nodes(
+                "w", loop.time(), after=-1, limit=1000, feeding=None, gate=None, unfinished=False
+            )
+            if not any(node.status == "failed" for node in nodes):
+                break
+        try:
+            check_once(world)
+            meaning = Meaning(tree.healed())
+            last = dict(world.runs)
+            assert {label: last.get(label) for label in meaning.runs} == meaning.runs
+            assert set(meaning.items) <= set(world.items)
+            await check_result(world, meaning)
+        except AssertionError as error:
+            error.add_note("what went wrong: " + "; ".join(nemesis.told or ["nothing"]))
+            raise
+    finally:
+        await world.close()
+
+
+async def cancelled(loop: VirtualLoop, tree: Tree, nemesis: Nemesis, after: float) -> None:
+    """Somebody cancels it on the way: it ends, as cancelled, or as it would have by itself."""
+    world = World(loop, nemesis)
+    try:
+        for _ in range(WORKERS):
+            await world.hire()
+        await world.dispatch(tree)
+        await asyncio.sleep(after)
+        await world.careful(lambda app: handle(app).cancel())
+        await world.until_over()
+        try:
+            check_once(world)
+            meaning, whole = Meaning(tree), world.whole()
+            assert whole is not None
+            assert whole.status in ("cancelled", meaning.status)
+            for label, came in world.runs:
+                assert came == meaning.runs.get(label, came), f"{label} was given {came}"
+            if whole.status != "cancelled":
+                await check_result(world, meaning)
+        except AssertionError as error:
+            error.add_note("what went wrong: " + "; ".join(nemesis.told or ["nothing"]))
+            raise
+    finally:
+        await world.close()
 
 
 def told(tree: Tree, *, seed: int = 0, faults: int = 0, gives_up: bool = False) -> None:
@@ -277,3 +354,17 @@ def test_a_chunk_does_not_fail_because_its_progress_cannot_be_told() -> None:
     nemesis = NoRecords(0, 3)
     run_virtually(VirtualClock(), lambda loop: story(loop, tree, nemesis))
     assert not nemesis.left
+
+
+@given(tree=trees(end="fail", most=8), seed=st.integers(0, 2**32), faults=st.integers(0, 8))
+@settings(hunted, max_examples=12)
+def test_what_failed_can_be_tried_again_whatever_fails(tree: Tree, seed: int, faults: int) -> None:
+    with seeded_chance(seed):
+        run_virtually(VirtualClock(), lambda loop: mended(loop, tree, Nemesis(seed, faults)))
+
+
+@given(tree=trees(most=8), seed=st.integers(0, 2**32), faults=st.integers(0, 8), after=st.floats(0, 4))
+@settings(hunted, max_examples=12)
+def test_what_is_cancelled_ends_whatever_fails(tree: Tree, seed: int, faults: int, after: float) -> None:
+    with seeded_chance(seed):
+        run_virtually(VirtualClock(), lambda loop: cancelled(loop, tree, Nemesis(seed, faults), after))

@@ -42,6 +42,20 @@ class Tree:
             leaf.label = number
         return self
 
+    def healed(self) -> Tree:
+        """The same, with members that succeed where they failed."""
+
+        def of(tree: Tree | None) -> Tree | None:
+            return None if tree is None else tree.healed()
+
+        return attrs.evolve(
+            self,
+            end="ok" if self.end in ("fail", "failure") else self.end,
+            parts=[part.healed() for part in self.parts],
+            on_success=of(self.on_success),
+            on_failure=of(self.on_failure),
+        )
+
     def leaves(self) -> list[Tree]:
         parts = [*self.parts, self.on_success, self.on_failure]
         own = [self] if self.kind in ("leaf", "map", "chunks") else []
@@ -92,9 +106,10 @@ def _whole(end: str, most: int) -> st.SearchStrategy[Tree]:
     return _bigger(st.recursive(leaf | leaf | _many("map") | _many("chunks"), _bigger, max_leaves=most))
 
 
-def trees(*, most: int = 12) -> st.SearchStrategy[Tree]:
+def trees(*, end: str | None = None, most: int = 12) -> st.SearchStrategy[Tree]:
     """Compositions whose members come to one bad end, if to any: else which one is the reason were left to chance."""
-    return st.one_of([_whole(end, most) for end in sorted(ENDS)]).map(Tree.numbered)
+    ends = sorted(ENDS) if end is None else [end]
+    return st.one_of([_whole(one, most) for one in ends]).map(Tree.numbered)
 
 
 # Building
