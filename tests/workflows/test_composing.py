@@ -347,6 +347,10 @@ def test_what_is_no_part_of_a_workflow() -> None:
         chain()
     with pytest.raises(ConfigurationError, match="a member of a group is 1: give a signature"):
         compiled(group([add.s(1, 2), 1]))
+    with pytest.raises(ConfigurationError, match="a member of a group is 1: give a signature"):
+        group(iter([1])).dispatch_sync()  # type: ignore[list-item]
+    with pytest.raises(DispatchError, match=r"group\(\) holds no signature that knows its app"):
+        group().dispatch_sync()
     with pytest.raises(ConfigurationError, match="on_failure is 'alert': give a signature"):
         chain(add.s(1, 2), on_failure="alert")
     with pytest.raises(ConfigurationError, match="a whole number from 1"):

@@ -88,7 +88,7 @@ class Group(Composed[list[R]], Generic[R]):
     @property
     def port(self) -> Any:
         """The app of its first member."""
-        return _port_of(self, self.members.ahead())
+        return _port_of(self, [one_of(member, "a member of a group") for member in self.members.ahead()])
 
     def __repr__(self) -> str:
         return f"group({self.members!r})"
@@ -327,10 +327,10 @@ def _port_of(what: Any, parts: Sequence[Any]) -> Any:
     for part in parts:
         try:
             return part.port
-        except _NoApp:
+        except NoAppError:
             continue
-    raise _NoApp(f"{what!r} holds no signature that knows its app: dispatch it by  await app.dispatch(…)")
+    raise NoAppError(f"{what!r} holds no signature that knows its app: dispatch it by  await app.dispatch(…)")
 
 
-class _NoApp(DispatchError):
+class NoAppError(DispatchError):
     """Nothing in it knows an app, such as an empty group."""
