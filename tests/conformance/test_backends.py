@@ -1,4 +1,4 @@
-"""Every broker and result backend sits its exam."""
+"""Every broker sits its exam."""
 
 from __future__ import annotations
 
@@ -9,18 +9,9 @@ from typing import Any
 import pytest
 from camora.interfaces.broker import Broker
 from camora.interfaces.results import ResultBackend
-from camora.testing.conformance import BrokerConformance, ResultBackendConformance, hunt
-from hypothesis import Phase
+from camora.testing.conformance import BrokerConformance
 
-from tests.conformance.backends import BACKENDS, Backend
-
-
-@pytest.fixture(params=BACKENDS, ids=[backend.name for backend in BACKENDS])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    if reason := found.missing():
-        pytest.skip(reason)
-    return found
+from tests.conformance.backends import Backend
 
 
 class TestBroker(BrokerConformance):
@@ -48,17 +39,3 @@ class TestBroker(BrokerConformance):
         assert rig.broker.settles_into(rig.results)
         assert rig.broker.twin().settles_into(rig.results.twin())
         assert not rig.broker.settles_into(self.backend.results(self.backend.new_store(tmp_path)))
-
-
-class TestResultBackend(ResultBackendConformance):
-    @pytest.fixture
-    def results_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], ResultBackend]:
-        self.ttl = backend.lease
-        if backend.results is None:
-            pytest.skip("it keeps none that everybody can read")
-        return lambda: backend.results(backend.new_store(tmp_path))
-
-
-def test_the_hunt_finds_nothing(backend: Backend, tmp_path: Path) -> None:
-    phases = (Phase.generate,) if backend.real_time else tuple(Phase)
-    hunt(lambda: backend.subject(tmp_path), examples=backend.examples, phases=phases)
