@@ -55,6 +55,10 @@ def followed(what: Any) -> Any:
     return what
 
 
+def oks(count: int) -> list[Any]:
+    return [ok.s() for _ in range(count)]
+
+
 def diamond(middle: Any) -> Graph:
     return (
         Graph()
@@ -69,6 +73,13 @@ def diamond(middle: Any) -> Graph:
 STORIES: dict[str, tuple[Callable[[], Dispatchable[Any]], str, str]] = {
     "a chain": (lambda: followed(Chain([ok.s(), ok.s(), ok.s()])), "cheer ok ok ok", "succeeded"),
     "a chain that fails first": (lambda: followed(Chain([bad.s(), ok.s(), ok.s()])), "alert bad", "failed"),
+    "a long chain that fails first": (
+        lambda: followed(
+            Chain([bad.s(), *[ok.s() for _ in range(4)], followed(ok.s()), ok.s(), Group([ok.s()]), ok.s()])
+        ),
+        "alert alert bad",
+        "failed",
+    ),
     "a chain that fails last": (lambda: followed(Chain([ok.s(), bad.s()])), "alert bad ok", "failed"),
     "a chain that is discarded": (lambda: followed(Chain([ok.s(), drop.s(), ok.s()])), "drop ok", "discarded"),
     "a chain that expires": (lambda: followed(Chain([late.s(), ok.s()])), "alert late", "expired"),

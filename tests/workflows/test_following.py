@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from camora.dispatchable import Dispatchable
+from camora_workflows.compose import Chain
 
 from tests.workflows.driving import Drive, Fate
-from tests.workflows.stories import STORIES, app, comes_to
+from tests.workflows.stories import STORIES, app, bad, comes_to, ok
 
 
 def once(drive: Drive, number: int, seen: list[str]) -> Callable[[str], bool]:
@@ -95,3 +96,14 @@ async def test_it_is_the_same_where_an_end_is_found_out_and_not_settled(made: Ca
         found = await whole_of(drive, make(), again=once(drive, number, repeated))
         assert found == expected, f"job {number} was repeated"
         assert repeated
+
+
+async def test_a_long_chain_is_not_skipped_link_by_link(made: Callable[[], Drive]) -> None:
+    drive = made()
+    await drive.dispatch(Chain([bad.s(), *[ok.s() for _ in range(2000)]]))
+    before = drive.fate.steps
+    await drive.run()
+    whole = await drive.whole()
+    assert (whole.state, whole.status, whole.open) == ("finished", "failed", 0)
+    assert all(node.status for node in await drive.nodes())
+    assert drive.fate.steps - before < 50

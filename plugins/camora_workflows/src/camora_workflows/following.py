@@ -8,6 +8,7 @@ cannot, so it is published, and its own consequences are seen to, before the gat
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from camora.errors import BrokerUnavailable, DecodeError, DispatchUncertain, EncodeError, MessageTooLarge
@@ -27,6 +28,8 @@ __all__ = ["Following"]
 
 _PAGE = 500
 """How many nodes behind a gate are handed on at a time."""
+_PATIENCE = 2
+"""After so many rounds of consequences the next ones are looked for many at a time."""
 _PLANS = 512
 """Of how many workflows the plan is remembered, which does not change once they run."""
 _DONE = Outcome(status=SUCCEEDED)
@@ -104,31 +107,62 @@ class Following:
 
     async def _walk(self, store: WorkflowStore, steps: Sequence[Step], trail: Trail) -> None:
         """Mark, decide what waits, and so on until nothing is left to decide."""
-        while steps:
-            answers = await store.end([step.mark for step in steps], self._host.clock.now_ms())
-            targets: dict[tuple[str, int], Target] = {}
-            again: dict[str, dict[int, frozenset[int]]] = {}
-            for step, answer in zip(steps, answers, strict=True):
-                if not answer.known:
-                    continue
-                workflow, index = step.mark.workflow, step.mark.index
-                standing = answer.standing
-                outcome = step.outcome if standing is None else outcome_of(standing)
-                trail.note(step, outcome, answer)
-                for node in answer.targets:
-                    key = (workflow, node.index)
-                    target = targets.get(key)
-                    if target is None:
-                        target = targets[key] = Target(workflow, node)
-                    target.hear(index, outcome, step.roots)
-                    if trail.only is None and not (target.spec.side or target.spec.handler):
-                        trail.within.add((workflow, index))
-                if standing is not None:
-                    for fed in standing.feeds:
-                        found = again.setdefault(workflow, {})
-                        found[fed] = found.get(fed, frozenset()) | step.roots
-            steps = [step for target in targets.values() for step in await self._decide(store, target, trail)]
-            steps += await self._again(store, again, trail)
+        for rounds in itertools.count():
+            if not steps:
+                return
+            steps = await self._round(store, steps, trail)
+            if rounds >= _PATIENCE:
+                steps += await self._further(store, steps, min(_PAGE, 20 * 2 ** min(rounds, 9)))
+
+    async def _round(self, store: WorkflowStore, steps: Sequence[Step], trail: Trail) -> list[Step]:
+        """Mark, and decide what waits; returns what is to be marked because of that."""
+        answers = await store.end([step.mark for step in steps], self._host.clock.now_ms())
+        targets: dict[tuple[str, int], Target] = {}
+        again: dict[str, dict[int, frozenset[int]]] = {}
+        for step, answer in zip(steps, answers, strict=True):
+            if not answer.known:
+                continue
+            workflow, index = step.mark.workflow, step.mark.index
+            standing = answer.standing
+            outcome = step.outcome if standing is None else outcome_of(standing)
+            trail.note(step, outcome, answer)
+            for node in answer.targets:
+                key = (workflow, node.index)
+                target = targets.get(key)
+                if target is None:
+                    target = targets[key] = Target(workflow, node)
+                target.hear(index, outcome, step.roots)
+                if trail.only is None and not (target.spec.side or target.spec.handler):
+                    trail.within.add((workflow, index))
+            if standing is not None:
+                for fed in standing.feeds:
+                    found = again.setdefault(workflow, {})
+                    found[fed] = found.get(fed, frozenset()) | step.roots
+        decided = [step for target in targets.values() for step in await self._decide(store, target, trail)]
+        return decided + await self._again(store, again, trail)
+
+    async def _further(self, store: WorkflowStore, steps: Sequence[Step], limit: int) -> list[Step]:
+        """What is skipped because of these in turn, as far as it lies near: a long chain not link by link."""
+        found = []
+        known = {(step.mark.workflow, step.mark.index): step for step in steps if step.outcome.told != SUCCEEDED}
+        for workflow in {workflow for workflow, _ in known}:
+            first = min(index for its, index in known if its == workflow)
+            page = {node.index: node for node in await store.nodes(workflow, after=first - 1, limit=limit)}
+            waiting = [index for its, index in known if its == workflow and index in page]
+            while waiting:
+                index = waiting.pop(0)
+                step = known[workflow, index]
+                for fed in page[index].feeds:
+                    node = page.get(fed)
+                    if node is None or node.status or (workflow, fed) in known:
+                        continue
+                    spec: Spec = unpack(Spec, node.spec)
+                    ends = None if spec.kind is Kind.GATE else verdict(spec, index, step.outcome)
+                    if ends is not None:
+                        further = known[workflow, fed] = step_of(workflow, fed, node.run, ends, step.roots)
+                        found.append(further)
+                        waiting.append(fed)
+        return found
 
     async def _again(self, store: WorkflowStore, fed: dict[str, dict[int, frozenset[int]]], trail: Trail) -> list[Step]:
         """The ends that were consequences of marks that stood already: what follows them may not have been done."""
