@@ -62,7 +62,9 @@ async def chains() -> None:
     assert_type(chain(double.s(), add.s(1)), Partial[int, int])
     assert_type(double.s() >> add.s(1), Partial[int, int])
     assert_type(chain(add.s(1, 2), chain(double.s(), double.s())), Chain[int])
-    assert_type(await chain(add.s(1, 2), double.s()).dispatch(), Job[int])
+    assert_type(await chain(add.s(1, 2), double.s()).dispatch(), WorkflowJob[int])
+    assert_type(chain(add.s(1, 2), double.s()).dispatch_sync(), WorkflowJob[int])
+    assert_type(await (add.s(1, 2) >> double.s()).dispatch(), Job[int])
 
     chain(add.s(1, 2), shout.s())  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
     chain(add.s(1, 2), double.s(), length.s())  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -16,6 +16,9 @@ from camora.dispatchable import Dispatchable
 from camora.errors import ConfigurationError, DispatchError
 from camora.signature import Signature
 
+if TYPE_CHECKING:
+    from camora_workflows.handle import WorkflowJob
+
 __all__ = ["Chain", "Chord", "Composed", "Graph", "GraphNode", "Group", "Mapped", "Members", "one_of", "shown"]
 
 R = TypeVar("R")
@@ -29,7 +32,15 @@ class Composed(Dispatchable[R_co]):
     job_id: str | None = None
     """The id of the whole, where it was asked for."""
 
-    if not TYPE_CHECKING:  # where the types of the base are the better ones
+    if TYPE_CHECKING:  # it is the composer of the app that makes the handle
+
+        async def dispatch(self) -> WorkflowJob[R_co]:
+            """Dispatch it now."""
+
+        def dispatch_sync(self) -> WorkflowJob[R_co]:
+            """Dispatch it now, from code without an event loop; blocks."""
+
+    else:  # the types of the base are the better ones
 
         def __rshift__(self, other: Any) -> Any:
             """One after the other; an empty group, which knows no app, can be composed, too."""
