@@ -307,6 +307,11 @@ async def test_what_cannot_be_stored_is_refused_in_words(url: str) -> None:
         await journal.claim("j" * 256, 1, 60.0)
     with pytest.raises(EncodeError, match="name.*at most 512"):
         await journal.write("j", 1, "n" * 513, b"", 60.0)
+    for odd in ("half \ud800", "a\0b"):
+        with pytest.raises(EncodeError, match="name.*NUL, or half a character"):
+            await journal.write("j", 1, odd, b"", 60.0)
+        with pytest.raises(EncodeError, match="job_id.*NUL, or half a character"):
+            await store.create(WorkflowRecord(id=odd))
     with pytest.raises(EncodeError, match="a value of a journal cannot be stored"):
         await journal.write("j", 2**70, "n", b"", 60.0)
     await journal.close()

@@ -11,7 +11,7 @@ from camora.errors import EncodeError
 from camora.interfaces.journal import Journal
 
 from camora_sql.dialects.base import Need
-from camora_sql.lengths import LONGEST_ID, LONGEST_KEY
+from camora_sql.lengths import LONGEST_ID, LONGEST_KEY, check_name
 from camora_sql.link import Link
 from camora_sql.session import Session
 from camora_sql.statements import journals as statements
@@ -79,7 +79,7 @@ class SqlJournal(Journal):
 
     async def write(self, job_id: str, token: int, name: str, value: bytes, keep: float) -> bytes | None:
         """One transaction."""
-        _check("name", name, LONGEST_KEY)
+        check_name("name", name, LONGEST_KEY)
 
         def write(session: Session, page: _Page) -> bytes | None:
             if not page.admits(token):
@@ -93,8 +93,8 @@ class SqlJournal(Journal):
 
     async def post(self, job_id: str, name: str, value: bytes, keep: float, post_id: str) -> int:
         """One transaction."""
-        _check("name", f"{name}/{2**31}", LONGEST_KEY)
-        _check("post_id", post_id, LONGEST_ID)
+        check_name("name", f"{name}/{2**31}", LONGEST_KEY)
+        check_name("post_id", post_id, LONGEST_ID)
 
         def post(session: Session, page: _Page) -> int:
             self._keep(session, page, keep)
@@ -133,7 +133,7 @@ class SqlJournal(Journal):
         return await self._link.write(forget, Need.NONE)
 
     async def _write(self, job_id: str, keep: float, work: Callable[[Session, _Page], R]) -> R:
-        _check("job_id", job_id, LONGEST_ID)
+        check_name("job_id", job_id, LONGEST_ID)
 
         def write(session: Session) -> R:
             return work(session, self._page(session, job_id, keep))
@@ -206,14 +206,6 @@ def _first_free(session: Session, seq: int, name: str) -> int:
         if free := sorted(set(numbers) - taken(numbers)):
             return free[0]
         start += _LOOK
-
-
-def _check(what: str, text: str, limit: int) -> None:
-    if len(text) > limit:
-        raise EncodeError(
-            f"{what} {text[:40]!r}… has {len(text)} characters, and at most {limit} can be stored; take a shorter one",
-            path=what,
-        )
 
 
 @contextmanager

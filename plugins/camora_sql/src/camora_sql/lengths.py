@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from camora.errors import EncodeError
 from camora.message import Envelope
 
-__all__ = ["LONGEST_ID", "LONGEST_KEY", "check_lengths"]
+__all__ = ["LONGEST_ID", "LONGEST_KEY", "check_lengths", "check_name"]
 
 LONGEST_ID, LONGEST_KEY = 255, 512
 """Characters that the columns hold."""
@@ -26,9 +26,21 @@ def check_lengths(envelopes: Sequence[Envelope]) -> None:
             raise _too_long("key", envelope.key, LONGEST_KEY)
 
 
-def _too_long(what: str, text: str, limit: int) -> EncodeError:
+def check_name(what: str, text: str, longest: int) -> None:
+    """Raises `EncodeError` for a name that no column holds, or not every database, before anything is sent."""
+    if len(text) > longest:
+        raise _too_long(what, text, longest, "stored")
+    if "\0" in text or not (text.isascii() or text.encode(errors="replace").decode() == text):
+        raise EncodeError(
+            f"{what} {text[:40]!a} holds what is no text (NUL, or half a character); take another one; "
+            "nothing was stored",
+            path=what,
+        )
+
+
+def _too_long(what: str, text: str, limit: int, done: str = "enqueued") -> EncodeError:
     return EncodeError(
         f"{what} {text[:40]!r}… has {len(text)} characters, and at most {limit} can be stored; take a shorter one, "
-        "such as a hash of it; nothing was enqueued",
+        f"such as a hash of it; nothing was {done}",
         path=what,
     )

@@ -13,7 +13,7 @@ from camora_sql.clearing import STEP, prune_workflows
 from camora_sql.dialects.base import Need
 from camora_sql.ending import EndCall, end, feeds_from, feeds_to, state_from
 from camora_sql.holding import Held, hold
-from camora_sql.lengths import LONGEST_ID
+from camora_sql.lengths import LONGEST_ID, check_name
 from camora_sql.link import Link
 from camora_sql.numbering import MOST_NODES, bounds, index_of, is_index, number, workflow_of
 from camora_sql.records import plain
@@ -56,12 +56,7 @@ class SqlWorkflowStore(WorkflowStore):
 
     async def create(self, record: WorkflowRecord) -> bool:
         """One transaction. Raises `EncodeError` for an id of more than 255 characters."""
-        if len(record.id) > LONGEST_ID:
-            raise EncodeError(
-                f"the workflow's id {record.id[:40]!r}… has {len(record.id)} characters, and at most {LONGEST_ID} can "
-                "be stored; take a shorter one; nothing was recorded",
-                path="job_id",
-            )
+        check_name("job_id", record.id, LONGEST_ID)
         self._upkeep.perhaps()
         changed = max(record.created, record.changed)
         values = (record.id, plain(record.name), record.created, changed, record.plan)
