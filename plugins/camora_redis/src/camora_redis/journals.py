@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -56,9 +57,10 @@ class RedisJournal(Journal):
     async def read(self, job_id: str) -> Mapping[str, bytes]:
         """One look."""
         key = self._key(job_id)
-        found = await answered(self._link, self._link.call(key, "HGETALL", key))
+        found: Any = await answered(self._link, self._link.call(key, "HGETALL", key))
         # As a mapping by RESP3.
-        return _entries([word for pair in found.items() for word in pair] if isinstance(found, dict) else found)
+        flat: list[Any] = list(itertools.chain.from_iterable(found.items())) if isinstance(found, dict) else found
+        return _entries(flat)
 
     async def forget(self, job_ids: Sequence[str]) -> int:
         """One step for each."""
