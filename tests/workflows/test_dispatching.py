@@ -524,12 +524,18 @@ async def test_what_failed_is_run_again_and_nothing_else(url: str) -> None:
         await come(lambda: ended(shop, job.id))
         shop.ran.clear()
         shop.failing = False
+        await come(lambda: has_letters(shop, 2))  # what a job came to is known before its message is settled
         assert await job.retry() == 2
+        assert await has_letters(shop, 0)
         assert await job.result(LIMIT) == 26
         assert sorted(shop.ran) == ["double 13", "fail 5", "fail 6", "total of 3"]
         runs = {member.task: member.run async for member in job.members()}
         assert runs == {"total": 1, "double": 0, "fail": 1}
         assert await job.retry() == 0
+
+
+async def has_letters(shop: Shop, count: int) -> bool:
+    return len([letter async for letter in shop.app.dead_letters()]) == count
 
 
 async def test_a_cancelled_workflow_can_be_gone_on_with() -> None:

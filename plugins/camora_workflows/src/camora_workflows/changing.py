@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 from camora.errors import UnsupportedCapability
@@ -17,6 +18,8 @@ from camora_workflows.trail import step_of
 __all__ = ["cancel_all", "retry_failed"]
 
 _PAGE = 500
+_AT_ONCE = 50
+"""How many jobs are stopped at the same time."""
 _AGAIN = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.value})
 """The ends of jobs that are run again."""
 
@@ -40,12 +43,18 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
         ended = Outcome(status=Status.CANCELLED.value, finished=host.clock.now_ms())
         # Marked first: what ends or begins meanwhile finds it so, and comes to nothing.
         await following.carry_out(store, [step_of(workflow, node.index, node.run, ended) for node in jobs])
-        for node in begun:
-            with contextlib.suppress(UnsupportedCapability):  # then it finds out when it runs
-                said = await host.jobs.cancel(job_id(workflow, node.index, node.run))
-                answer = said if said is CancelResult.SIGNALLED else answer
+        for start in range(0, len(begun), _AT_ONCE):
+            some = begun[start : start + _AT_ONCE]
+            said = await asyncio.gather(*(_stop(host, job_id(workflow, node.index, node.run)) for node in some))
+            answer = CancelResult.SIGNALLED if CancelResult.SIGNALLED in said else answer
     await following.conclude(store, workflow)
     return answer
+
+
+async def _stop(host: Host, its_id: str) -> CancelResult:
+    with contextlib.suppress(UnsupportedCapability):
+        return await host.jobs.cancel(its_id)
+    return CancelResult.UNKNOWN  # it finds out when it runs
 
 
 async def retry_failed(host: Host, store: WorkflowStore, following: Following, record: WorkflowRecord) -> int:
@@ -54,20 +63,19 @@ async def retry_failed(host: Host, store: WorkflowStore, following: Following, r
     failed = await _failed(store, workflow)
     if not failed:
         return 0
-    results = (await host.stores()).results
-    if results is not None:
+    stores = await host.stores()
+    if stores.results is not None:
         # Before anything runs: what the workflow comes to now must find no record that stands.
-        await results.forget([workflow])
+        await stores.results.forget([workflow])
     await store.reopen(workflow, await because_of(store, workflow, failed), host.clock.now_ms())
     standing = Standing(store, record)
     indexes = sorted(failed)
     for start in range(0, len(indexes), _PAGE):
-        nodes = await store.read(workflow, indexes[start : start + _PAGE])
-        await following.begin(
-            store,
-            workflow,
-            [node for node in nodes if node is not None and not node.status and await standing.begun(node)],
-        )
+        read = await store.read(workflow, indexes[start : start + _PAGE])
+        nodes = [node for node in read if node is not None and not node.status]
+        await following.begin(store, workflow, [node for node in nodes if await standing.begun(node)])
+        # Their letters are answered: put back now, they would run a second time.
+        await stores.broker.dead_letters.purge(ids=[job_id(workflow, node.index, node.run - 1) for node in nodes])
     return len(failed)
 
 
