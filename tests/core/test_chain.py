@@ -62,7 +62,8 @@ def test_the_framework_and_the_user_share_one_chain() -> None:
         phase = "outer"
 
     chain = Camora(middleware=[Timing(), Outside()]).chain()
-    assert [(link.name, link.origin) for link in chain] == [
+    # Extensions that happen to be installed have links of their own.
+    assert [(link.name, link.origin) for link in chain if link.origin in ("app", "camora")] == [
         ("Outside", "app"),
         ("Results", "camora"),
         ("Expiry", "camora"),
