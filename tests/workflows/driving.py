@@ -145,16 +145,24 @@ class Drive:
         extension.attach(DrivenHost(self._host, self))  # type: ignore[arg-type]
         return extension
 
-    async def dispatch(self, what: Dispatchable[Any], comes_to: Callable[[str], Status] | None = None) -> None:
+    async def dispatch(
+        self, what: Dispatchable[Any], comes_to: Callable[[str], Status] | None = None, *, workflow: str = ""
+    ) -> None:
         self._comes_to = comes_to or self._comes_to
         extension = self.fresh()
         recorder = Recorder(extension.host, extension.following)
-        self.workflow = extension.host.new_id()
+        self.workflow = workflow or extension.host.new_id()
         await recorder.dispatch(MortalStore(self.store, self.fate), what, self.workflow)  # type: ignore[arg-type]
 
-    async def run(self, *, together: int = 1, again: Callable[[str], bool] = lambda _: False) -> None:
+    async def run(
+        self,
+        *,
+        together: int = 1,
+        again: Callable[[str], bool] = lambda _: False,
+        extension: Workflows | None = None,
+    ) -> None:
         """Until no job is left: whoever dies leaves his jobs to the next one. `again`: settled by nobody, once."""
-        extension = self.fresh()
+        extension = extension or self.fresh()
         for _ in range(10_000):
             if not self.waiting:
                 return

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from camora.dispatchable import Dispatchable
-from camora_workflows.compose import Chain
+from camora_workflows.compose import Chain, Group
 
 from tests.workflows.driving import Drive, Fate
 from tests.workflows.stories import STORIES, app, bad, comes_to, ok
@@ -107,3 +107,25 @@ async def test_a_long_chain_is_not_skipped_link_by_link(made: Callable[[], Drive
     assert (whole.state, whole.status, whole.open) == ("finished", "failed", 0)
     assert all(node.status for node in await drive.nodes())
     assert drive.fate.steps - before < 50
+
+
+async def test_an_id_may_be_used_again_for_another_workflow(made: Callable[[], Drive]) -> None:
+    """A worker that saw a part of the first one remembers its plan, and must not take it for that of the second."""
+    drive = made()
+    extension = drive.fresh()
+    await drive.dispatch(Group([ok.s(), Chain([ok.s(), ok.s(), ok.s()])]), workflow="again")
+    first = drive.waiting.pop("again.1")
+    drive.waiting, others = {"again.1": first}, drive.waiting
+    await drive.run(extension=extension)
+    drive.waiting.update(others)
+    await drive.run()
+    assert (await drive.whole()).state == "finished"
+    await drive.store.delete(["again"])
+    drive.records.clear()
+    drive.known.clear()
+    await drive.dispatch(Chain([ok.s(), ok.s()]), workflow="again")
+    await drive.run(extension=extension)
+    assert (await drive.whole()).state == "finished"
+    value = drive.records["again"].value
+    assert value is not None
+    assert app.result_codec.decode_value(value) == "again.1"  # the last link's

@@ -19,10 +19,10 @@ from camora.outcome import JobRecord, Status
 
 from camora_workflows.beginning import begin
 from camora_workflows.consequences import SUCCEEDED, several, verdict
-from camora_workflows.plan import SKIPPED, Kind, Outcome, Plan, Spec, unpack
-from camora_workflows.summing_up import summed_up
+from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, unpack
 from camora_workflows.trail import Step, Target, Trail, outcome_of, step_of
 from camora_workflows.values import feeding
+from camora_workflows.wholes import Wholes
 
 __all__ = ["Following"]
 
@@ -30,8 +30,6 @@ _PAGE = 500
 """How many nodes behind a gate are handed on at a time."""
 _PATIENCE = 2
 """After so many rounds of consequences the next ones are looked for many at a time."""
-_PLANS = 512
-"""Of how many workflows the plan is remembered, which does not change once they run."""
 _DONE = Outcome(status=SUCCEEDED)
 
 
@@ -43,8 +41,7 @@ class Following:
 
     def __init__(self, host: Host, keep: float) -> None:
         self._host = host
-        self._keep = keep
-        self._plans: dict[str, Plan] = {}
+        self._wholes = Wholes(host, keep)
 
     async def follow(self, store: WorkflowStore, steps: Sequence[Step]) -> tuple[Trail, dict[str, JobRecord]]:
         """Mark these ends and what follows from them, and finish the workflows that are over.
@@ -56,7 +53,7 @@ class Following:
         await self._walk(store, steps, trail)
         records = {}
         for workflow in trail.ended:
-            record = await self._sum_up(store, workflow, trail)
+            record = await self._wholes.sum_up(store, workflow, trail)
             if record is not None:
                 records[workflow] = record
         return trail, records
@@ -66,44 +63,23 @@ class Following:
         trail = Trail()
         await self._walk(store, steps, trail)
         await self._publish(trail.envelopes)
-        await self._conclude(store, trail)
+        await self._wholes.conclude(store, trail)
 
     async def open_start(self, store: WorkflowStore, workflow: str, *, after: int) -> None:
         """Hand on, page by page, what stands behind `START` with an index above `after`; end what needs no job."""
         trail = Trail()
         await self._hand_on(store, workflow, START, 0, after, trail)
-        await self._conclude(store, trail)
+        await self._wholes.conclude(store, trail)
 
     async def begin(self, store: WorkflowStore, workflow: str, nodes: Iterable[NodeState]) -> None:
         """Let these nodes begin, whatever they are: jobs are published, joins and gates end."""
         trail = Trail()
         await self._begin_all(store, workflow, -1, nodes, trail)
-        await self._conclude(store, trail)
+        await self._wholes.conclude(store, trail)
 
     async def conclude(self, store: WorkflowStore, workflow: str) -> None:
         """If nothing of it is open: store what it came to, and finish it."""
-        record = await store.get(workflow)
-        if record is None or record.state != "running":
-            return
-        trail = Trail(ended={workflow: {}}, open={workflow: record.open})
-        plan: Plan = unpack(Plan, record.plan)
-        [node] = await store.read(workflow, [plan.result])
-        if node is not None and node.status:
-            trail.ended[workflow][plan.result] = outcome_of(node)
-        await self._conclude(store, trail)
-
-    async def _conclude(self, store: WorkflowStore, trail: Trail) -> None:
-        results = (await self._host.stores()).results
-        for workflow in trail.ended:
-            record = await self._record(store, workflow, trail)
-            if record is not None and results is not None and not results.private:
-                await results.store([record])
-            await self._finish(store, workflow, trail)
-
-    async def _sum_up(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
-        record = await self._record(store, workflow, trail)
-        await self._finish(store, workflow, trail)
-        return record
+        await self._wholes.look_again(store, workflow)
 
     async def _walk(self, store: WorkflowStore, steps: Sequence[Step], trail: Trail) -> None:
         """Mark, decide what waits, and so on until nothing is left to decide."""
@@ -232,7 +208,7 @@ class Following:
         self, store: WorkflowStore, workflow: str, gate: int, nodes: Iterable[NodeState], trail: Trail
     ) -> None:
         """These nodes begin; returns when the broker has their jobs, and those of what follows at once."""
-        inner = Trail(only=(await self._plan(store, workflow)).result)
+        inner = Trail(only=(await self._wholes.plan(store, workflow)).result)
         steps: list[Step] = []
         for node in nodes:
             target = Target(workflow, node, source=max(gate, -1))
@@ -244,7 +220,7 @@ class Following:
     async def _skip_behind(
         self, store: WorkflowStore, workflow: str, gate: NodeState, ends: Outcome, trail: Trail
     ) -> None:
-        inner = Trail(only=(await self._plan(store, workflow)).result)
+        inner = Trail(only=(await self._wholes.plan(store, workflow)).result)
         after = -1
         while page := await store.nodes(workflow, after=after, limit=_PAGE, gate=gate.index):
             steps: list[Step] = []
@@ -266,47 +242,6 @@ class Following:
             await self._host.publish(envelopes)
         except DispatchUncertain as error:  # the same ids are published again, so that nothing is doubled
             raise BrokerUnavailable(f"nobody knows whether jobs of workflows were published: {error}") from error
-
-    async def _plan(self, store: WorkflowStore, workflow: str) -> Plan:
-        plan = self._plans.get(workflow)
-        if plan is None:
-            record = await store.get(workflow)
-            if record is None:
-                return Plan(result=-1)
-            plan = unpack(Plan, record.plan)
-            if len(self._plans) >= _PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[workflow] = plan
-        return plan
-
-    async def _record(self, store: WorkflowStore, workflow: str, trail: Trail) -> JobRecord | None:
-        """What the workflow came to, if it has ended now."""
-        ended = trail.ended[workflow]
-        # Whoever marked the last of its own nodes may have died before he told anybody, and others before the gate
-        # that it stood behind was marked: who ends the last node of all makes sure of the record.
-        resumed = workflow in trail.resumed or trail.open.get(workflow) == 0
-        if not resumed and all((workflow, index) in trail.within for index in ended):
-            return None
-        result = (await self._plan(store, workflow)).result
-        outcome = ended.get(result)
-        if outcome is None and resumed:
-            outcome = await self._ended_before(store, workflow, result)
-        return None if outcome is None else await summed_up(self._host, store, workflow, result, outcome)
-
-    async def _ended_before(self, store: WorkflowStore, workflow: str, index: int) -> Outcome | None:
-        [node] = await store.read(workflow, [index])
-        return None if node is None or not node.status else outcome_of(node)
-
-    async def _finish(self, store: WorkflowStore, workflow: str, trail: Trail) -> None:
-        if trail.open.get(workflow) != 0:
-            return
-        result = (await self._plan(store, workflow)).result
-        outcome = trail.ended[workflow].get(result)
-        if outcome is None:
-            outcome = await self._ended_before(store, workflow, result)
-        told = outcome.told if outcome is not None else ""
-        await store.finish(workflow, told or SKIPPED, self._keep, self._host.clock.now_ms())
-        self._plans.pop(workflow, None)
 
 
 def _repeated(target: Target) -> list[Step]:
