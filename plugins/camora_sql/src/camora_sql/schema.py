@@ -7,6 +7,7 @@ finished: its size is the backlog.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from sqlalchemy import (
@@ -28,7 +29,7 @@ from sqlalchemy import (
 
 from camora_sql.settings import PREFIX
 
-__all__ = ["HEAD", "RECORD_COLUMNS", "SCHEDULE_COLUMNS", "WORKS_WITH", "State", "Tables"]
+__all__ = ["HEAD", "RECORD_COLUMNS", "SCHEDULE_COLUMNS", "WORKS_WITH", "State", "Tables", "tables_named"]
 
 HEAD = "0003"
 """The newest revision in `migrations/versions`."""
@@ -374,7 +375,13 @@ class Tables:
         self._index("journal_entries_post", self.entries.c.journal, self.entries.c.post, where="post IS NOT NULL")
 
 
-_PLAIN = Tables()
+@functools.lru_cache(maxsize=16)
+def tables_named(prefix: str, schema: str | None = None, *, partial: bool = True) -> Tables:
+    """Those tables, described once for all who use them: that takes longer than all else a store does to begin."""
+    return Tables(prefix, schema, partial=partial)
+
+
+_PLAIN = tables_named(PREFIX)
 RECORD_COLUMNS = tuple(_PLAIN.results.c.keys())
 """The columns of a record, in their order."""
 SCHEDULE_COLUMNS = tuple(c.name for c in _PLAIN.schedules.c if c.name not in ("receipt", "lent_until"))

@@ -34,7 +34,7 @@ from camora_sql.dialects.rights import mysql_to_make, mysql_to_work
 from camora_sql.dialects.server import ServerDialect
 from camora_sql.drivers.errors import ServerError
 from camora_sql.errors import migrate_command, require
-from camora_sql.schema import Tables
+from camora_sql.schema import tables_named
 from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import Wakeups
@@ -65,7 +65,7 @@ class MysqlDialect(ServerDialect):
         self.name = "mariadb" if url.startswith("mariadb") else "mysql"
         self._address: Address = address_of(url)
         self._settings = settings
-        self.tables = Tables(settings.prefix, partial=False)
+        self.tables = tables_named(settings.prefix, partial=False)
         self.label = self._address.label
         self.address = naming(url, settings)
         self.url = f"{self._address.identity}#{settings.prefix}"

@@ -28,7 +28,7 @@ from camora_sql.dialects.server import ServerDialect
 from camora_sql.errors import migrate_command, require
 from camora_sql.functions import CURRENT, function_text
 from camora_sql.listening import Listener, ListeningWakeups
-from camora_sql.schema import Tables
+from camora_sql.schema import tables_named
 from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import Wakeups
@@ -60,7 +60,7 @@ class PostgresqlDialect(ServerDialect):
         require(url, [self._module, "greenlet"], "psycopg" if self._module == "psycopg" else "postgresql")
         self._dsn = f"postgresql://{rest}"
         self._settings = settings
-        self.tables = Tables(settings.prefix, settings.schema)
+        self.tables = tables_named(settings.prefix, settings.schema)
         try:
             parts = urlsplit(self._dsn)
             hosts = parts.netloc.rpartition("@")[2]

@@ -30,7 +30,7 @@ from camora_sql.dialects.sqlite_errors import (
     moved,
 )
 from camora_sql.errors import migrate_command
-from camora_sql.schema import Tables
+from camora_sql.schema import tables_named
 from camora_sql.settings import SqlSettings, naming
 from camora_sql.timing import ServerClock
 from camora_sql.wakeup import InotifyWakeups, PollingWakeups, Wakeups, WatchFailed
@@ -111,7 +111,7 @@ class SqliteDialect(Dialect):
             )
         if settings.schema is not None:
             raise ConfigurationError("setting 'schema' is for servers: an SQLite file has none; use prefix=…")
-        self.tables = Tables(settings.prefix)
+        self.tables = tables_named(settings.prefix)
         self.path = path_of(url)
         self.url = f"sqlite:///{os.path.realpath(self.path)}"
         self.label = self.path
