@@ -61,6 +61,8 @@ class Picture:
         self._sources: dict[int, list[int]] = defaultdict(list)
         self._encloses: dict[int, int | None] = {}
         self._drawn: set[int] = set()
+        self._gathering: set[int] = set()
+        """Joins within a graph, of what a group there comes after."""
         for shape in shapes.values():
             if shape.gate is not None:
                 self._behind[shape.gate].append(shape.index)
@@ -68,6 +70,9 @@ class Picture:
                 for target in self._main(shape):
                     if shapes[target].kind is Kind.JOB:
                         self._sources[target].append(shape.index)
+            joins = [target for target in self._main(shape) if shapes[target].kind is Kind.JOIN]
+            if any(shapes[join].mapping for join in joins):
+                self._gathering.update(join for join in joins if not shapes[join].mapping)
         for index in shapes:
             enclosing = self._enclosing(index)
             if enclosing is not None:
@@ -122,11 +127,29 @@ class Picture:
         return (targets[0], False) if targets else None
 
     def _closed_by(self, gate: int) -> int | None:
-        """The join of the group behind a gate."""
-        first = next(iter(self._behind[gate]), None)
-        if first is None:
-            return None
-        return first if self._shapes[first].kind is Kind.JOIN else self._enclosing(first)
+        """The join of the group behind a gate: it is recorded right after that."""
+        if self._is_join(gate + 1):
+            return gate + 1
+        return next((self._enclosing(index) for index in self._behind[gate]), None)
+
+    def _is_join(self, index: int) -> bool:
+        return index in self._shapes and self._shapes[index].kind is Kind.JOIN
+
+    def _is_gate(self, index: int) -> bool:
+        return index in self._shapes and self._shapes[index].kind is Kind.GATE
+
+    def _is_head(self, index: int) -> bool:
+        """Whether a member begins with this, or with what this is the join of: that has no gate of its own."""
+        shape = self._shapes[index]
+        if shape.kind is not Kind.JOIN:
+            return shape.gate is not None
+        return not self._is_gate(index - 1) and index not in self._gathering
+
+    def _outermost(self, index: int, within: int | None) -> int:
+        """Of what this node is in, the part that stands directly in `within`."""
+        while (enclosing := self._enclosing(index)) is not None and enclosing != within:
+            index = enclosing
+        return index
 
     # Drawing
 
@@ -147,16 +170,14 @@ class Picture:
     def _part(self, index: int, within: int | None) -> tuple[Branch, bool]:
         """One part, and whether it holds all that begins at the same moment."""
         shape = self._shapes[index]
+        outermost = self._outermost(index, within)
+        if outermost != index:
+            return self._closed(self._shapes[outermost]), True
         if shape.kind is Kind.GATE:
             self._drawn.add(index)
             join = self._closed_by(index)
             return (self._job(shape) if join is None else self._closed(self._shapes[join])), False
-        if shape.kind is Kind.JOIN:
-            return self._closed(shape), False
-        enclosing = self._enclosing(index)
-        if enclosing is not None and enclosing != within:
-            return self._closed(self._shapes[enclosing]), True
-        return self._job(shape), False
+        return (self._closed(shape) if shape.kind is Kind.JOIN else self._job(shape)), False
 
     def _job(self, shape: Shape, after: tuple[str, ...] = ()) -> Branch:
         self._drawn.add(shape.index)
@@ -176,7 +197,7 @@ class Picture:
         return made
 
     def _group(self, join: Shape) -> Branch:
-        heads = [index for index in self._inside[join.index] if self._shapes[index].gate is not None]
+        heads = [index for index in self._inside[join.index] if self._is_head(index)]
         counts: dict[str, int] = defaultdict(int)
         states = {}
         for head in heads:
@@ -204,7 +225,7 @@ class Picture:
         inside = self._inside[join.index]
         for index in inside:
             shape = self._shapes[index]
-            if index in self._drawn or (shape.kind is Kind.JOIN and shape.gate is None):
+            if index in self._drawn or (shape.kind is Kind.JOIN and not self._is_head(index)):
                 continue
             if shape.kind is Kind.JOB:
                 members.append(self._job(shape, self._names(self._sources[index])))
