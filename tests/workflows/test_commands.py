@@ -16,7 +16,7 @@ import attrs
 import pytest
 from camora import Camora
 from camora.cli.main import main
-from camora.errors import JobFailed
+from camora.errors import JobFailed, UnsupportedCapability
 from camora.interfaces import WorkflowRecord
 from camora_workflows import Graph, chain, chord, group, workflow
 from camora_workflows.recording import Recorder
@@ -333,6 +333,25 @@ def test_a_job_whose_id_the_broker_remembers_runs_under_another_one(
     shown = camora("show", its_id).out
     assert "✓ add #0  succeeded" in shown
     assert "run 2" in shown
+
+
+def test_a_broker_that_does_not_show_its_jobs(shop: Any, camora: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nobody knows whether one is lost: what has not changed for long is sent again."""
+    its_id = dispatched(shop, shop.add.s(1, 1) >> shop.double.s())
+    does(shop, lambda app: app.queue_control.purge("sums"))
+
+    async def hidden(self: Any, job_id: str) -> None:
+        raise UnsupportedCapability("this broker shows no jobs", capability="inspect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(shop.app.broker.queues), "find", hidden)
+        assert healthy(camora)
+        done = camora("recover", "--dry-run", "--quiet", "0s")
+        assert (done.code, "  lost: 1 job may run" in done.out) == (1, True)
+        assert camora("recover", "--quiet", "0s").code == 0
+        assert "begun" in camora("show", its_id).out
+    worked(shop)
+    assert comes_to(shop, its_id) == 4
 
 
 def test_a_dispatcher_died_after_the_start(shop: Any, camora: Run, monkeypatch: pytest.MonkeyPatch) -> None:

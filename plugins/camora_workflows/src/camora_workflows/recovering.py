@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import attrs
@@ -62,17 +63,17 @@ class Recovery:
 
     async def one(self, record: WorkflowRecord, *, dry_run: bool) -> Recovered | None:
         """This one; None when there is nothing to mend."""
-        found = await self._examined(record)
+        found = await self._examined(record, self._quiet)
         if not found:
             return None
         if dry_run:
             return Recovered(record, found)
         await self._mend(record)
         after = await self._store.get(record.id)
-        return Recovered(record, found, [] if after is None else await self._examined(after))
+        return Recovered(record, found, [] if after is None else await self._examined(after, math.inf))
 
-    async def _examined(self, record: WorkflowRecord) -> list[Finding]:
-        return await examine(self._host, self._store, record, abandon=self._abandon, quiet=self._quiet)
+    async def _examined(self, record: WorkflowRecord, quiet: float) -> list[Finding]:
+        return await examine(self._host, self._store, record, abandon=self._abandon, quiet=quiet)
 
     async def _mend(self, record: WorkflowRecord) -> None:
         if record.state == "recording":
