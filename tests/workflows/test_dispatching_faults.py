@@ -126,6 +126,21 @@ async def test_before_the_start_a_store_that_stays_away_means_that_nothing_was_d
         assert "publish" not in trouble.calls
 
 
+async def test_an_iterable_that_raises_while_the_store_is_away() -> None:
+    shop, trouble = failing()
+    trouble.before["add"] = 1000
+
+    def some() -> Any:
+        yield from (shop.double.s(number) for number in range(1500))
+        raise RuntimeError("the file ended early")
+
+    async with shop.app:
+        with pytest.raises(RuntimeError, match="the file ended early"):
+            await group(some()).dispatch()
+        stores = await shop.app.composer._host().stores()  # type: ignore[attr-defined]
+        assert not await (await stores.workflows()).list()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", ["start", "publish", "passed"])
 async def test_from_the_start_on_it_may_run_and_can_be_dispatched_again(call: str, when: str) -> None:

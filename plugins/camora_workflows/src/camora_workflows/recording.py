@@ -5,6 +5,7 @@ Who dies before the start has dispatched nothing; what has started will be finis
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -106,15 +107,27 @@ class Recorder:
         return True
 
     async def _record(self, store: WorkflowStore, workflow: str, drafts: Iterable[Draft], at_hand: _AtHand) -> None:
-        async for batch in self._batches(workflow, drafts, at_hand):
-            if not await self._add(store, workflow, batch):
-                raise DispatchError(
-                    f"workflow {workflow} was deleted, or started by somebody else, while it was being recorded; "
-                    "nothing of it was published here"
-                )
+        adding: asyncio.Task[None] | None = None
+        try:
+            async for batch in self._batches(workflow, drafts, at_hand):
+                if adding is not None:
+                    await adding
+                # While the store has one batch, the next one is made.
+                adding = asyncio.create_task(self._add(store, workflow, batch))
+                await asyncio.sleep(0)
+            if adding is not None:
+                await adding
+        finally:
+            if adding is not None:
+                adding.cancel()
+                await asyncio.gather(adding, return_exceptions=True)
 
-    async def _add(self, store: WorkflowStore, workflow: str, batch: Sequence[Node]) -> bool:
-        return await patiently(self._host, lambda: store.add(workflow, batch, self._host.clock.now_ms()))
+    async def _add(self, store: WorkflowStore, workflow: str, batch: Sequence[Node]) -> None:
+        if not await patiently(self._host, lambda: store.add(workflow, batch, self._host.clock.now_ms())):
+            raise DispatchError(
+                f"workflow {workflow} was deleted, or started by somebody else, while it was being recorded; "
+                "nothing of it was published here"
+            )
 
     async def _batches(self, workflow: str, drafts: Iterable[Draft], at_hand: _AtHand) -> AsyncIterator[Sequence[Node]]:
         batch: list[Node] = []
