@@ -28,7 +28,8 @@ class Backend:
     """One kind of store. `examples` is how long it is hunted; `missing` says why it cannot be used here, if so.
 
     In `real_time` a story that fails is not told shorter: that would take minutes. Without `results`, it keeps none
-    that everybody can read. `refunds` is as in `BrokerConformance`; `schedules`: whether it keeps any.
+    that everybody can read. `refunds` is as in `BrokerConformance`; `schedules`: whether it keeps any. `dear`: a new
+    store takes so long that one serves many tests where that can be.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Backend:
     missing: Callable[[], str] = lambda: ""
     refunds: bool = True
     schedules: bool = True
+    dear: bool = False
 
 
 def _memory_subject(_: Path) -> Subject:
@@ -89,6 +91,7 @@ def _postgres(name: str, version: int, *, driver: str = "", examples: int) -> Ba
         examples=examples,
         real_time=True,
         missing=_sqlite_missing,
+        dear=True,
     )
 
 
@@ -113,6 +116,7 @@ def _mariadb(*, examples: int) -> Backend:
         examples=examples,
         real_time=True,
         missing=_sqlite_missing,
+        dear=True,
     )
 
 
