@@ -28,8 +28,8 @@ class Node(msgspec.Struct, gc=False, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     index: int
-    """From 0, in the order of recording. Sources of a join are in the order of their indexes. A store may refuse one above
-    16,777,214 with an `EncodeError`: so many nodes are several workflows."""
+    """From 0, in the order of recording. Sources of a join are in the order of their indexes. A store may refuse one
+    above 16,777,214 with an `EncodeError`: so many nodes are several workflows."""
     spec: bytes = b""
     feeds: tuple[int, ...] = ()
     """The nodes that wait for this one. They may be recorded later."""
