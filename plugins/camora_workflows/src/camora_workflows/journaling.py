@@ -34,50 +34,36 @@ class StepError(UndeliverableError):
     """A job is not written as one that is done in steps must be. Never retried: running it again is no help."""
 
 
-class _Past:
-    """What is still to be told of an attempt that is over; message and delivery may be large."""
-
-    __slots__ = ("attempt", "deliveries", "id", "life", "task")
-
-    def __init__(self, context: Context | _Past) -> None:
-        message = context.message
-        self.task: AnyTask = context.task
-        self.id: str = context.id
-        self.deliveries: int = context.deliveries
-        self.life: int = message.life
-        self.attempt: int = message.attempt
-
-    @property
-    def message(self) -> _Past:
-        """As far as it is needed."""
-        return self
-
-
 class Running:
     """One attempt of a job, and its journal. Belongs to the worker's event loop; usable from threads' loops, too."""
 
-    __slots__ = ("_claiming", "_context", "_ended", "_entries", "_host", "_journal", "_keep", "_loop", "_task", "_used")
+    __slots__ = (
+        "_claiming",
+        "_entries",
+        "_host",
+        "_id",
+        "_journal",
+        "_keep",
+        "_loop",
+        "_task",
+        "_token",
+        "_used",
+        "label",
+    )
 
-    def __init__(self, host: Host, context: Context, keep: float) -> None:
+    def __init__(self, host: Host, context: Context, task: asyncio.Task[Any], keep: float) -> None:
         self._host = host
-        self._context: Context | _Past = context
+        self._id = context.id
+        self._token = _token(context)
         self._keep = keep
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._loop = task.get_loop()
+        self._task: asyncio.Task[Any] | None = task
         self._used: Counter[str] | None = None
         self._entries: dict[str, bytes] | None = None
         self._journal: Journal | None = None
         self._claiming: asyncio.Task[None] | None = None
-        self._ended = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Context variables travel to the processes of pools; a journal cannot."""
-        return Elsewhere, (self.label,)
-
-    @property
-    def label(self) -> str:
+        self.label = f"{context.task.name} {context.id}"
         """Task and job, for errors and logs."""
-        return f"{self._context.task.name} {self._context.id}"
 
     @property
     def host(self) -> Host:
@@ -89,21 +75,8 @@ class Running:
         return self._host.clock.now_ms()
 
     def end(self) -> None:
-        """The attempt is over: what it has left running may not write any more.
-
-        Whatever was started meanwhile and lives on, such as a connection, has a copy of the context variables, and so
-        this object: it lets go of the message.
-        """
-        self._ended = True
-        self._context = _Past(self._context)
-
-    def check(self, what: str) -> None:
-        """Raises `StepError` when the attempt is over."""
-        if self._ended:
-            raise StepError(
-                f"{what} was awaited after the attempt of {self.label} had ended, in a task that it left running; "
-                "await all that the job starts before it returns"
-            )
+        """The attempt is over; whoever still has this keeps nothing else alive."""
+        self._task = None
 
     def check_own_task(self, what: str) -> None:
         """Raises `StepError` in a task that the function has started: ending that would not end the attempt."""
@@ -147,7 +120,7 @@ class Running:
 
         async def read() -> Mapping[str, bytes]:
             await self._claimed()
-            found = await self._insisting(self._opened().read, self._context.id)
+            found = await self._insisting(self._opened().read, self._id)
             assert self._entries is not None
             self._entries.update(found)
             return self._entries
@@ -162,8 +135,8 @@ class Running:
 
         async def write() -> bytes:
             await self._claimed()
-            token, keep = _token(self._context), self._keep + lasting
-            stands = await self._insisting(self._opened().write, self._context.id, token, entry, value, keep)
+            keep = self._keep + lasting
+            stands = await self._insisting(self._opened().write, self._id, self._token, entry, value, keep)
             if stands is None:
                 self._overtaken()
             assert self._entries is not None
@@ -210,7 +183,7 @@ class Running:
                 'Camora(…, results="redis://…"), or a database such as results="sqlite:///results.db"'
             )
         self._journal = journal
-        found = await self._insisting(journal.claim, self._context.id, _token(self._context), self._keep)
+        found = await self._insisting(journal.claim, self._id, self._token, self._keep)
         if found is None:
             self._overtaken()
         self._entries = dict(found)
@@ -249,7 +222,48 @@ class Elsewhere:
         self.label = label
 
 
-_RUNNING: ContextVar[Running | Elsewhere | None] = ContextVar("camora_workflows_running", default=None)
+class _Attempt:
+    """What it says in the worker's own process. Most jobs need no more of it, so this is all that they pay for.
+
+    Whatever a job starts that lives on, such as a connection, has a copy of the variable, and so this object: at the
+    end it lets go of the job, whose message may be large.
+    """
+
+    __slots__ = ("_context", "_journaling", "_running", "_task")
+
+    def __init__(self, journaling: Journaling, context: Context) -> None:
+        self._journaling = journaling
+        self._context: Context | None = context
+        self._task = asyncio.current_task()
+        self._running: Running | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Context variables travel to the processes of pools; a journal cannot."""
+        context = self._context
+        return Elsewhere, (f"{context.task.name} {context.id}" if context is not None else "a job that has ended",)
+
+    def end(self) -> None:
+        """The attempt is over."""
+        if self._running is not None:
+            self._running.end()
+        self._context = self._task = None
+
+    def running(self, what: str) -> Running:
+        """Its journal. Raises `StepError` when the attempt is over."""
+        if self._context is None:
+            raise StepError(
+                f"{what} was awaited after the attempt of its job had ended, in a task that it left running; await all "
+                "that the job starts before it returns"
+            )
+        if self._running is None:
+            host = self._journaling.host
+            assert host is not None
+            assert self._task is not None
+            self._running = Running(host, self._context, self._task, self._journaling.keep)
+        return self._running
+
+
+_RUNNING: ContextVar[_Attempt | Elsewhere | None] = ContextVar("camora_workflows_running", default=None)
 
 
 class Journaling(Middleware):
@@ -258,7 +272,7 @@ class Journaling(Middleware):
     phase: ClassVar[str] = "inner"
 
     def __init__(self, keep: float = KEEP) -> None:
-        self._keep = keep
+        self.keep = keep
         self.host: Host | None = None
         """Set when the extension is attached."""
 
@@ -268,13 +282,12 @@ class Journaling(Middleware):
 
     async def execute(self, context: Context, call_next: Executed) -> Any:
         """Set the variable around the call."""
-        assert self.host is not None
-        running = Running(self.host, context, self._keep)
-        token = _RUNNING.set(running)
+        attempt = _Attempt(self, context)
+        token = _RUNNING.set(attempt)
         try:
             return await call_next(context)
         finally:
-            running.end()
+            attempt.end()
             _RUNNING.reset(token)
 
 
@@ -291,11 +304,10 @@ def running(what: str) -> Running:
             f"{what} was awaited outside of a job. It belongs into an async task that a worker runs; to try one here, "
             "await app.run_now(task.s(…))"
         )
-    found.check(what)
-    return found
+    return found.running(what)
 
 
-def _token(context: Context | _Past) -> int:
+def _token(context: Context) -> int:
     """Later attempts have greater ones: a new life counts more than an attempt, and that more than a delivery."""
     most = (1 << _BITS) - 1
     message = context.message
