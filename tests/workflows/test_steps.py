@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -425,3 +426,27 @@ async def test_an_attempt_that_was_overtaken_writes_nothing(till: Till, tmp_path
             # The broker still lends it to this worker, so it may go on: in a new life, with what stands.
             assert await job.result(60) == 42
     assert len(runs) == 2
+
+
+async def test_nothing_of_a_job_is_kept_when_it_has_ended(till: Till) -> None:
+    """What a job starts and leaves running has a copy of its context variables; its arguments may be large."""
+    app = Camora("memory://")
+    left: list[asyncio.Task[None]] = []
+    over = asyncio.Event()
+
+    async def linger() -> None:
+        await over.wait()
+
+    @app.task
+    async def order(text: str) -> None:
+        await step("charge", till.charge, 1)
+        left.append(asyncio.create_task(linger()))
+
+    async with app, app.worker():
+        await (await order.dispatch("a large text")).result(60)
+        async with asyncio.timeout(60):
+            while any(found.task is order for found in gc.get_objects() if isinstance(found, Context)):
+                gc.collect()
+                await asyncio.sleep(0.02)
+        over.set()
+        await left[0]
