@@ -179,8 +179,8 @@ class WorkflowStore(ABC):
         """Workflows with an id greater than `after`, in order of id, without their plans."""
 
     @abstractmethod
-    async def delete(self, workflow_ids: Sequence[str]) -> int:
-        """Forget workflows, whatever their state; returns how many there were."""
+    async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:
+        """Forget workflows, or those of them that are in this state; returns how many there were."""
 
     @abstractmethod
     def twin(self) -> Self:

@@ -237,9 +237,9 @@ class RedisWorkflowStore(WorkflowStore):
             page += [record_from(row[0].decode(), *row[1:]) for row in rows]
         return page
 
-    async def delete(self, workflow_ids: Sequence[str]) -> int:
+    async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:
         """One step for each."""
-        gone = [self._run(_DELETE, workflow_id) for workflow_id in dict.fromkeys(workflow_ids)]
+        gone = [self._run(_DELETE, workflow_id, state) for workflow_id in dict.fromkeys(workflow_ids)]
         return sum(await asyncio.gather(*gone))
 
     # Its end

@@ -244,13 +244,14 @@ class SqlWorkflowStore(WorkflowStore):
 
     # Deleting
 
-    async def delete(self, workflow_ids: Sequence[str]) -> int:
+    async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:
         """One transaction that takes them out of sight, then small ones; whoever prunes goes on with what is left."""
         if not workflow_ids:
             return 0
 
         def retire(session: Session) -> list[Held]:
-            found = list(hold(session, workflow_ids, self._store.now()).values())
+            held = hold(session, workflow_ids, self._store.now()).values()
+            found = [one for one in held if state in ("", one.state)]
             session.change_in(statements.retire, [held.seq for held in found])
             return found
 

@@ -32,8 +32,11 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
     if record.state == "finished":
         return CancelResult.FINISHED
     if record.state == "recording":
-        await store.delete([workflow])  # whoever records it is told so by the next thing it adds
-        return CancelResult.REMOVED
+        if await store.delete([workflow], state="recording"):
+            return CancelResult.REMOVED  # whoever records it is told so by the next thing it adds
+        record = await store.get(workflow)  # it has started meanwhile
+        if record is None:
+            return CancelResult.UNKNOWN
     answer, after = CancelResult.REMOVED, -1
     standing = Standing(store, record)
     while page := await store.nodes(workflow, after=after, limit=_PAGE, unfinished=True):

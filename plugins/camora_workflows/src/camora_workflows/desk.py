@@ -118,7 +118,7 @@ class Desk:
         found = await self.purgeable(state, age)
         deleted = 0
         for begin in range(0, len(found), _PAGE):
-            deleted += await self.store.delete(found[begin : begin + _PAGE])
+            deleted += await self.store.delete(found[begin : begin + _PAGE], state=state)
         return deleted
 
 

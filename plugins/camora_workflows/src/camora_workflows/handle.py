@@ -180,8 +180,7 @@ class WorkflowJob(Job[R_co]):
             return False
         if stores.results is not None:
             await stores.results.forget([self.id])
-        await store.delete([self.id])
-        return record is not None
+        return record is not None and await store.delete([self.id], state="finished") == 1
 
     async def _store(self, what: str) -> WorkflowStore:
         store = await (await self._host.stores()).workflows()

@@ -80,15 +80,20 @@ class Recorder:
         at_hand = _AtHand()
         try:
             await self._record(store, workflow, drafts, at_hand)
+        except _NotRecordingError:
+            # Somebody who dispatches the same under the same id was faster: what he has started is not to be deleted.
+            if asked_id and await self._resume(store, workflow):
+                return workflow, name
+            raise
         except BaseException:
             if made:
                 with contextlib.suppress(BrokerUnavailable):  # else it is swept away, for it never starts
-                    await store.delete([workflow])
+                    await store.delete([workflow], state="recording")
             raise
         await self._start(store, workflow, compiler.plan)
         try:
             await self._publish(store, workflow, at_hand)
-        except (BrokerUnavailable, DispatchUncertain) as error:
+        except DispatchError as error:  # of any kind: whoever is told that nothing was dispatched would do it again
             raise DispatchUncertain(
                 f"workflow {workflow} is recorded and has started, but not all of its first jobs could be published: "
                 f"{error}. A worker will go on with it by itself; dispatching again with job_id={workflow!r} goes on "
@@ -124,7 +129,7 @@ class Recorder:
 
     async def _add(self, store: WorkflowStore, workflow: str, batch: Sequence[Node]) -> None:
         if not await patiently(self._host, lambda: store.add(workflow, batch, self._host.clock.now_ms())):
-            raise DispatchError(
+            raise _NotRecordingError(
                 f"workflow {workflow} was deleted, or started by somebody else, while it was being recorded; "
                 "nothing of it was published here"
             )
@@ -170,6 +175,10 @@ class Recorder:
     async def _passed(self, store: WorkflowStore, workflow: str, last: int) -> None:
         now = self._host.clock.now_ms()
         await patiently(self._host, lambda: store.passed(workflow, START, last, now))
+
+
+class _NotRecordingError(DispatchError):
+    """Nothing can be added to it any more."""
 
 
 def _pages(what: list[tuple[int, Envelope]]) -> Iterable[list[tuple[int, Envelope]]]:

@@ -77,7 +77,7 @@ class Recovery:
 
     async def _mend(self, record: WorkflowRecord) -> None:
         if record.state == "recording":
-            await self._store.delete([record.id])
+            await self._store.delete([record.id], state="recording")
             return
         still = (self._host.clock.now_ms() - record.changed) / 1000
         await resume(self._host, self._following, self._store, record)

@@ -53,8 +53,9 @@ class Sweeper:
         settings, now = self._settings, self._host.clock.now_ms()
         looked = 0
         async for record in _all(store, "recording", now - round(settings.abandon * 1000)):
-            self._host.logger.warning("workflow %s was never recorded to its end; it is deleted", record.id)
-            await store.delete([record.id])
+            # Whoever records it may be slow, and start it in this moment.
+            if await store.delete([record.id], state="recording"):
+                self._host.logger.warning("workflow %s was never recorded to its end; it is deleted", record.id)
             looked += 1
         async for record in _all(store, "running", now - round(settings.quiet * 1000)):
             if self._seen.get(record.id) == record.changed:

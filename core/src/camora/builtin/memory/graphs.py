@@ -297,7 +297,10 @@ class Graphs:
         ]
         return [self._graphs[workflow_id].shown(whole=False) for workflow_id in heapq.nsmallest(limit, wanted)]
 
-    def delete(self, workflow_ids: Sequence[str], at: float) -> int:
+    def delete(self, workflow_ids: Sequence[str], state: str, at: float) -> int:
         """See `WorkflowStore.delete`."""
         graphs = self._alive(at)
-        return sum(graphs.pop(workflow_id, None) is not None for workflow_id in workflow_ids)
+        gone = {one for one in workflow_ids if one in graphs and state in ("", graphs[one].record.state)}
+        for workflow_id in gone:
+            del graphs[workflow_id]
+        return len(gone)

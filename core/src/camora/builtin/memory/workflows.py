@@ -98,10 +98,10 @@ class MemoryWorkflowStore(WorkflowStore):
         with self._store.lock:
             return self._graphs.list(self._at(), after=after, limit=limit, state=state, changed_before=changed_before)
 
-    async def delete(self, workflow_ids: Sequence[str]) -> int:
+    async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:
         """One step."""
         with self._store.lock:
-            return self._graphs.delete(workflow_ids, self._at())
+            return self._graphs.delete(workflow_ids, state, self._at())
 
     def twin(self) -> Self:
         """On the same store."""

@@ -263,12 +263,19 @@ class _Machine(RuleBasedStateMachine):
         )
         self.finish(name)
 
-    @rule(name=st.integers(0, _NAMES - 1), seldom=st.integers(0, 3))
-    def delete(self, name: int, seldom: int) -> None:
-        """Whatever its state."""
+    @rule(
+        name=st.integers(0, _NAMES - 1),
+        seldom=st.integers(0, 3),
+        state=st.sampled_from(["", "recording", "running", "finished"]),
+    )
+    def delete(self, name: int, seldom: int, state: str) -> None:
+        """Whatever its state, or only in one."""
         if not seldom:
-            gone = self.run(self.store.delete([self.id_of(name)]))
-            assert gone == (self.graphs.pop(name, None) is not None)
+            graph = self.graphs.get(name)
+            there = graph is not None and state in ("", graph.record.state)
+            assert self.run(self.store.delete([self.id_of(name)], state=state)) == there
+            if there:
+                del self.graphs[name]
 
     # Looking
 

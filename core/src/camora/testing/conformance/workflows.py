@@ -630,6 +630,18 @@ class WorkflowStoreConformance:
             assert list(await store.nodes(name)) == []
             assert list(await store.end([mark(name, 0)], NOW)) == [Marked(known=False)]
         assert [found.id for found in await store.list()] == ["other"]
+
+    async def test_what_is_in_another_state_meanwhile_is_not_deleted(self, store: WorkflowStore) -> None:
+        await store.create(record("recording"))
+        await recorded(store, "running", *chain())
+        await recorded(store, "finished", Node(index=0))
+        await store.end([mark("finished", 0)], NOW)
+        await store.finish("finished", OK, LONG, NOW)
+        names = ["recording", "running", "finished", "never"]
+        for state in names[:3]:
+            assert await store.delete(names, state=state) == 1
+            assert await store.get(state) is None
+            assert await store.delete(names, state=state) == 0
         # Nothing of what was before comes back with its id.
         await recorded(store, "running", Node(index=1, feeds=(2,)), Node(index=2))
         assert list(await store.nodes("running")) == [NodeState(index=1, feeds=(2,)), NodeState(index=2, waiting=1)]
