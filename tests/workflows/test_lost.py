@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from camora.dispatchable import Dispatchable
+from camora.errors import JobFailed
 from camora.interfaces import WorkflowStore
 from camora_workflows import chord, workflow
 from camora_workflows.recording import Recorder
+from camora_workflows.sweeping import resume
 
 from tests.workflows.shop import Shop
 
@@ -69,3 +71,35 @@ async def test_the_slower_of_two_who_dispatch_under_one_id_deletes_nothing(shop:
     async with shop.app.worker():
         assert await workflow(shop.app, "nightly").result(LIMIT) == 6
     assert sorted(shop.ran) == ["double 0", "double 1", "double 2", "total of 3"]
+
+
+async def test_a_dead_letter_that_was_put_back_is_not_taken_for_lost(shop: Shop) -> None:
+    """It goes on under the id that it had, in a later run of its node, and may wait in its queue for long."""
+    composer: Any = shop.app.composer
+    store = await store_of(shop)
+    job = await chord([shop.fail.s(1), shop.double.s(2)], shop.total.s()).dispatch()
+    async with shop.app.worker():
+        with pytest.raises(JobFailed):
+            await job.result(LIMIT)
+    [letter] = [one async for one in shop.app.dead_letters()]
+    shop.failing = False
+    assert await shop.app.requeue(letter.id)
+    record = await store.get(job.id)
+    assert record is not None
+    await resume(composer.host, composer.following, store, record)
+    assert [one.id for one in await shop.app.broker.queues.list("default")] == [letter.id]
+    assert [one.id async for one in job.members() if one.status == "queued"] == [letter.id]
+    async with shop.app.worker():
+        assert await job.result(LIMIT) == 5
+    assert shop.ran.count("fail 1") == 2
+
+
+async def test_a_dead_letter_that_was_put_back_is_stopped_with_its_workflow(shop: Shop) -> None:
+    job = await chord([shop.fail.s(1), shop.double.s(2)], shop.total.s()).dispatch()
+    async with shop.app.worker():
+        with pytest.raises(JobFailed):
+            await job.result(LIMIT)
+    [letter] = [one async for one in shop.app.dead_letters()]
+    assert await shop.app.requeue(letter.id)
+    await job.cancel()
+    assert await shop.app.broker.queues.find(letter.id) is None

@@ -14,6 +14,7 @@ from camora_workflows.plan import Kind, Outcome, Spec, job_id, unpack
 from camora_workflows.reopening import because_of
 from camora_workflows.standing import Standing
 from camora_workflows.trail import step_of
+from camora_workflows.whereabouts import find_job
 
 __all__ = ["cancel_all", "retry_failed"]
 
@@ -48,14 +49,17 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
         await following.carry_out(store, [step_of(workflow, node.index, node.run, ended) for node in jobs])
         for start in range(0, len(begun), _AT_ONCE):
             some = begun[start : start + _AT_ONCE]
-            said = await asyncio.gather(*(_stop(host, job_id(workflow, node.index, node.run)) for node in some))
+            said = await asyncio.gather(*(_stop(host, workflow, node) for node in some))
             answer = CancelResult.SIGNALLED if CancelResult.SIGNALLED in said else answer
     await following.conclude(store, workflow)
     return answer
 
 
-async def _stop(host: Host, its_id: str) -> CancelResult:
+async def _stop(host: Host, workflow: str, node: NodeState) -> CancelResult:
     with contextlib.suppress(UnsupportedCapability):
+        its_id = job_id(workflow, node.index, node.run)
+        if node.run and (found := await find_job(host, workflow, node.index, node.run)) is not None:
+            its_id = found.id
         return await host.jobs.cancel(its_id)
     return CancelResult.UNKNOWN  # it finds out when it runs
 
@@ -78,7 +82,8 @@ async def retry_failed(host: Host, store: WorkflowStore, following: Following, r
         nodes = [node for node in read if node is not None and not node.status]
         await following.begin(store, workflow, [node for node in nodes if await standing.begun(node)])
         # Their letters are answered: put back now, they would run a second time.
-        await stores.broker.dead_letters.purge(ids=[job_id(workflow, node.index, node.run - 1) for node in nodes])
+        letters = [job_id(workflow, node.index, run) for node in nodes for run in range(node.run)]
+        await stores.broker.dead_letters.purge(ids=letters)
     return len(failed)
 
 

@@ -12,6 +12,7 @@ from camora.interfaces.workflows import START, NodeState, WorkflowRecord, Workfl
 from camora_workflows.consequences import SUCCEEDED
 from camora_workflows.plan import FAILURES, SKIPPED, Kind
 from camora_workflows.shapes import Shape, shapes_of
+from camora_workflows.whereabouts import find_job
 
 __all__ = ["Examination", "Finding", "examine"]
 
@@ -68,10 +69,9 @@ class Examination:
 
     async def lost(self, host: Host, store: WorkflowStore, *, doubt: bool) -> list[int]:
         """Those of them that the broker does not have. Where it cannot be asked: none, or all if there is `doubt`."""
-        queues = (await host.stores()).broker.queues
-        begun = list(self.begun())
+        workflow, begun = self._record.id, list(self.begun())
         try:
-            missing = [shape.index for shape in begun if await queues.find(shape.job(self._record.id)) is None]
+            missing = [one.index for one in begun if await find_job(host, workflow, one.index, one.run) is None]
         except UnsupportedCapability:
             missing = [shape.index for shape in begun] if doubt else []
         # A job's end is marked before its message goes: what has ended meanwhile was there.

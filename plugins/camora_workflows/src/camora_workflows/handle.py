@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from camora_workflows.plan import Kind, Plan, Spec, job_id, unpack
 from camora_workflows.standing import Standing
 from camora_workflows.summing_up import status_of
 from camora_workflows.trail import outcome_of
+from camora_workflows.whereabouts import find_job
 
 __all__ = ["Member", "WorkflowJob"]
 
@@ -217,6 +219,8 @@ class WorkflowJob(Job[R_co]):
         its_id = job_id(self.id, node.index, node.run)
         if not status:
             status = Status.QUEUED.value if await standing.begun(node) else "waiting"
+            if node.run and status != "waiting":
+                its_id = await self._put_back(node) or its_id
             if live and status != "waiting":
                 status = (await self._port.info(its_id)).status.value
         return Member(
@@ -234,6 +238,13 @@ class WorkflowJob(Job[R_co]):
             worker=outcome.worker,
             error=outcome.error,
         )
+
+    async def _put_back(self, node: NodeState) -> str | None:
+        """The id of the job of a later run, which is an earlier one's where that was a dead letter; None: not there."""
+        with contextlib.suppress(UnsupportedCapability):
+            found = await find_job(self._host, self.id, node.index, node.run)
+            return None if found is None else found.id
+        return None
 
     def _unknown(self) -> str:
         return (

@@ -16,9 +16,10 @@ from camora.interfaces import START, Host, NodeState, WorkflowRecord, WorkflowSt
 
 from camora_workflows.consequences import SUCCEEDED
 from camora_workflows.following import Following
-from camora_workflows.plan import SKIPPED, Kind, Spec, job_id, unpack
+from camora_workflows.plan import SKIPPED, Kind, Spec, unpack
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.trail import Step, outcome_of, step_of
+from camora_workflows.whereabouts import find_job
 
 __all__ = ["Sweeper", "resume"]
 
@@ -135,7 +136,7 @@ async def _is_nowhere(host: Host, workflow: str, node: NodeState) -> bool:
     """
     broker = (await host.stores()).broker
     with contextlib.suppress(UnsupportedCapability):
-        return await broker.queues.find(job_id(workflow, node.index, node.run)) is None
+        return await find_job(host, workflow, node.index, node.run) is None
     return bool(broker.capabilities.dedup)
 
 
