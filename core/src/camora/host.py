@@ -74,8 +74,9 @@ class AppHost:
 
     async def pass_through(self, message: Message) -> Message:
         """The message as the app's middleware hands it on when it is dispatched. Publishes nothing."""
-        chain = compose_dispatch(self._dispatcher.links, _as_it_is)
-        return message if chain is None else await chain(message)
+        if self._dispatcher.chain is None:  # no link of the app has anything to do with dispatches
+            return message
+        return await (compose_dispatch(self._dispatcher.links, _as_it_is) or _as_it_is)(message)
 
     def envelope(self, message: Message) -> Envelope:
         """The encoded message, with the options that its task has for the broker."""
@@ -85,6 +86,11 @@ class AppHost:
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Publish as a dispatch does, trying for `dispatch_timeout`; raises as a dispatch."""
         return await self._dispatcher.publish(envelopes)
+
+    @property
+    def opened(self) -> Connection | None:
+        """What is open in this loop, without waiting; None where that is not known at once."""
+        return self._connections.ready()
 
     async def stores(self) -> Connection:
         """What is open in this loop; opens it first where that is needed. Raises `BrokerUnavailable`."""

@@ -121,8 +121,10 @@ class Verdicts:
         """What this settlement is the end of, whole: the result is there even where it is not to be kept."""
         record = settlement.record
         if record is None:
-            record = self._made(run, outcome if outcome.kind in _ENDS else _interrupted(outcome))
-        return msgspec.structs.replace(record, value=outcome.encoded) if outcome.kind is _SUCCEEDED else record
+            return self._made(run, outcome if outcome.kind in _ENDS else _interrupted(outcome), whole=True)
+        if outcome.kind is not _SUCCEEDED or record.value is outcome.encoded:
+            return record
+        return msgspec.structs.replace(record, value=outcome.encoded)
 
     def instead(self, run: Run, record: JobRecord) -> tuple[Outcome, Settlement]:
         """The outcome and the settlement of a run in whose place an earlier one stands, which came to this record."""
@@ -174,7 +176,8 @@ class Verdicts:
     def _record(self, run: Run, outcome: Outcome) -> JobRecord | None:
         return self._made(run, outcome) if self._keep_records else None
 
-    def _made(self, run: Run, outcome: Outcome) -> JobRecord:
+    def _made(self, run: Run, outcome: Outcome, *, whole: bool = False) -> JobRecord:
+        """The record; `whole`, with the value even where that is not to be kept."""
         message, context, kind = run.message, run.context, outcome.kind
         over = kind is not _SUSPENDED and context is not None and context.ran
         keep = True
@@ -187,7 +190,7 @@ class Verdicts:
             status=_DONE if kind is _SUCCEEDED else _STATUS[kind],
             task=message.task if message else "",
             queue=run.delivery.queue,
-            value=outcome.encoded if keep else None,
+            value=outcome.encoded if keep or whole else None,
             kept=keep,
             error=outcome.error,
             attempts=_attempt(run) - (0 if over else 1) if message else 0,

@@ -82,6 +82,10 @@ class Host(Protocol):
     async def publish(self, envelopes: Sequence[Envelope]) -> Sequence[str]:
         """Publish as a dispatch does, trying for `dispatch_timeout`; raises as a dispatch."""
 
+    @property
+    def opened(self) -> HostStores | None:
+        """What is open in this loop, without waiting; None where that is not known at once: then ask `stores`."""
+
     async def stores(self) -> HostStores:
         """What is open in this loop; opens it first where that is needed. Raises `BrokerUnavailable`."""
 
@@ -98,7 +102,7 @@ class Host(Protocol):
         """A handle."""
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class Ending(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A job that ends: how, and all that is known of it. `record` is as it is about to be stored.
 
     Where the app keeps no results, or the task none, there is a record all the same; it goes nowhere.
@@ -108,7 +112,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     record: JobRecord
 
 
-class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+class FollowUp(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What follows the end of a job."""
 
     successors: tuple[Envelope, ...] = ()

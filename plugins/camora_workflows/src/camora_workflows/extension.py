@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from camora.interfaces import Ending, Extension, FollowUp, Host, WorkflowStore
@@ -22,6 +22,9 @@ from camora_workflows.sweeping import Sweeper
 from camora_workflows.trail import Step, Trail, step_of
 
 __all__ = ["Workflows"]
+
+_NOTHING = FollowUp()
+_NONE: Mapping[int, Outcome] = {}
 
 
 class Workflows(Extension):
@@ -63,7 +66,7 @@ class Workflows(Extension):
 
     async def ended(self, endings: Sequence[Ending]) -> Sequence[FollowUp]:
         """Those of recorded workflows in a few steps for all of them, those that travel by themselves."""
-        found = [FollowUp() for _ in endings]
+        found = [_NOTHING] * len(endings)
         steps: dict[int, Step] = {}
         for at, ending in enumerate(endings):
             place = place_of(ending.message.headers[HEADER])
@@ -73,14 +76,18 @@ class Workflows(Extension):
                 steps[at] = step_of(place.workflow, place.index, place.run, _outcome(ending.record), frozenset({at}))
         if steps:
             trail, records = await self.following.follow(await self.store(), list(steps.values()))
-            successors, wholes = _handed_out(steps, trail, records)
+            successors = _handed_out(steps, trail)
             for at, step in steps.items():
-                stands = trail.ended.get(step.mark.workflow, {}).get(step.mark.index)
-                found[at] = FollowUp(
-                    successors=tuple(successors[at]),
-                    records=tuple(wholes[at]),
-                    instead=None if stands is None else _instead(endings[at].record, step.outcome, stands),
-                )
+                mark = step.mark
+                stands = trail.ended.get(mark.workflow, _NONE).get(mark.index)
+                instead = None if stands is None else _instead(endings[at].record, step.outcome, stands)
+                if at in successors or mark.workflow in records or instead is not None:
+                    whole = records.get(mark.workflow)
+                    found[at] = FollowUp(
+                        successors=tuple(successors.get(at, ())),
+                        records=() if whole is None else (whole,),
+                        instead=instead,
+                    )
         return found
 
     async def requeued(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -125,26 +132,18 @@ def _outcome(record: JobRecord) -> Outcome:
     )
 
 
-def _handed_out(
-    steps: dict[int, Step], trail: Trail, records: dict[str, JobRecord]
-) -> tuple[dict[int, list[Envelope]], dict[int, list[JobRecord]]]:
-    """Which settlement carries what.
+def _handed_out(steps: dict[int, Step], trail: Trail) -> dict[int, list[Envelope]]:
+    """Which settlement carries which jobs; those that are not named carry none.
 
     One whose mark was the first is enough: whoever runs that job again marks it later, and finds the same. Where none
     was, each carries it.
     """
-    first = {at for at, step in steps.items() if (step.mark.workflow, step.mark.index) in trail.first}
-    successors: dict[int, list[Envelope]] = {at: [] for at in steps}
-    wholes: dict[int, list[JobRecord]] = {at: [] for at in steps}
+    successors: dict[int, list[Envelope]] = {}
     for envelope, roots in trail.successors.values():
-        firm = roots & first
+        firm = {at for at in roots if (steps[at].mark.workflow, steps[at].mark.index) in trail.first}
         for at in (min(firm),) if firm else roots:
-            successors[at].append(envelope)
-    for at, step in steps.items():
-        record = records.get(step.mark.workflow)
-        if record is not None:
-            wholes[at].append(record)
-    return successors, wholes
+            successors.setdefault(at, []).append(envelope)
+    return successors
 
 
 def _instead(record: JobRecord, own: Outcome, stands: Outcome) -> JobRecord | None:

@@ -40,9 +40,11 @@ class WorkflowInputs(Middleware):
         self._store = store
 
     def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
-        """Costs a look into the headers for jobs of no workflow."""
-        text = context.message.headers.get(HEADER)
-        place = None if text is None else place_of(text)
+        """Costs a look into the headers for jobs of no workflow, and no more for those that get nothing."""
+        headers = context.message.headers
+        if not headers or HEADER not in headers or (GIVEN not in headers and not self._may_have_ended(context)):
+            return call_next(context)
+        place = place_of(headers[HEADER])
         if not isinstance(place, Place):
             return call_next(context)
         return self._placed(context, call_next, place)
@@ -57,11 +59,8 @@ class WorkflowInputs(Middleware):
 
     async def _prepared(self, context: Context, place: Place) -> Recorded | None:
         """Fill in what it gets; or what it came to, if it has ended before."""
-        given = context.message.headers.get(GIVEN)
-        if given is None and not await self._may_have_ended(context):
-            return None
         store = await self._store()
-        kind, _, text = (given or "").partition(" ")
+        kind, _, text = context.message.headers.get(GIVEN, "").partition(" ")
         source = int(text or -1)
         own, fed = await store.read(place.workflow, [place.index, source])
         if own is None:
@@ -77,11 +76,12 @@ class WorkflowInputs(Middleware):
             context.message = msgspec.structs.replace(message, args=[value, *message.args])
         return None
 
-    async def _may_have_ended(self, context: Context) -> bool:
+    def _may_have_ended(self, context: Context) -> bool:
         """Whether to look before a job is run that gets nothing: not for the first time, where cancelling removes."""
         if context.deliveries > 1 or context.attempt > 1 or context.message.life > 0:
             return True
-        return not (await self._host().stores()).broker.capabilities.cancel
+        opened = self._host().opened
+        return opened is None or not opened.broker.capabilities.cancel
 
     async def _value(
         self, store: WorkflowStore, workflow: str, own: NodeState, kind: Input, fed: NodeState | None

@@ -182,7 +182,7 @@ def pack(what: msgspec.Struct) -> bytes:
 
 def unpack(kind: type[Any], data: bytes) -> Any:
     """From bytes. Raises `msgspec.DecodeError`."""
-    return msgspec.msgpack.decode(data, type=kind)
+    return _decode[kind](data)
 
 
 def header_of(place: Place | Carried) -> str:
@@ -205,3 +205,4 @@ def place_of(text: str) -> Place | Carried | None:
 
 _encode = msgspec.msgpack.Encoder().encode
 _carried = msgspec.msgpack.Decoder(Carried).decode
+_decode = {kind: msgspec.msgpack.Decoder(kind).decode for kind in (Spec, Outcome, Plan)}

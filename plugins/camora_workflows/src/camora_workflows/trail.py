@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 from camora.interfaces import Mark, Marked, NodeState
 from camora.message import Envelope
 
@@ -14,8 +15,7 @@ from camora_workflows.plan import Outcome, Spec, pack, unpack
 __all__ = ["Step", "Target", "Trail", "outcome_of", "step_of"]
 
 
-@attrs.frozen
-class Step:
+class Step(msgspec.Struct, gc=False, frozen=True):
     """A mark to be made. `roots` are the places of those endings that it follows from."""
 
     mark: Mark
@@ -81,7 +81,9 @@ class Trail:
         """A mark was answered."""
         workflow, index = step.mark.workflow, step.mark.index
         self.open[workflow] = answer.open
-        ended = self.ended.setdefault(workflow, {})
+        ended = self.ended.get(workflow)
+        if ended is None:
+            ended = self.ended[workflow] = {}
         if self.only is None or index == self.only:
             ended[index] = outcome
             if answer.standing is None:
