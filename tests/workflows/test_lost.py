@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from camora.dispatchable import Dispatchable
 from camora.errors import JobFailed
-from camora.interfaces import WorkflowStore
-from camora_workflows import chord, workflow
+from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
+from camora_workflows import chord, group, workflow
 from camora_workflows.recording import Recorder
-from camora_workflows.sweeping import resume
+from camora_workflows.settings import WorkflowSettings
+from camora_workflows.sweeping import Sweeper, resume
 
 from tests.workflows.shop import Shop
 
@@ -103,3 +105,27 @@ async def test_a_dead_letter_that_was_put_back_is_stopped_with_its_workflow(shop
     assert await shop.app.requeue(letter.id)
     await job.cancel()
     assert await shop.app.broker.queues.find(letter.id) is None
+
+
+async def test_a_workflow_that_cannot_be_read_keeps_nobody_from_looking_after_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one of a version to come, with nodes of a kind that nobody here knows."""
+    composer: Any = shop.app.composer
+    store = await store_of(shop)
+    await store.create(WorkflowRecord(id="0", name="of a version to come"))
+    await store.add("0", [Node(index=0, spec=b"\xc1", gate=START)])
+    await store.start("0", b"\xc1", 0)
+
+    async def dies(envelopes: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(composer.host, "publish", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            await dispatched(shop, store, group([shop.double.s(1)]), "1")
+    sweeper = Sweeper(composer.host, composer.following, WorkflowSettings(quiet=0.001))
+    while not await shop.app.broker.queues.list("default"):
+        await sweeper.sweep(store)
+        await asyncio.sleep(0.01)
+    assert "workflow 0" in caplog.text

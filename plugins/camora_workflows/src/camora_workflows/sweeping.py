@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 
@@ -39,6 +40,8 @@ class Sweeper:
         self._settings = settings
         self._seen: dict[str, int] = {}
         """When workflows were last changed that were looked at since: they wait for jobs, and are looked at no more."""
+        self._told: dict[str, int] = {}
+        """The same, for those of which it was said that they cannot be gone on with."""
 
     async def run(self, store: WorkflowStore) -> None:
         """Sweep for ever, with pauses of about `sweep` seconds."""
@@ -61,16 +64,32 @@ class Sweeper:
         async for record in _all(store, "running", now - round(settings.quiet * 1000)):
             if self._seen.get(record.id) == record.changed:
                 continue
-            await resume(self._host, self._following, store, record)
-            self._remember(record)
+            if await self._resumed(store, record):
+                _remember(self._seen, record)
             looked += 1
         return looked
 
-    def _remember(self, record: WorkflowRecord) -> None:
-        self._seen.pop(record.id, None)
-        self._seen[record.id] = record.changed
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+    async def _resumed(self, store: WorkflowStore, record: WorkflowRecord) -> bool:
+        """One that cannot be gone on with, such as one of a version to come, must not keep the others waiting."""
+        try:
+            await resume(self._host, self._following, store, record)
+        except (BrokerUnavailable, OSError):
+            raise
+        except Exception as error:
+            told = self._told.get(record.id) == record.changed
+            level = logging.DEBUG if told else logging.ERROR
+            text = "workflow %s stands still, and cannot be gone on with here: %r; it is tried again and again"
+            self._host.logger.log(level, text, record.id, error, exc_info=True)
+            _remember(self._told, record)
+            return False
+        return True
+
+
+def _remember(where: dict[str, int], record: WorkflowRecord) -> None:
+    where.pop(record.id, None)
+    where[record.id] = record.changed
+    if len(where) > _REMEMBERED:
+        del where[next(iter(where))]
 
 
 async def resume(host: Host, following: Following, store: WorkflowStore, record: WorkflowRecord) -> None:
