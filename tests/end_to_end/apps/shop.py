@@ -17,6 +17,7 @@ from camora import Camora, Context, RetryPolicy
 from camora.clock import SYSTEM_CLOCK, SystemClock
 from camora.interfaces import Broker, Consumer
 from camora.testing.ledger import Ledger
+from camora_workflows import FailedStep
 
 FOLDER = Path(os.environ["SHOP_FOLDER"])
 CRASH = os.environ.get("SHOP_CRASH", "")
@@ -120,6 +121,36 @@ async def flaky(ctx: Context, number: int) -> int:
         if ctx.attempt < 2:
             raise ConnectionError("again")
     return number
+
+
+@app.task(name="add_up")
+async def add_up(ctx: Context, numbers: list[int]) -> int:
+    """What gathers the results of others, of which each may come once."""
+    with ledger().run(ctx.id, ctx.attempt):
+        await asyncio.sleep(0.01)
+    return sum(numbers)
+
+
+@app.task(name="add_one")
+async def add_one(ctx: Context, number: int) -> int:
+    """A link of a chain."""
+    with ledger().run(ctx.id, ctx.attempt):
+        await asyncio.sleep(0.01)
+    return number + 1
+
+
+@app.task(name="refuse")
+async def refuse(ctx: Context, number: int) -> int:
+    """A member that fails for good."""
+    ledger().started(ctx.id, ctx.attempt)
+    raise ValueError(number)
+
+
+@app.task(name="regret")
+async def regret(ctx: Context, failed: FailedStep) -> str:
+    """Is told of it."""
+    with ledger().run(ctx.id, ctx.attempt):
+        return failed.job_id
 
 
 @app.task(name="weigh")
