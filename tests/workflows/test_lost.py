@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from camora import Camora
 from camora.dispatchable import Dispatchable
 from camora.errors import JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
-from camora_workflows import chord, group, workflow
+from camora.testing import TestWorker
+from camora_workflows import chord, group, step, wait_for_signal, workflow
 from camora_workflows.recording import Recorder
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.sweeping import Sweeper, resume
@@ -129,3 +131,22 @@ async def test_a_workflow_that_cannot_be_read_keeps_nobody_from_looking_after_th
         await sweeper.sweep(store)
         await asyncio.sleep(0.01)
     assert "workflow 0" in caplog.text
+
+
+async def test_what_is_done_is_remembered_for_longer_than_finished_workflows_are_kept() -> None:
+    """Else a job that waits, or that no worker takes for an hour, would do its steps again."""
+    app = Camora(extensions={"workflows": {"keep": "1m"}})
+    charged = []
+
+    @app.task
+    async def order() -> str:
+        await step("charge", charged.append, 1)
+        return str(await wait_for_signal("approved"))
+
+    async with TestWorker(app) as worker:
+        job = await order.dispatch()
+        await worker.advance(hours=3)
+        await app.signal(job.id, "approved", "yes")
+        await worker.run_due()
+        assert await job.result() == "yes"
+    assert charged == [1]

@@ -143,7 +143,7 @@ async def test_a_dead_letter_that_is_put_back_goes_on_where_it_failed(till: Till
 
 async def test_how_long_a_journal_is_kept(till: Till) -> None:
     """For as long as the settings say after the last entry, and over every sleep."""
-    app = Camora(extensions={"workflows": {"keep": "1h"}})
+    app = Camora(extensions={"workflows": {"keep": "10d"}})
     seen: list[int] = []
 
     @app.task
@@ -158,9 +158,9 @@ async def test_how_long_a_journal_is_kept(till: Till) -> None:
         assert seen == [1]
         journal = await (await app._connections.get()).journal()
         assert journal is not None
-        await worker.advance(minutes=50)
+        await worker.advance(days=9)
         assert set(await journal.read(job.id)) == {"step:charge", "sleep:#0"}
-        await worker.advance(hours=11)
+        await worker.advance(days=2)
         assert await journal.read(job.id) == {}
 
 

@@ -14,7 +14,7 @@ from camora_workflows.chunks import Chunks
 from camora_workflows.composer import WorkflowComposer
 from camora_workflows.following import Following
 from camora_workflows.inputs import WorkflowInputs, no_store
-from camora_workflows.journaling import Journaling
+from camora_workflows.journaling import KEEP, Journaling
 from camora_workflows.plan import HEADER, SKIPPED, Carried, Outcome, Place, header_of, place_of
 from camora_workflows.reopening import because_of
 from camora_workflows.settings import WorkflowSettings
@@ -34,7 +34,8 @@ class Workflows(Extension):
 
     def __init__(self, settings: WorkflowSettings | None = None) -> None:
         self.settings = settings or WorkflowSettings()
-        self._journaling = Journaling(self.settings.keep)
+        # A job may wait for long, and what it has done is needed until it ends, however soon workflows are forgotten.
+        self._journaling = Journaling(max(self.settings.keep, KEEP))
         self.middleware = (WorkflowInputs(lambda: self.host, self.store), Chunks(lambda: self.host), self._journaling)
         self.composer = WorkflowComposer(lambda: self.host, lambda: self.following, self.settings)
         self._host: Host | None = None

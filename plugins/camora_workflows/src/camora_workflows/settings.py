@@ -30,9 +30,9 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 class WorkflowSettings:
     """All are seconds, or texts such as "5m". Raises `SettingsError` that names the field.
 
-    `keep` is how long a workflow is kept after its end. Every `sweep` each worker looks for workflows that have stood
-    still for `quiet`, and does what somebody who died left undone. A recording that has not grown for `abandon` will
-    never start, and is deleted.
+    `keep` is how long a workflow is kept after its end, and a job's journal after it was last written to; that for a
+    week at least. Every `sweep` each worker looks for workflows that have stood still for `quiet`, and does what
+    somebody who died left undone. A recording that has not grown for `abandon` will never start, and is deleted.
     """
 
     keep: Duration = attrs.field(default=7 * _DAY, converter=_as_seconds, validator=_positive)
