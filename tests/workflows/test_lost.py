@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from camora import Camora
+from camora.builtin.memory.broker import MemoryBroker
+from camora.builtin.memory.results import MemoryResultBackend
 from camora.dispatchable import Dispatchable
 from camora.errors import JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
@@ -150,3 +152,19 @@ async def test_what_is_done_is_remembered_for_longer_than_finished_workflows_are
         await worker.run_due()
         assert await job.result() == "yes"
     assert charged == [1]
+
+
+async def test_a_workflow_that_travels_comes_to_something_else_when_its_dead_letter_is_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MemoryBroker, "own_workflows", lambda self: None)
+    monkeypatch.setattr(MemoryResultBackend, "own_workflows", lambda self: None)
+    shop = Shop("memory://")
+    async with shop.app, shop.app.worker():
+        job = await (shop.fail.s(1) >> shop.double.s()).dispatch()
+        with pytest.raises(JobFailed):
+            await job.result(LIMIT)
+        shop.failing = False
+        [letter] = [one async for one in shop.app.dead_letters()]
+        assert await shop.app.requeue(letter.id)
+        assert await job.result(LIMIT) == 2

@@ -97,7 +97,10 @@ class Workflows(Extension):
 
     async def _reopened(self, message: Message) -> Message:
         place = place_of(message.headers[HEADER])
-        if not isinstance(place, Place):
+        if place is None:
+            return message
+        if isinstance(place, Carried):
+            await self._taken_back(place.workflow)
             return message
         store = await self.store()
         [node] = await store.read(place.workflow, [place.index])
@@ -106,13 +109,17 @@ class Workflows(Extension):
         run = node.run
         if node.status:
             reopened = await because_of(store, place.workflow, [place.index])
-            results = (await self.host.stores()).results
-            if results is not None:  # what the workflow had come to does not stand any more
-                await results.forget([place.workflow])
+            await self._taken_back(place.workflow)
             await store.reopen(place.workflow, reopened, self.host.clock.now_ms())
             run += 1
         header = header_of(msgspec.structs.replace(place, run=run))
         return msgspec.structs.replace(message, headers={**message.headers, HEADER: header})
+
+    async def _taken_back(self, workflow: str) -> None:
+        """What the workflow had come to does not stand any more, and must not hide what it comes to now."""
+        results = (await self.host.stores()).results
+        if results is not None:
+            await results.forget([workflow])
 
     async def beside(self) -> None:
         """Look after workflows, where there are any."""
