@@ -12,6 +12,7 @@ from camora.interfaces.injector import Injector
 from camora.interfaces.types import TypeSupport
 from camora.message import Message
 from camora.parameters import Parameters, hints_of
+from camora.signals import successes
 from camora.task import AnyTask, BaseTask, default_name
 from camora.task_object import ObjectParameters
 
@@ -100,7 +101,7 @@ class Binding:
         found = self._results.get(task)
         if found is None:
             function = task.function.execute if task.is_class else task.function  # type: ignore[attr-defined]
-            found = self._results[task] = self._hooks(hints_of(function, task.name).get("return", Any))
+            found = self._results[task] = self._hooks(successes(hints_of(function, task.name).get("return", Any)))
         return found
 
     def _hooks(self, annotation: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import types
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import attrs
 
 from camora.clock import seconds
 
-__all__ = ["Discard", "Failure", "Recorded", "Retry", "Suspend"]
+__all__ = ["Discard", "Failure", "Recorded", "Retry", "Suspend", "successes"]
 
 
 class Retry(Exception):
@@ -83,6 +84,20 @@ class Failure:
     """Return it from a task to fail for good without an exception: not retried, kept in the dead letters."""
 
     reason: str = ""
+
+
+def successes(returned: Any) -> Any:
+    """What a task that is annotated like this comes to when it succeeds: without `Failure`, which is no result.
+
+    `list[int]` for `list[int] | Failure`; `Any` where nothing is left.
+    """
+    if returned is Failure:
+        return Any
+    if get_origin(returned) not in (Union, types.UnionType):
+        return returned
+    kinds = get_args(returned)
+    left = tuple(kind for kind in kinds if kind is not Failure)
+    return returned if len(left) == len(kinds) else Union[left]  # noqa: UP007 -- of any number
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import attrs
 from camora.dependencies import is_inject, marked
 from camora.errors import PayloadError
+from camora.signals import successes
 from camora.signature import Signature
 
 from camora_workflows.compose import Chain, Chord, Graph, Group, Mapped, shown
@@ -112,11 +113,11 @@ class Fitting:
 
 
 def _result_of(task: Any) -> Any:
-    """The annotated return type; `Any` where it is not known."""
+    """What the annotated return type says of a success; `Any` where it is not known."""
     function = getattr(task, "function", None)
     if isinstance(function, type):
         function = getattr(function, "execute", None)
-    return _hints(function).get("return", _UNKNOWN)
+    return successes(_hints(function).get("return", _UNKNOWN))
 
 
 def _first_of(task: Any) -> tuple[str, Any] | None:
