@@ -160,11 +160,13 @@ async def test_a_workflow_that_travels_comes_to_something_else_when_its_dead_let
     monkeypatch.setattr(MemoryBroker, "own_workflows", lambda self: None)
     monkeypatch.setattr(MemoryResultBackend, "own_workflows", lambda self: None)
     shop = Shop("memory://")
-    async with shop.app, shop.app.worker():
+    async with shop.app:
         job = await (shop.fail.s(1) >> shop.double.s()).dispatch()
-        with pytest.raises(JobFailed):
-            await job.result(LIMIT)
+        async with shop.app.worker():
+            with pytest.raises(JobFailed):
+                await job.result(LIMIT)
         shop.failing = False
         [letter] = [one async for one in shop.app.dead_letters()]
         assert await shop.app.requeue(letter.id)
-        assert await job.result(LIMIT) == 2
+        async with shop.app.worker():
+            assert await job.result(LIMIT) == 2

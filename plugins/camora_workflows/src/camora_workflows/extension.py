@@ -15,7 +15,7 @@ from camora_workflows.composer import WorkflowComposer
 from camora_workflows.following import Following
 from camora_workflows.inputs import WorkflowInputs, no_store
 from camora_workflows.journaling import KEEP, Journaling
-from camora_workflows.plan import HEADER, SKIPPED, Carried, Outcome, Place, header_of, place_of
+from camora_workflows.plan import HEADER, SKIPPED, Carried, Outcome, header_of, place_of
 from camora_workflows.reopening import because_of
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.sweeping import Sweeper
