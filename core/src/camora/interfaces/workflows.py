@@ -149,11 +149,13 @@ class WorkflowStore(ABC):
         feeding: int | None = None,
         gate: int | None = None,
         unfinished: bool = False,
+        unsuccessful: bool = False,
     ) -> Sequence[NodeState]:
         """Up to `limit` nodes with an index above `after`, in order of index.
 
         With `feeding`, those that feed this node; with `gate`, those behind it; with `unfinished`, those that have not
-        ended. At most one of the first two is given.
+        ended; with `unsuccessful`, those that have, and whose status is not `succeeded`. At most one of the first two
+        is given, and of the last two.
         """
 
     @abstractmethod

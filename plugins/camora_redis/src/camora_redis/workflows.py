@@ -199,14 +199,16 @@ class RedisWorkflowStore(WorkflowStore):
         feeding: int | None = None,
         gate: int | None = None,
         unfinished: bool = False,
+        unsuccessful: bool = False,
     ) -> Sequence[NodeState]:
         """One look; several where they are large, or lie far apart."""
+        only = "open" if unfinished else "bad" if unsuccessful else ""
         name = f"s{feeding}" if feeding is not None else f"g{gate}" if gate is not None else "a"
         page: list[NodeState] = []
         more = 1
         while more and len(page) < limit:
             wanted = min(limit - len(page), _PAGE)
-            more, after, rows = await self._run(_NODES, workflow_id, name, after, wanted, int(unfinished))
+            more, after, rows = await self._run(_NODES, workflow_id, name, after, wanted, only)
             page += states_from(rows)
         return page
 

@@ -195,9 +195,10 @@ class SqlWorkflowStore(WorkflowStore):
         feeding: int | None = None,
         gate: int | None = None,
         unfinished: bool = False,
+        unsuccessful: bool = False,
     ) -> Sequence[NodeState]:
         """One look."""
-        page = (int(not unfinished), limit)
+        page = (int(not unfinished), int(not unsuccessful), limit)
 
         def read(session: Session, seq: int) -> list[NodeState]:
             first, last = bounds(seq)

@@ -21,7 +21,6 @@ from camora_workflows.beginning import begin
 from camora_workflows.consequences import SUCCEEDED, several, verdict
 from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, unpack
 from camora_workflows.trail import Step, Target, Trail, outcome_of, step_of
-from camora_workflows.values import feeding
 from camora_workflows.wholes import Wholes
 
 __all__ = ["Following"]
@@ -178,9 +177,8 @@ class Following:
 
         Whoever marked that one may have died before it could say so to this node.
         """
-        async for source in feeding(store, workflow, index):
-            if source.status != SUCCEEDED and (ends := verdict(spec, source.index, outcome_of(source))) is not None:
-                return ends
+        for source in await store.nodes(workflow, limit=1, feeding=index, unsuccessful=True):
+            return verdict(spec, source.index, outcome_of(source))
         return None
 
     def _begun(self, workflow: str, node: NodeState, spec: Spec, source: int) -> Envelope | Outcome:

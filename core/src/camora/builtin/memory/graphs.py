@@ -240,6 +240,7 @@ class Graphs:
         feeding: int | None,
         gate: int | None,
         unfinished: bool,
+        unsuccessful: bool,
     ) -> list[NodeState]:
         """See `WorkflowStore.nodes`."""
         graph = self._alive(at).get(workflow_id)
@@ -255,7 +256,8 @@ class Graphs:
         for index in () if indexes is None else indexes.above(after):
             if len(page) >= limit:
                 break
-            if not (unfinished and graph.nodes[index].status):
+            status = graph.nodes[index].status
+            if not (unfinished and status) and not (unsuccessful and status in ("", "succeeded")):
                 state = graph.state(index)
                 assert state is not None
                 page.append(state)

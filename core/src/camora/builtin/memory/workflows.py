@@ -63,6 +63,7 @@ class MemoryWorkflowStore(WorkflowStore):
         feeding: int | None = None,
         gate: int | None = None,
         unfinished: bool = False,
+        unsuccessful: bool = False,
     ) -> Sequence[NodeState]:
         """As they are now."""
         with self._store.lock:
@@ -74,6 +75,7 @@ class MemoryWorkflowStore(WorkflowStore):
                 feeding=feeding,
                 gate=gate,
                 unfinished=unfinished,
+                unsuccessful=unsuccessful,
             )
 
     async def passed(self, workflow_id: str, gate: int, index: int, now: int, run: int = 0) -> None:

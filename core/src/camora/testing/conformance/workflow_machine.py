@@ -283,11 +283,11 @@ class _Machine(RuleBasedStateMachine):
         which=_PICKS,
         after=st.integers(-1, _NODES),
         limit=st.integers(1, 4),
-        unfinished=st.booleans(),
+        only=st.sampled_from([None, "unfinished", "unsuccessful"]),
         by=st.sampled_from([None, "feeding", "gate"]),
         node=st.sampled_from([START, 0, 1, 2, _NODES]),
     )
-    def page(self, which: int, after: int, limit: int, by: str | None, node: int, *, unfinished: bool) -> None:
+    def page(self, which: int, after: int, limit: int, by: str | None, node: int, only: str | None) -> None:
         """Any page of any nodes."""
         name = self.pick(which)
         graph = self.graphs.get(name)
@@ -295,12 +295,13 @@ class _Machine(RuleBasedStateMachine):
             state
             for state in (() if graph is None else graph.states())
             if state.index > after
-            and not (unfinished and state.status)
+            and (only != "unfinished" or not state.status)
+            and (only != "unsuccessful" or state.status not in ("", "succeeded"))
             and (by != "feeding" or node in state.feeds)
             and (by != "gate" or node == state.gate)
         ]
-        more: dict[str, Any] = {} if by is None else {by: node}
-        found = self.store.nodes(self.id_of(name), after=after, limit=limit, unfinished=unfinished, **more)
+        more: dict[str, Any] = {**({} if by is None else {by: node}), **({} if only is None else {only: True})}
+        found = self.store.nodes(self.id_of(name), after=after, limit=limit, **more)
         assert list(self.run(found)) == wanted[:limit]
 
     @rule(state=st.sampled_from(["", "recording", "running", "finished"]), before=st.booleans())

@@ -432,6 +432,12 @@ class WorkflowStoreConformance:
         assert indexes(await store.nodes("w", unfinished=True, gate=START, after=5, limit=3)) == [7, 11, 13]
         assert indexes(await store.nodes("w", unfinished=True, feeding=99, after=20)) == [22, 23]
         assert indexes(await store.nodes("w", unfinished=True, after=23)) == [99]
+        assert indexes(await store.nodes("w", unsuccessful=True, feeding=99)) == []
+        await store.end([mark("w", index, status="failed") for index in (4, 13)], NOW)
+        await store.end([mark("w", index, status="skipped") for index in (5, 22)], NOW)
+        assert indexes(await store.nodes("w", unsuccessful=True, limit=3)) == [4, 5, 13]
+        assert indexes(await store.nodes("w", unsuccessful=True, gate=START, after=4)) == [5, 13]
+        assert indexes(await store.nodes("w", unsuccessful=True, feeding=99, after=13)) == [22]
 
     async def test_reading_keeps_the_order_asked_for(self, store: WorkflowStore) -> None:
         await recorded(store, "w", *chain())

@@ -251,6 +251,9 @@ local base, whose = #ARGV > 0 and string.sub(KEYS[1], 1, -#ARGV[1] - 8), ARGV[1]
 local function of_all(name) return base .. name end
 local function part(kind) return base .. kind .. ':' .. whose end
 
+-- What nodes that have succeeded came to begins with this.
+local SUCCEEDED = '\0\9succeeded'
+
 local function waited(target) return base .. 'wait:' .. target .. ':' .. whose end
 
 -- A command on any number of words: a script can pass only some thousand to one.

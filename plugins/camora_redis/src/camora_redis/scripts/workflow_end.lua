@@ -3,7 +3,6 @@
 -- Answers for each workflow: nothing where there is none such; else {how many have not ended, one letter for each mark
 -- ("0" no such node or run, "1" it stands, "2" another one stood before), {mark, target, …}, nodes as `shown` shows them,
 -- and those that are too large to be shown together}.
-local SUCCEEDED = '\0\9succeeded'
 local outcomes, answers = 3, {}
 
 local function told(indexes, wanted)
@@ -65,7 +64,7 @@ local function told(indexes, wanted)
   end
   for i, letter in ipairs(letters) do
     if letter ~= '0' then
-      local well = string.sub(ends[i], 1, 11) == SUCCEEDED
+      local well = string.sub(ends[i], 1, #SUCCEEDED) == SUCCEEDED
       for _, target in ipairs(fed(metas[i])) do
         local waiting = waits[target]
         if waiting == 0 or (waiting and not well) then

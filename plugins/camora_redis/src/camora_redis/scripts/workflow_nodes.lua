@@ -1,7 +1,7 @@
--- A page of nodes. KEYS: the record. ARGV: id, the name of a list, after which index, how many at most, whether only those
--- that have not ended.
+-- A page of nodes. KEYS: the record. ARGV: id, the name of a list, after which index, how many at most, and which: "open",
+-- those that have not ended; "bad", those that have, and did not succeed; or "".
 -- Answers {1 if there may be more, the last index that was looked at, nodes as `shown` shows them}.
-local after, most, unfinished = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local after, most, only = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local packed = redis.call('HGET', part('lists'), ARGV[2]) or ''
 local found, last, more, looks, rows = {}, after, 0, 5000, {}
 
@@ -13,11 +13,19 @@ while low < high do
   if ends > after then high = middle else low = middle + 1 end
 end
 
+local ended_key = part('ended')
+local function wanted(index)
+  if only == '' then return true end
+  if only == 'open' then return redis.call('HEXISTS', ended_key, index) == 0 end
+  local value = redis.call('HGET', ended_key, index)
+  return value and string.sub(value, 1, #SUCCEEDED) ~= SUCCEEDED
+end
+
 for at = 8 * low + 1, #packed, 8 do
   local first, ends = struct.unpack('>I4I4', packed, at)
   for index = math.max(first, after + 1), ends do
     if #found == most or looks == 0 then more = 1; break end
-    if not unfinished or redis.call('HEXISTS', part('ended'), index) == 0 then found[#found + 1] = index end
+    if wanted(index) then found[#found + 1] = index end
     last, looks = index, looks - 1
   end
   if more == 1 then break end

@@ -331,14 +331,16 @@ def _beyond(dialect: Dialect, of: ColumnElement[Any], column: ColumnElement[Any]
     return and_(tuple_(of, column) > tuple_(one, after), tuple_(of, column) <= tuple_(same, last))
 
 
-_PAGE = ("ended", "limit")
+_PAGE = ("ended", "well", "limit")
 
 
 def _page(t: Tables, found: Select[Any], *by: ColumnElement[Any]) -> Select[Any]:
-    """Those that have not ended; or, with `ended` 1, all."""
+    """Those that have not ended, or with `ended` 1 all; of them those that have ended badly, or with `well` 1 all."""
     # In these words a planner takes it for what most rows are.
-    ended = bindparam("ended", type_=Integer) != literal_column("0")
-    return first(found.where(or_(ended, t.nodes.c.status == literal_column("''"))).order_by(*by))
+    ended, well = (bindparam(name, type_=Integer) != literal_column("0") for name in ("ended", "well"))
+    status = t.nodes.c.status
+    badly = status.not_in([literal_column("''"), literal_column("'succeeded'")])
+    return first(found.where(or_(ended, status == literal_column("''")), or_(well, badly)).order_by(*by))
 
 
 # Gates
