@@ -36,7 +36,7 @@ async def test_a_result_travels_as_if_no_failure_was_spoken_of() -> None:
         job = await numbers.dispatch(few=True)
         assert await job.result(timeout=60) == [1, 2]
         results: Any = app.results
-        record = await results.get(job.id)
+        record = await results.wait(job.id, 0)
         assert app.codec.decode_value(record.value) == [1, 2], "and not a list that says that it is one"
         with pytest.raises(JobFailed, match="too many"):
             await (await numbers.dispatch(few=False)).result(timeout=60)

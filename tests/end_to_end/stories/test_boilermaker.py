@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from camora import Camora, Context, Failure, Queue, Retry, RetryPolicy, Status, WorkerSettings
-from camora.errors import JobFailed
+from camora.errors import JobFailed, UnsupportedCapability
 from camora.observers import JsonFormatter, LoggingObserver
+from camora_workflows import FailedStep, Graph, chain, group
 from processes import workers
 
 from tests.servers.servicebus.shared import fresh_url
@@ -271,3 +272,113 @@ async def test_a_queue_of_ones_own(app: Any) -> None:
 
     async with app, app.worker(settings=SOON):
         assert await (await send.dispatch()).result(60) == "sent"
+
+
+# Callbacks, chains, graphs
+
+
+class Tasks:
+    """Those of its README: what works or fails as it is told, and what follows."""
+
+    def __init__(self, app: Any) -> None:
+        self.log: list[str] = []
+
+        @app.task(name="a_background_task", retry_policy=QUICK)
+        async def a_background_task(param: str) -> str | Failure:
+            self.log.append(param)
+            if param == "fail":
+                return Failure("asked to")
+            if param == "raise":
+                raise ValueError("exceptions are a bummer")
+            return param.upper()
+
+        @app.task(name="happy_path")
+        async def happy_path(result: str = "") -> None:
+            self.log.append(f"happy {result}".strip())
+
+        @app.task(name="sad_path")
+        async def sad_path(failed: FailedStep | None = None) -> None:
+            self.log.append("sad" if failed is None else f"sad: {failed.task}: {failed.error_text}")
+
+        self.work, self.happy, self.sad = a_background_task, happy_path, sad_path
+
+    async def wait(self, *lines: str) -> None:
+        async with asyncio.timeout(60):
+            while not set(lines) <= set(self.log):
+                await asyncio.sleep(0.01)
+
+
+# The same with nothing but the queue, where what follows travels in the message, and with a store beside it.
+BESIDE = pytest.mark.parametrize("results", [False, "memory://"], ids=["alone", "beside a store"])
+
+
+@BESIDE
+async def test_callbacks_on_success_and_on_failure(url: str, results: Any) -> None:
+    app = Camora(url, results=results)
+    tasks = Tasks(app)
+    happy, failing, raising = tasks.work.s("success"), tasks.work.s("fail"), tasks.work.s("raise")
+    happy.on_success, happy.on_failure = tasks.happy.si(), tasks.sad.si()
+    failing.on_success, failing.on_failure = tasks.happy.s(), tasks.sad.si()
+    raising.on_success, raising.on_failure = tasks.happy.s(), tasks.sad.s()
+    async with app, app.worker(settings=SOON):
+        await happy.dispatch()
+        await tasks.wait("happy")
+        assert tasks.log == ["success", "happy"]
+        await failing.dispatch()
+        await tasks.wait("sad")
+        assert tasks.log[2:] == ["fail", "sad"], "a Failure that was returned is final"
+        await raising.dispatch()
+        await tasks.wait("sad: a_background_task: exceptions are a bummer")
+        assert tasks.log[4:] == ["raise"] * 3 + ["sad: a_background_task: exceptions are a bummer"], "after all tries"
+
+
+@BESIDE
+async def test_chains_with_and_without_results_handed_on(url: str, results: Any) -> None:
+    app = Camora(url, results=results)
+    tasks = Tasks(app)
+    async with app, app.worker(settings=SOON):
+        await (tasks.work.si("a") >> tasks.work.si("b") >> tasks.happy.si()).dispatch()
+        await tasks.wait("happy")
+        assert tasks.log == ["a", "b", "happy"]
+        await (tasks.work.si("c") >> tasks.happy.s()).dispatch()
+        await tasks.wait("happy C")
+        for wrong, tries in (("fail", 1), ("raise", 3)):
+            tasks.log.clear()
+            await chain(
+                tasks.work.si("d"), tasks.work.si(wrong), tasks.happy.si(), on_failure=tasks.sad.si()
+            ).dispatch()
+            await tasks.wait("sad")
+            assert tasks.log == ["d"] + [wrong] * tries + ["sad"]
+
+
+async def test_a_graph_with_failure_callbacks_of_nodes_and_of_the_whole(app: Any) -> None:
+    tasks = Tasks(app)
+    async with app, app.worker(settings=SOON):
+        job = await (group(tasks.work.si("a"), tasks.work.si("b")) >> tasks.happy.si()).dispatch()
+        assert await job.result(60) is None
+        assert sorted(tasks.log[:2]) == ["a", "b"]
+        assert tasks.log[2:] == ["happy"]
+        tasks.log.clear()
+        graph = (
+            Graph(on_failure=tasks.sad.s())
+            .add("left", tasks.work.si("left"))
+            .add("right", tasks.work.si("fail"), on_failure=tasks.sad.si())
+            .add("both", tasks.happy.si(), after=["left", "right"])
+        )
+        job = await graph.dispatch()
+        await tasks.wait("sad", "sad: a_background_task: asked to", "left")
+        with pytest.raises(JobFailed, match="asked to"):
+            await job.result(60)
+        assert "happy" not in tasks.log
+        async with asyncio.timeout(60):  # the result is known as soon as one has failed
+            while (statuses := {one.name: one.status async for one in job.members() if one.name})["left"] == "queued":
+                await asyncio.sleep(0.01)
+        assert statuses == {"left": "succeeded", "right": "failed", "both": "skipped"}
+
+
+async def test_without_a_store_a_graph_is_refused_in_words(url: str) -> None:
+    app: Any = Camora(url, results=False)
+    tasks = Tasks(app)
+    async with app:
+        with pytest.raises(UnsupportedCapability, match="results="):
+            await (group(tasks.work.si("a"), tasks.work.si("b")) >> tasks.happy.si()).dispatch()
