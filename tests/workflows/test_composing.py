@@ -359,6 +359,32 @@ def test_what_is_no_part_of_a_workflow() -> None:
         double.map(3)  # type: ignore[arg-type]
 
 
+def test_what_people_write_who_come_from_elsewhere() -> None:
+    with pytest.raises(ConfigurationError, match=r"that is the task itself; give a signature: double.s\(…\) >> …"):
+        double >> double.s()  # type: ignore[operator]
+    with pytest.raises(ConfigurationError, match="one after the other is a >> b"):
+        add.s(1, 2) | double.s()  # type: ignore[operator]
+    with pytest.raises(ConfigurationError, match=r"task itself; give a signature: task.options\(…\).s\(…\)"):
+        chain(add.s(1, 2), double.options(delay=1))
+
+    async def triple(x: int) -> int:
+        return 3 * x
+
+    with pytest.raises(ConfigurationError, match=r"that is a call, which runs here and now; .*: triple.s\(…\)"):
+        chain(add.s(1, 2), triple(2))
+    with pytest.raises(ConfigurationError, match="that is a plain function; declare it with @app.task"):
+        chain(add.s(1, 2), lambda x: x)
+    with pytest.raises(ConfigurationError, match=r"options\(delay=…\): the whole has one option, job_id"):
+        chain(add.s(1, 2)).options(delay=3)  # type: ignore[call-arg]
+
+
+def test_a_misspelt_callback_is_not_forgotten() -> None:
+    with pytest.raises(AttributeError, match="on_failre"):
+        add.s(1, 2).on_failre = alert.s()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="on_failre of .* what follows it is on_success or on_failure"):
+        chain(add.s(1, 2)).on_failre = alert.s()  # type: ignore[attr-defined]
+
+
 def test_options_that_members_cannot_have() -> None:
     assert "unique as it is" in refused(add.options(key="k").s(1, 2) >> double.s())
     assert "get their ids from it" in refused(add.options(job_id="x").s(1, 2) >> double.s())
@@ -366,7 +392,9 @@ def test_options_that_members_cannot_have() -> None:
     assert "give it to the whole" in refused(group(chain(add.s(1, 2)).options(job_id="x")))
     other = Camora(name="other")
     stranger = other.register(shout.function, name="stranger")
-    assert "stranger belongs to another app" in refused(add.s(1, 2) >> stranger.si("a"))
+    found = refused(add.s(1, 2) >> stranger.si("a"))
+    assert "stranger is a task of <Camora 'other'" in found
+    assert "all tasks of a workflow are those of one app" in found
 
 
 # Types

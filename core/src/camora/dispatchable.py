@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from camora.errors import ConfigurationError
 from camora.job import Job
 
 __all__ = ["Composer", "Dispatchable", "Partial"]
@@ -53,6 +54,8 @@ class Partial(Generic[A_contra, R_co]):
 class Dispatchable(ABC, Generic[R_co]):
     """Something that is dispatched as one, and comes to one result."""
 
+    __slots__ = ()
+
     on_success: Any = None
     """What is dispatched when it has succeeded: gets the result first, unless it is immutable."""
     on_failure: Any = None
@@ -70,6 +73,11 @@ class Dispatchable(ABC, Generic[R_co]):
     def __rshift__(self, other: Any) -> Any:
         """One after the other. Raises `ConfigurationError` where no plugin for workflows is installed."""
         return self.port.composer.then(self, other)
+
+    if not TYPE_CHECKING:  # type checkers know better
+
+        def __or__(self, other: object) -> None:
+            raise ConfigurationError(f"{self!r} | …: one after the other is a >> b")
 
     async def dispatch(self) -> Job[R_co]:
         """Dispatch it now."""

@@ -28,8 +28,8 @@ class Signature(Dispatchable[R_co]):
     follows: `on_success` and `on_failure`.
     """
 
-    # What follows is rarely given, and then lies in the instance's dictionary.
-    __slots__ = ("args", "immutable", "kwargs", "options_", "task")
+    # Without a dictionary, so that a misspelt `on_failre` is refused instead of being forgotten.
+    __slots__ = ("args", "immutable", "kwargs", "on_failure", "on_success", "options_", "task")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Signature(Dispatchable[R_co]):
         self.kwargs = dict(kwargs)
         self.immutable = immutable
         self.options_ = _NONE if options is None else options
+        self.on_success = self.on_failure = None
 
     @property
     def port(self) -> Any:

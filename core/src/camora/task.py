@@ -219,6 +219,11 @@ class Task(Generic[P, R]):
         """`dispatch` for code without an event loop, or in a thread; blocks."""
         return cast("Job[R]", self.port.dispatch_signature_sync(Signature(self, args, kwargs)))
 
+    if not TYPE_CHECKING:  # type checkers know better
+
+        def __rshift__(self, other: object) -> None:
+            raise ConfigurationError(f"{self!r} >> …: that is the task itself; give a signature: {self.name}.s(…) >> …")
+
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 

@@ -70,6 +70,8 @@ class _Stream:
 class _Frame:
     """What is laid out at once: nodes that may refer to each other, and the groups among them."""
 
+    __slots__ = ("drafts", "streams")
+
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
         self.streams: list[_Stream] = []
@@ -110,9 +112,10 @@ class Compiler:
         self._next += 1
         for source in begin.sources:
             source.feeds.append(draft.index)
-        order = tuple(source.index for source in begin.sources)
-        if len(order) > 1 and (kind is Kind.JOB or list(order) != sorted(order)):
-            draft.sources = order
+        if len(begin.sources) > 1:
+            order = tuple(source.index for source in begin.sources)
+            if kind is Kind.JOB or list(order) != sorted(order):
+                draft.sources = order
         frame.drafts.append(draft)
         return draft
 
@@ -242,7 +245,10 @@ class Compiler:
         """What a job in a workflow cannot have."""
         name, options = what.task.name, what.options_
         if what.port is not self._port:
-            raise DispatchError(f"{name} belongs to another app than the workflow that it is part of: {what.port!r}")
+            raise DispatchError(
+                f"{name} is a task of {what.port!r}, and the workflow that it is part of is dispatched by "
+                f"{self._port!r}: all tasks of a workflow are those of one app"
+            )
         if options.job_id is not None and not root:
             raise DispatchError(
                 f"{name}: job_id={options.job_id!r}: jobs of a workflow get their ids from it; give one to the whole, "

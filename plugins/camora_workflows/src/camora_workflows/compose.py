@@ -7,6 +7,7 @@ be gone through just once: a group of one is dispatched once.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -40,25 +41,41 @@ class Composed(Dispatchable[R_co]):
         def dispatch_sync(self) -> WorkflowJob[R_co]:
             """Dispatch it now, from code without an event loop; blocks."""
 
-    else:  # the types of the base are the better ones
+        def options(self, *, job_id: str | None) -> Self:
+            """The same with an id for the whole: dispatching twice under one id is dispatching once.
+
+            Options of its jobs are given to their signatures. Raises `ConfigurationError` for such a one.
+            """
+
+    else:  # the types of the base are the better ones, and type checkers know what is misspelt
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name.startswith("on_") and name not in ("on_failure", "on_success"):  # it would be forgotten
+                raise AttributeError(f"{name} of {self!r}: what follows it is on_success or on_failure")
+            super().__setattr__(name, value)
+
+        def options(self, *, job_id: str | None = None, **others: Any) -> Self:
+            """As type checkers see it."""
+            for name in others:
+                raise ConfigurationError(
+                    f"{self!r}: options({name}=…): the whole has one option, job_id; give others to the signatures in "
+                    f"it: task.options({name}=…).s(…)"
+                )
+            made = self._copied()
+            made.job_id = job_id
+            return made
 
         def __rshift__(self, other: Any) -> Any:
             """One after the other; an empty group, which knows no app, can be composed, too."""
             return Chain([self, one_of(other, f"what comes after {self!r}")])
 
-    def options(self, *, job_id: str | None) -> Self:
-        """The same with an id for the whole: dispatching twice under one id is dispatching once.
-
-        Options of its jobs are given to their signatures.
-        """
-        made = copy.copy(self)
-        made.job_id = job_id
-        return made
-
     @property
     def followed(self) -> bool:
         """True when something follows it, or it has an id: then it is one step in what it becomes part of."""
         return self.on_success is not None or self.on_failure is not None or self.job_id is not None
+
+    def _copied(self) -> Self:
+        return copy.copy(self)
 
     def _then(self, on_success: Any, on_failure: Any) -> None:
         if on_success is not None:
@@ -183,12 +200,6 @@ class Graph(Composed[dict[str, Any]]):
         self.nodes: dict[str, GraphNode] = {}
         self._then(on_success, on_failure)
 
-    def options(self, *, job_id: str | None) -> Self:
-        """As `Composed.options`."""
-        made = super().options(job_id=job_id)
-        made.nodes = dict(self.nodes)
-        return made
-
     def add(
         self, name: str, what: Any, *, after: Iterable[str] = (), on_success: Any = None, on_failure: Any = None
     ) -> Self:
@@ -244,6 +255,11 @@ class Graph(Composed[dict[str, Any]]):
                 else:
                     path.append(open_)
         return list(done)
+
+    def _copied(self) -> Self:
+        made = super()._copied()
+        made.nodes = dict(self.nodes)
+        return made
 
     @property
     def port(self) -> Any:
@@ -306,8 +322,13 @@ def one_of(what: Any, where: str) -> Any:
     if isinstance(what, Dispatchable):
         return what
     hint = "give a signature, such as task.s(1)"
-    if hasattr(what, "s") and hasattr(what, "name"):
-        hint = f"that is the task itself; give a signature: {what.name}.s(…)"
+    if hasattr(what, "s"):
+        hint = f"that is the task itself; give a signature: {getattr(what, 'name', 'task.options(…)')}.s(…)"
+    elif inspect.iscoroutine(what):
+        what.close()  # nobody will await it: this error says so
+        hint = f"that is a call, which runs here and now; give a signature: {what.__name__}.s(…)"
+    elif inspect.isroutine(what):
+        hint = "that is a plain function; declare it with @app.task, and give a signature: name.s(…)"
     elif isinstance(what, Iterable) and not isinstance(what, (str, bytes)):
         hint = "several at once are a group: group(…)"
     raise ConfigurationError(f"{where} is {what!r}: {hint}")

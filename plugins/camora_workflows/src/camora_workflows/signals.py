@@ -91,7 +91,10 @@ async def _suspend(run: Running, name: str, turn: int, begun: tuple[int, int | N
 
 
 def _limit(name: str, timeout: float | timedelta | None) -> float | None:
-    limit = None if timeout is None else seconds(timeout)
+    try:
+        limit = None if timeout is None else seconds(timeout)
+    except (TypeError, ValueError):
+        raise ValueError(f"wait_for_signal({name!r}, timeout={timeout!r}): give seconds or a timedelta") from None
     if limit is not None and not 0 <= limit < math.inf:
         raise ValueError(f"wait_for_signal({name!r}, timeout={timeout!r}): seconds from 0, and an end; None waits on")
     return limit

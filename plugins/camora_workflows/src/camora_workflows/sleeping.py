@@ -52,7 +52,12 @@ def _wake(run: Running, duration: float | timedelta | None, units: timedelta, un
         raise ValueError("durable_sleep: give a duration, or hours=… and the like, or until=…; not several of them")
     if until is not None:
         return to_epoch_ms(until)
-    length = in_seconds(duration if duration is not None else units)
+    try:
+        length = in_seconds(duration if duration is not None else units)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"durable_sleep({duration!r}): give seconds, a timedelta, days=…, hours=… or until=…"
+        ) from None
     if not 0 <= length < math.inf:
         raise ValueError(f"durable_sleep: {length:g} seconds; it takes a duration from 0, and with an end")
     return run.now() + round(length * 1000)
