@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from camora import Camora
+from camora import Camora, CancelResult
 from camora.builtin.memory.broker import MemoryBroker
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.dispatchable import Dispatchable
-from camora.errors import JobFailed
+from camora.errors import JobCancelled, JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
 from camora.testing import TestWorker
 from camora_workflows import chord, group, step, wait_for_signal, workflow
@@ -170,3 +170,51 @@ async def test_a_workflow_that_travels_comes_to_something_else_when_its_dead_let
         assert await shop.app.requeue(letter.id)
         async with shop.app.worker():
             assert await job.result(LIMIT) == 2
+
+
+@pytest.mark.parametrize("at_hand", [10**9, 0], ids=["from memory", "from the store"])
+async def test_what_is_cancelled_while_it_is_being_published_does_not_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, at_hand: int
+) -> None:
+    monkeypatch.setattr("camora_workflows.recording._AT_HAND", at_hand)
+    monkeypatch.setattr("camora_workflows.recording._HAND_ON", 4)
+    monkeypatch.setattr("camora_workflows.following._PAGE", 4)
+    composer: Any = shop.app.composer
+    publish, pages = composer.host.publish, []
+
+    async def interrupted(envelopes: Any) -> Any:
+        pages.append(len(envelopes))
+        if len(pages) == 2:  # before the second page is in the broker, and after it was made
+            assert await workflow(shop.app, "all").cancel() is CancelResult.REMOVED
+        return await publish(envelopes)
+
+    monkeypatch.setattr(composer.host, "publish", interrupted)
+    await group(shop.notify.si(f"{n}") for n in range(20)).options(job_id="all").dispatch()
+    assert list(await shop.app.broker.queues.list("default")) == []
+    assert pages == [4, 4]
+
+
+async def test_what_is_cancelled_while_it_is_about_to_begin_does_not_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its source has ended, and it is published with that job's settlement."""
+    composer: Any = shop.app.composer
+    job = await (shop.wait.s(1) >> shop.notify.si("next")).dispatch()
+    follow = composer.following.follow
+
+    async def then_cancelled(*given: Any) -> Any:
+        found = await follow(*given)
+        if not cancelled:
+            cancelled.append(await job.cancel())
+        return found
+
+    cancelled: list[CancelResult] = []
+    monkeypatch.setattr(composer.following, "follow", then_cancelled)
+    shop.hold.set()
+    async with shop.app.worker():
+        with pytest.raises(JobCancelled):
+            await job.result(LIMIT)
+        while await shop.app.broker.queues.list("default"):
+            await asyncio.sleep(0.01)
+    assert cancelled
+    assert "notify next" not in shop.ran

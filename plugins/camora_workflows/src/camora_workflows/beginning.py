@@ -21,6 +21,10 @@ def begin(host: Host, workflow: str, node: NodeState, spec: Spec, *, source: int
     headers = {HEADER: header_of(Place(workflow=workflow, index=node.index, run=node.run))}
     if spec.input:
         headers[GIVEN] = f"{spec.input.value} {source if spec.input is not Input.ALL else -1}"
+    elif node.gate is None:
+        # Nothing, but it looks whether it is to run: somebody may cancel it when what it follows has ended, and it is
+        # not published yet. Of what stands behind gates, whoever publishes it looks for that.
+        headers[GIVEN] = f" {source}"
     return enveloped(host, spec, job_id(workflow, node.index, node.run), headers)
 
 

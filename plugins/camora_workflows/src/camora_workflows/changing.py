@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
-from camora.errors import UnsupportedCapability
 from camora.interfaces import Host, NodeState, WorkflowRecord, WorkflowStore
 from camora.outcome import CancelResult, Status
 
@@ -13,14 +9,12 @@ from camora_workflows.following import Following
 from camora_workflows.plan import Kind, Outcome, Spec, job_id, unpack
 from camora_workflows.reopening import because_of
 from camora_workflows.standing import Standing
+from camora_workflows.stopping import stop
 from camora_workflows.trail import step_of
-from camora_workflows.whereabouts import find_job
 
 __all__ = ["cancel_all", "retry_failed"]
 
 _PAGE = 500
-_AT_ONCE = 50
-"""How many jobs are stopped at the same time."""
 _AGAIN = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.value})
 """The ends of jobs that are run again."""
 
@@ -47,21 +41,10 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
         ended = Outcome(status=Status.CANCELLED.value, finished=host.clock.now_ms())
         # Marked first: what ends or begins meanwhile finds it so, and comes to nothing.
         await following.carry_out(store, [step_of(workflow, node.index, node.run, ended) for node in jobs])
-        for start in range(0, len(begun), _AT_ONCE):
-            some = begun[start : start + _AT_ONCE]
-            said = await asyncio.gather(*(_stop(host, workflow, node) for node in some))
-            answer = CancelResult.SIGNALLED if CancelResult.SIGNALLED in said else answer
+        if CancelResult.SIGNALLED in await stop(host, workflow, begun):
+            answer = CancelResult.SIGNALLED
     await following.conclude(store, workflow)
     return answer
-
-
-async def _stop(host: Host, workflow: str, node: NodeState) -> CancelResult:
-    with contextlib.suppress(UnsupportedCapability):
-        its_id = job_id(workflow, node.index, node.run)
-        if node.run and (found := await find_job(host, workflow, node.index, node.run)) is not None:
-            its_id = found.id
-        return await host.jobs.cancel(its_id)
-    return CancelResult.UNKNOWN  # it finds out when it runs
 
 
 async def retry_failed(host: Host, store: WorkflowStore, following: Following, record: WorkflowRecord) -> int:

@@ -20,6 +20,7 @@ from camora.outcome import JobRecord, Status
 from camora_workflows.beginning import begin
 from camora_workflows.consequences import SUCCEEDED, several, verdict
 from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, unpack
+from camora_workflows.stopping import stop_cancelled
 from camora_workflows.trail import Step, Target, Trail, outcome_of, step_of
 from camora_workflows.wholes import Wholes
 
@@ -201,6 +202,7 @@ class Following:
             await self._begin_all(store, workflow, gate, page, trail)
             after = page[-1].index
             await store.passed(workflow, gate, after, self._host.clock.now_ms(), run)
+            await stop_cancelled(self._host, store, workflow, [node.index for node in page])
 
     async def _begin_all(
         self, store: WorkflowStore, workflow: str, gate: int, nodes: Iterable[NodeState], trail: Trail

@@ -43,8 +43,8 @@ CHUNK = "camora-workflow-chunk"
 item after the other; its result is the list of what they return. The header's text is the number of items."""
 
 GIVEN = "camora-workflow-input"
-"""The header of a job that gets something first, which is filled in where it runs: an `Input`, and the index of the
-node that it is of, -1 where that is to be looked up."""
+"""The header of a job that looks into its workflow before it runs: the `Input` that it gets first, if any, and the
+index of the node that this is of, -1 where that is to be looked up."""
 
 SKIPPED = "skipped"
 """The status of a node that never ran, because of what came before it; those that ran have a `Status`."""

@@ -20,6 +20,7 @@ from camora_workflows.drafting import Written, write
 from camora_workflows.following import Following
 from camora_workflows.patience import patiently
 from camora_workflows.plan import Plan, pack
+from camora_workflows.stopping import stop_cancelled
 
 __all__ = ["Recorder"]
 
@@ -169,8 +170,12 @@ class Recorder:
             await self._host.publish([envelope for _, envelope in page])
             last = page[-1][0]
             await self._passed(store, workflow, last)
-        if not at_hand.complete:
-            await self._following.open_start(store, workflow, after=last)
+            if await stop_cancelled(self._host, store, workflow, [index for index, _ in page]):
+                break  # what is left of it is read from the store
+        else:
+            if at_hand.complete:
+                return
+        await self._following.open_start(store, workflow, after=last)
 
     async def _passed(self, store: WorkflowStore, workflow: str, last: int) -> None:
         now = self._host.clock.now_ms()
