@@ -86,10 +86,19 @@ class Dispatcher:
         self.links: Sequence[Link] = ()
         """What `chain` is made of, but for its innermost end."""
 
-    def build(self, signature: Signature[Any], *, first: int = 0, keyed: bool = True) -> Message:
+    def build(
+        self,
+        signature: Signature[Any],
+        *,
+        first: int = 0,
+        keyed: bool = True,
+        job_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
         """The message for a signature: bound, checked, unstructured. No I/O. Raises `DispatchError`s.
 
-        With `first`, so many leading parameters are left open; not `keyed`, the task's own key is left out.
+        With `first`, so many leading parameters are left open; not `keyed`, the task's own key is left out. `job_id`
+        takes the place of the signature's own, and `headers` are added to its.
         """
         task, options = signature.task, signature.options_
         config: TaskOptions = task.config
@@ -100,12 +109,12 @@ class Dispatcher:
         now = self._clock.now_ms()
         due = options.due_ms(now, config.delay) if options.eta or options.delay or config.delay else 0
         message = Message(
-            id=options.job_id or self._ids(),
+            id=job_id or options.job_id or self._ids(),
             task=task.name,
             queue=self._queue(options.queue, task) if options.queue else config.queue,
             args=args,
             kwargs=kwargs,
-            headers=dict(options.headers) if options.headers else {},
+            headers={**(options.headers or {}), **(headers or {})} if options.headers or headers else {},
             created=now,
             due=due if due > now else 0,
             expires=options.expires_ms(now, config.expires),
@@ -114,7 +123,9 @@ class Dispatcher:
             retry=None if options.retry_policy is None else options.retry_policy.to_wire(),
             key=_key(config, options, task, args, kwargs) if keyed else options.key,
             # An int, because a default is left out of the encoding only when it is the very same object.
-            key_ttl=(config.key_ttl if options.key_ttl is None else options.key_ttl) or 0,
+            key_ttl=(config.key_ttl if options.key_ttl is None else options.key_ttl) or 0
+            if keyed or options.key
+            else 0,
         )
         if message.due or message.priority or message.key:
             self._check(message, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from camora.binding import Binding
@@ -67,10 +67,17 @@ class AppHost:
         """The registered task of this name."""
         return self._tasks.get(name)
 
-    def message(self, signature: Signature[Any], *, first: int = 0) -> Message:
+    def message(
+        self,
+        signature: Signature[Any],
+        *,
+        first: int = 0,
+        job_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
         """The message for a signature, without the key of its task. Raises `DispatchError`s."""
         self._dispatcher.owned(signature)  # what the broker does not read is refused now, as when it is dispatched
-        return self._dispatcher.build(signature, first=first, keyed=False)
+        return self._dispatcher.build(signature, first=first, keyed=False, job_id=job_id, headers=headers)
 
     async def pass_through(self, message: Message) -> Message:
         """The message as the app's middleware hands it on when it is dispatched. Publishes nothing."""

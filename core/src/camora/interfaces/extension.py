@@ -7,7 +7,7 @@ workers. It is made once for each app, and off only where its plugin is disabled
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -67,10 +67,18 @@ class Host(Protocol):
     def task(self, name: str) -> AnyTask | None:
         """The registered task of this name."""
 
-    def message(self, signature: Signature[Any], *, first: int = 0) -> Message:
+    def message(
+        self,
+        signature: Signature[Any],
+        *,
+        first: int = 0,
+        job_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
         """The message for a signature: bound, checked, unstructured. Raises `DispatchError`s.
 
-        With `first=1` its first parameter is left open: it is filled where the job runs.
+        With `first=1` its first parameter is left open: it is filled where the job runs. `job_id` takes the place of
+        the signature's own, and `headers` are added to its.
         """
 
     async def pass_through(self, message: Message) -> Message:

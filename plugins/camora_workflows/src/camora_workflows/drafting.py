@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import attrs
 import msgspec
 from camora.errors import DispatchError
 from camora.interfaces import Host, Node
@@ -19,8 +18,7 @@ from camora_workflows.plan import CHUNK, HEADER, Place, Spec, header_of, job_id,
 __all__ = ["Written", "write"]
 
 
-@attrs.frozen
-class Written:
+class Written(msgspec.Struct, gc=False, frozen=True):
     """A node, ready to be recorded. Of a job there is the envelope that it would be sent in now."""
 
     index: int
@@ -73,22 +71,16 @@ async def write(host: Host, draft: Draft, workflow: str) -> Written:
 
 
 async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow: str) -> Message:
-    if signature.options_.job_id is not None:  # it was the id of the whole
-        signature = signature.with_options(attrs.evolve(signature.options_, job_id=None))
-    message = host.message(signature, first=1 if draft.input else 0)
-    headers = {**message.headers, HEADER: header_of(Place(workflow=workflow, index=draft.index))}
-    args, kwargs = message.args, message.kwargs
+    its_id = job_id(workflow, draft.index)  # one that was asked for is that of the whole
+    headers = {HEADER: header_of(Place(workflow=workflow, index=draft.index))}
+    message = host.message(signature, first=1 if draft.input else 0, job_id=its_id, headers=headers)
     if draft.items is not None:
         others: Iterator[Signature[Any]] = (
             Signature(signature.task, (item,), {}, immutable=True) for item in draft.items[1:]
         )
         items = [_first_argument(message), *(_first_argument(host.message(other)) for other in others)]
-        args, kwargs = [items], {}
-        headers[CHUNK] = str(len(items))
-    its_id = job_id(workflow, draft.index)
-    message = msgspec.structs.replace(
-        message, id=its_id, headers=headers, args=args, kwargs=kwargs, key=None, key_ttl=0
-    )
+        headers = {**message.headers, CHUNK: str(len(items))}
+        message = msgspec.structs.replace(message, headers=headers, args=[items], kwargs={})
     passed = await host.pass_through(message)
     if passed.id != its_id or HEADER not in passed.headers:
         raise DispatchError(
