@@ -13,6 +13,7 @@ from camora.builtin.memory.results import MemoryResultBackend
 from camora.dispatchable import Dispatchable
 from camora.errors import JobCancelled, JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
+from camora.outcome import JobRecord, Status
 from camora.testing import TestWorker
 from camora_workflows import chord, group, step, wait_for_signal, workflow
 from camora_workflows.recording import Recorder
@@ -218,3 +219,27 @@ async def test_what_is_cancelled_while_it_is_about_to_begin_does_not_run(
             await asyncio.sleep(0.01)
     assert cancelled
     assert "notify next" not in shop.ran
+
+
+async def test_a_record_of_before_that_is_still_there_makes_nobody_ask_without_a_pause(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that a worker stored late, when the workflow had been told to try again already."""
+    stores = await shop.app.composer._host().stores()  # type: ignore[attr-defined]
+    job = await group([shop.wait.s(1)]).dispatch()
+    await stores.results.store([JobRecord(id=job.id, status=Status.FAILED, finished=1)])
+    wait, asked = stores.results.wait, []
+
+    async def counted(*given: Any) -> Any:
+        asked.append(given)
+        return await wait(*given)
+
+    monkeypatch.setattr(stores.results, "wait", counted)
+    async with shop.app.worker():
+        waiting = asyncio.create_task(job.result(LIMIT))
+        await shop.held.wait()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        shop.hold.set()
+        assert await waiting == [1]
+    assert len(asked) < 50

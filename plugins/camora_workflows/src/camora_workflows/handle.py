@@ -106,6 +106,9 @@ class WorkflowJob(Job[R_co]):
                 )
             if record is None and loop.time() - since < 0.9 * span:
                 raise ResultTimeout(f"waiting for workflow {self.id} was ended by closing the app", job_id=self.id)
+            if record is not None:
+                # What it came to before it was tried again: stored late, and nobody is woken by what it comes to now.
+                await asyncio.sleep(min(span, _LOOK_AGAIN[0]))
         raise AssertionError  # the pauses have no end
 
     def result_sync(self, timeout: float | None = None) -> R_co:
