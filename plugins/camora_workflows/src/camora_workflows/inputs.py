@@ -15,6 +15,7 @@ from camora.outcome import Status
 from camora.signals import Discard, Recorded
 from camora.steering import NotYet
 
+from camora_workflows.alone import alone, gathers
 from camora_workflows.failed_step import failed_step
 from camora_workflows.plan import GIVEN, HEADER, SKIPPED, Input, Kind, Outcome, Place, Spec, job_id, place_of, unpack
 from camora_workflows.trail import outcome_of
@@ -50,31 +51,53 @@ class WorkflowInputs(Middleware):
         return self._placed(context, call_next, place)
 
     async def _placed(self, context: Context, call_next: Executed, place: Place) -> Any:
-        try:
-            ended = await self._prepared(context, place)
-        except (BrokerUnavailable, OSError) as error:
-            self._host().logger.warning("%s: its workflow cannot be read, trying again: %s", context.id, error)
-            raise NotYet(random.uniform(*_PAUSE)) from error  # noqa: S311 -- jitter
-        return await call_next(context) if ended is None else ended
+        store, own, fed = await self._read(context, place)
+        opened = self._host().opened
+        if own.status or (opened is not None and opened.broker.capabilities.dedup) or not gathers(own, fed):
+            return await self._go_on(context, call_next, place, store, own, fed)
+        async with alone(context):
+            # Another one may have run it meanwhile.
+            return await self._go_on(context, call_next, place, *await self._read(context, place))
 
-    async def _prepared(self, context: Context, place: Place) -> Recorded | None:
-        """Fill in what it gets; or what it came to, if it has ended before."""
-        store = await self._store()
-        kind, _, text = context.message.headers.get(GIVEN, "").partition(" ")
-        source = int(text or -1)
-        own, fed = await store.read(place.workflow, [place.index, source])
+    async def _read(self, context: Context, place: Place) -> tuple[WorkflowStore, NodeState, NodeState | None]:
+        """Its node, and the one that it gets something of where the message names it."""
+        _, _, text = context.message.headers.get(GIVEN, "").partition(" ")
+        try:
+            store = await self._store()
+            own, fed = await store.read(place.workflow, [place.index, int(text or -1)])
+        except (BrokerUnavailable, OSError) as error:
+            raise self._later(context, error) from error
         if own is None:
             raise Discard(f"the workflow {place.workflow} is gone from its store: it was deleted, or kept long enough")
+        return store, own, fed
+
+    def _later(self, context: Context, error: Exception) -> NotYet:
+        self._host().logger.warning("%s: its workflow cannot be read, trying again: %s", context.id, error)
+        return NotYet(random.uniform(*_PAUSE))  # noqa: S311 -- jitter
+
+    async def _go_on(
+        self,
+        context: Context,
+        call_next: Executed,
+        place: Place,
+        store: WorkflowStore,
+        own: NodeState,
+        fed: NodeState | None,
+    ) -> Any:
+        """Fill in what it gets, and run it; or what it came to, if it has ended before."""
         if own.run != place.run:
             later = job_id(place.workflow, place.index, own.run)
             raise Discard(f"{context.id} belongs to an earlier run of its workflow, in which {later} takes its place")
         if own.status:
             return _came_to(own, place)
-        if kind:
-            value = await self._value(store, place.workflow, own, Input(kind), fed)
+        if kind := context.message.headers.get(GIVEN, "").partition(" ")[0]:
+            try:
+                value = await self._value(store, place.workflow, own, Input(kind), fed)
+            except (BrokerUnavailable, OSError) as error:
+                raise self._later(context, error) from error
             message = context.message
             context.message = msgspec.structs.replace(message, args=[value, *message.args])
-        return None
+        return await call_next(context)
 
     def _may_have_ended(self, context: Context) -> bool:
         """Whether to look before a job is run that gets nothing: not for the first time, where cancelling removes."""
