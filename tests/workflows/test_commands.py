@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -75,8 +76,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def camora(shop: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`camora workflow …`, in this process."""
+def command(shop: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`camora …`, in this process."""
 
     def run(*words: str, width: int = 120) -> Done:
         capsys.readouterr()
@@ -84,13 +85,19 @@ def camora(shop: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         code = 0
         try:
-            main(["workflow", *words, "--app", "shop_of_test:app"])
+            main([*words, "--app", "shop_of_test:app"])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         out, err = capsys.readouterr()
         return Done(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def camora(command: Run) -> Run:
+    """`camora workflow …`, in this process."""
+    return functools.partial(command, "workflow")
 
 
 def dispatched(shop: Any, what: Any) -> str:
@@ -226,6 +233,24 @@ def test_what_is_not_there(camora: Run) -> None:
         assert done.out == ""
 
 
+def test_ids_of_jobs_and_of_workflows_are_told_apart(shop: Any, command: Run) -> None:
+    its_id = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
+    whole, waiting = f"{its_id}: it is a workflow, not a job", f"{its_id}.1: it is a part of workflow {its_id} of which"
+    for words, rest in ((["job", "show"], []), (["job", "signal"], ["go"])):
+        for one, told in ((its_id, whole), (f"{its_id}.1", waiting)):
+            done = command(*words, one, *rest)
+            assert done.code == 3
+            assert told in done.err
+            assert f"camora workflow show {its_id} shows its jobs" in done.err
+    done = command("why", its_id, width=200)
+    assert "it is a workflow, not a job" in done.out
+    assert f"camora workflow show {its_id}" in done.out
+    assert command("why", "nonsense").code == 3
+    done = command("workflow", "show", f"{its_id}.0")
+    assert (done.code, done.out) == (3, "")
+    assert f"{its_id}.0 looks like the id of a job of workflow {its_id}" in done.err
+
+
 def test_a_list(shop: Any, camora: Run) -> None:
     assert camora("list").out == "there are no workflows\n"
     one = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
@@ -244,6 +269,7 @@ def test_a_list(shop: Any, camora: Run) -> None:
     assert "there may be more than 1; --limit shows them" in done.err
     done = camora("list", "--state", "fresh")
     assert (done.code, done.err) == (2, "camora: --state fresh: one of recording, running or finished\n")
+    assert "all that have ended, however that was, are finished" in camora("list", "--state", "failed").err
 
 
 # Mending

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from camora.cli.belonging import workflow_of
 from camora.cli.common import connection_of
 from camora.cli.payload import decoded
 from camora.errors import PayloadError, UnsupportedCapability
@@ -44,6 +45,8 @@ class JobFacts:
     keeps_results: bool = True
     unseen: str = ""
     """What it means that nothing is known of it, where the broker does not show its jobs."""
+    workflow: str = ""
+    """The workflow that the id is of, or is a part of, where no job of this id is known."""
     task_known: bool = True
     paused: bool | None = None
     workers: Sequence[WorkerInfo] | None = None
@@ -68,6 +71,7 @@ async def gather(app: Camora, job_id: str) -> JobFacts:
         letter=letter,
         keeps_results=results is not None,
         unseen="" if broker.capabilities.inspect else unknown_job(connection, job_id),
+        workflow="" if queued or record or letter else await workflow_of(connection, job_id),
     )
     if queued is None or queued.state == JobState.DEAD:
         return facts

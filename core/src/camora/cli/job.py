@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from camora.cli.arguments import read_value
+from camora.cli.belonging import told, workflow_of
 from camora.cli.common import (
     FAILED,
     NOT_FOUND,
@@ -37,6 +38,7 @@ from camora.units import duration
 
 if TYPE_CHECKING:
     from camora.app import Camora
+    from camora.connections import Connection
 
 __all__ = ["app"]
 
@@ -74,7 +76,14 @@ async def _facts(app: Camora, job_id: str) -> tuple[dict[str, Any], str]:
         queued = None
     message = decoded(app, queued.body) if queued else None
     facts["arguments"] = None if message is None else arguments_of(app, message)
-    return facts, unknown_job(connection, job_id)
+    return facts, await _unknown(connection, job_id) if info.status is Status.UNKNOWN else ""
+
+
+async def _unknown(connection: Connection, job_id: str) -> str:
+    workflow = await workflow_of(connection, job_id)
+    if not workflow:
+        return unknown_job(connection, job_id)
+    return f"{job_id}: {told(workflow, job_id)}. camora workflow show {workflow} shows its jobs and their ids"
 
 
 def _lines(facts: dict[str, Any], now: int) -> Iterator[tuple[str, str]]:
@@ -144,7 +153,7 @@ def signal(
         status = (await (await app.job(job_id)).info()).status
         connection = await connection_of(app)
         if status.finished or (status is Status.UNKNOWN and connection.broker.capabilities.inspect):
-            return status, False, unknown_job(connection, job_id)
+            return status, False, await _unknown(connection, job_id)
         return status, await app.signal(job_id, name, read_value(payload)), ""
 
     status, woken, remark = run(work, where.find())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from camora.cli.belonging import told
 from camora.cli.facts import JobFacts
 from camora.cli.moments import exact, relative, span
 from camora.interfaces.broker import JobState
@@ -76,6 +77,8 @@ def _dead(facts: JobFacts) -> Reason:
 
 
 def _unknown(facts: JobFacts) -> Reason:
+    if facts.workflow:
+        return Reason("workflow", told(facts.workflow, facts.id), f"camora workflow show {facts.workflow}")
     if facts.record is not None and facts.unseen:
         return Reason(
             "unseen",

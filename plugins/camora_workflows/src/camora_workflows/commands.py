@@ -12,7 +12,7 @@ import cyclopts
 from camora.errors import CamoraError, ConfigurationError
 from camora.interfaces.workflows import WorkflowRecord
 from camora.masking import masked
-from camora.outcome import CancelResult
+from camora.outcome import CancelResult, Status
 from camora.units import duration
 
 from camora_workflows import showing
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _WHERE = cyclopts.Group("Which app", sort_key=100)
 _OK, _STALLED, _ERROR, _NOT_FOUND = 0, 1, 2, 3
+_COMES_TO = frozenset(status.value for status in Status if status.finished)
 _MOST = 20
 """How many members of a group are drawn, unless all are asked for."""
 _CANCELLED = {
@@ -338,6 +339,9 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _unknown(workflow: str) -> int:
+    whole, _, number = workflow.rpartition(".")
+    if whole and number.isdecimal():
+        note(f"{workflow} looks like the id of a job of workflow {whole}: camora workflow show {whole}")
     note(
         f"there is no workflow {workflow}: it never was, it was purged, or it ended longer ago than workflows are "
         "kept. One that was dispatched without a store is not recorded: camora job show tells what it came to"
@@ -347,7 +351,8 @@ def _unknown(workflow: str) -> int:
 
 def _check_state(state: str) -> None:
     if state not in ("", "recording", "running", "finished"):
-        raise ConfigurationError(f"--state {state}: one of recording, running or finished")
+        hint = "; all that have ended, however that was, are finished" if state in _COMES_TO else ""
+        raise ConfigurationError(f"--state {state}: one of recording, running or finished{hint}")
 
 
 def _seconds(option: str, text: str) -> float:
