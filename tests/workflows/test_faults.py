@@ -55,8 +55,8 @@ def one_url(tmp_path: Path) -> str:
 class Flows:
     """The app's tasks by their names, as another program dispatches them."""
 
-    def __init__(self, url: str) -> None:
-        self.app = app = Camora(url, name="flows")
+    def __init__(self, url: str, results: str | None = None) -> None:
+        self.app = app = Camora(url, results=results, name="flows")
 
         @app.task(name="member")
         async def member(number: int) -> int:

@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from camora import Camora
 from camora.dispatcher import Dispatcher
 from camora.settlement import Settler
+from camora_amqp.consumer import AmqpConsumer
 from camora_workflows import following, recording
 from camora_workflows.compose import Chain, Chord, Group
 from camora_workflows.following import Following
@@ -27,6 +28,7 @@ following._PAGE = recording._HAND_ON = recording._BATCH = 5
 
 app = Camora(
     os.environ["SHOP_BROKER"],
+    results=os.environ.get("SHOP_RESULTS"),
     name="flows",
     extensions={"workflows": WorkflowSettings(sweep=0.3, quiet=0.5)},
 )
@@ -70,9 +72,15 @@ def _second_page(*_: Any) -> bool:
     return _published[0] == 2
 
 
+def _jobs(messages: Sequence[Any], _: object) -> bool:
+    """Whether jobs are among what is stored before an acknowledgement."""
+    return any(not message.reply for message in messages)
+
+
 dying(Following, "follow", after="marked", when=_always)
 dying(Settler, "_once", after="settled", when=_always)
 dying(Following, "_begin_all", before="fanning out", when=_second_page)
+dying(AmqpConsumer, "_publish", after="published", when=_jobs)
 if "dispatching" in sys.argv:
     dying(Dispatcher, "publish", before="publishing", when=_second_page)
 
