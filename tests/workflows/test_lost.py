@@ -243,3 +243,58 @@ async def test_a_record_of_before_that_is_still_there_makes_nobody_ask_without_a
         shop.hold.set()
         assert await waiting == [1]
     assert len(asked) < 50
+
+
+async def test_who_stood_still_before_he_published_does_not_do_it_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have gone on meanwhile, and it may be so long ago that the broker has forgotten the ids of these jobs."""
+    monkeypatch.setattr("camora_workflows.recording._FRESH", 0.0)
+    composer: Any = shop.app.composer
+    store = await store_of(shop)
+    publish, published = composer.host.publish, []
+
+    class Standing:
+        """Stands still when it has started."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def start(self, *given: Any) -> bool:
+            started = await store.start(*given)
+            record = await store.get("all")
+            assert record is not None
+            await resume(composer.host, composer.following, store, record)
+            async with shop.app.worker():
+                assert await workflow(shop.app, "all").result(LIMIT) == ["0", "1"]
+            published.clear()
+            return started
+
+    async def noted(envelopes: Any) -> Any:
+        published.extend(envelope.id for envelope in envelopes)
+        return await publish(envelopes)
+
+    monkeypatch.setattr(composer.host, "publish", noted)
+    await dispatched(shop, Standing(), group(shop.notify.si(f"{n}") for n in range(2)), "all")
+    assert published == []
+
+
+async def test_what_is_tried_again_and_cancelled_in_the_same_moment_does_not_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composer: Any = shop.app.composer
+    job = await group([shop.fail.s(1), shop.fail.s(2)]).dispatch()
+    async with shop.app.worker():
+        with pytest.raises(JobFailed):
+            await job.result(LIMIT)
+        while (await job.info()).status is not Status.FAILED or await shop.app.broker.queues.list("default"):
+            await asyncio.sleep(0.01)
+    publish = composer.host.publish
+
+    async def interrupted(envelopes: Any) -> Any:
+        await job.cancel()
+        return await publish(envelopes)
+
+    monkeypatch.setattr(composer.host, "publish", interrupted)
+    await job.retry()
+    assert list(await shop.app.broker.queues.list("default")) == []

@@ -73,8 +73,10 @@ class Following:
 
     async def begin(self, store: WorkflowStore, workflow: str, nodes: Iterable[NodeState]) -> None:
         """Let these nodes begin, whatever they are: jobs are published, joins and gates end."""
-        trail = Trail()
-        await self._begin_all(store, workflow, -1, nodes, trail)
+        trail, page = Trail(), list(nodes)
+        await self._begin_all(store, workflow, -1, page, trail)
+        if page:
+            await stop_cancelled(self._host, store, workflow, [node.index for node in page])
         await self._wholes.conclude(store, trail)
 
     async def conclude(self, store: WorkflowStore, workflow: str) -> None:

@@ -30,6 +30,8 @@ _AT_HAND = 8 * 1024 * 1024
 """How many bytes of messages are kept from recording until they are published; others are read again."""
 _HAND_ON = 1000
 """How many jobs are published in one step."""
+_FRESH = 30.0
+"""Seconds for which it is known what has not ended yet. Who stood still for longer looks, for others went on."""
 
 
 class _AtHand:
@@ -91,9 +93,10 @@ class Recorder:
                 with contextlib.suppress(BrokerUnavailable):  # else it is swept away, for it never starts
                     await store.delete([workflow], state="recording")
             raise
+        known = asyncio.get_running_loop().time()
         await self._start(store, workflow, compiler.plan)
         try:
-            await self._publish(store, workflow, at_hand)
+            await self._publish(store, workflow, at_hand, known)
         except DispatchError as error:  # of any kind: whoever is told that nothing was dispatched would do it again
             raise DispatchUncertain(
                 f"workflow {workflow} is recorded and has started, but not all of its first jobs could be published: "
@@ -164,17 +167,21 @@ class Recorder:
                 f"workflow {workflow} was deleted by somebody before it started; nothing was dispatched"
             )
 
-    async def _publish(self, store: WorkflowStore, workflow: str, at_hand: _AtHand) -> None:
-        last = -1
+    async def _publish(self, store: WorkflowStore, workflow: str, at_hand: _AtHand, known: float) -> None:
+        last, loop = -1, asyncio.get_running_loop()
         for page in _pages(at_hand.envelopes):
+            if loop.time() - known > _FRESH:
+                break
             await self._host.publish([envelope for _, envelope in page])
             last = page[-1][0]
             await self._passed(store, workflow, last)
             if await stop_cancelled(self._host, store, workflow, [index for index, _ in page]):
-                break  # what is left of it is read from the store
+                break
+            known = loop.time()
         else:
             if at_hand.complete:
                 return
+        # What is left of it is read from the store, with what became of it meanwhile.
         await self._following.open_start(store, workflow, after=last)
 
     async def _passed(self, store: WorkflowStore, workflow: str, last: int) -> None:
