@@ -41,6 +41,8 @@ class _AtHand:
         self.envelopes: list[tuple[int, Envelope]] = []
         self.complete = True
         """False when there are more, which have to be read from the store."""
+        self.known = 0.0
+        """Until when nobody else can have gone on with them, by the loop's clock."""
         self._room = _AT_HAND
 
     def take(self, written: Written) -> None:
@@ -93,10 +95,10 @@ class Recorder:
                 with contextlib.suppress(BrokerUnavailable):  # else it is swept away, for it never starts
                     await store.delete([workflow], state="recording")
             raise
-        known = asyncio.get_running_loop().time()
+        at_hand.known = asyncio.get_running_loop().time()
         await self._start(store, workflow, compiler.plan)
         try:
-            await self._publish(store, workflow, at_hand, known)
+            await self._publish(store, workflow, at_hand)
         except DispatchError as error:  # of any kind: whoever is told that nothing was dispatched would do it again
             raise DispatchUncertain(
                 f"workflow {workflow} is recorded and has started, but not all of its first jobs could be published: "
@@ -167,17 +169,17 @@ class Recorder:
                 f"workflow {workflow} was deleted by somebody before it started; nothing was dispatched"
             )
 
-    async def _publish(self, store: WorkflowStore, workflow: str, at_hand: _AtHand, known: float) -> None:
+    async def _publish(self, store: WorkflowStore, workflow: str, at_hand: _AtHand) -> None:
         last, loop = -1, asyncio.get_running_loop()
         for page in _pages(at_hand.envelopes):
-            if loop.time() - known > _FRESH:
+            if loop.time() - at_hand.known > _FRESH:
                 break
             await self._host.publish([envelope for _, envelope in page])
             last = page[-1][0]
             await self._passed(store, workflow, last)
             if await stop_cancelled(self._host, store, workflow, [index for index, _ in page]):
                 break
-            known = loop.time()
+            at_hand.known = loop.time()
         else:
             if at_hand.complete:
                 return
