@@ -112,7 +112,8 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run every block of the README and the docs."""
     install(session, "test")
-    session.run("pytest", "README.md", "docs", "plugins/camora_pydantic/README.md", *session.posargs)
+    plugins = ("plugins/camora_pydantic/README.md", "plugins/camora_workflows/README.md")
+    session.run("pytest", "README.md", "docs", *plugins, *session.posargs)
 
 
 @nox.session
