@@ -10,7 +10,7 @@ import pytest
 from camora import Camora, RetryPolicy, Status
 from camora.errors import JobFailed
 from camora.testing import TestWorker
-from camora_workflows import durable_sleep, step
+from camora_workflows import durable_sleep, step, wait_for_signal
 
 NAMES = ["memory", "sqlite", "redis"]
 
@@ -145,6 +145,24 @@ async def test_sleeps_by_name(app: Camora) -> None:
         assert worker.now - started >= timedelta(hours=3)
         with pytest.raises(JobFailed, match="there are two sleeps 'pause' in one run"):
             await bad.result()
+
+
+async def test_a_text_is_no_duration(app: Camora) -> None:
+    @app.task
+    async def sleep() -> None:
+        await durable_sleep("3d")  # type: ignore[arg-type]
+
+    @app.task
+    async def wait() -> None:
+        await wait_for_signal("go", timeout="7d")  # type: ignore[call-overload]
+
+    async with TestWorker(app) as worker:
+        sleeping, waiting = await sleep.dispatch(), await wait.dispatch()
+        await worker.run_all()
+        with pytest.raises(JobFailed, match=r"durable_sleep\('3d'\): give seconds, a timedelta, days=…"):
+            await sleeping.result()
+        with pytest.raises(JobFailed, match=r"timeout='7d'\): give seconds or a timedelta"):
+            await waiting.result()
 
 
 @pytest.mark.parametrize(
