@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from camora.cli.codes import MEANINGS
+from camora.cli.main import _unknown
 from camora.cli.table import COMMANDS
 
 from .conftest import Run
@@ -18,6 +19,12 @@ def test_help_lists_every_command_of_the_core_and_of_plugins(process: Run) -> No
         assert f"  {name} " in done.stdout
         assert text in done.stdout
     assert "  sql  " in done.stdout
+
+
+def test_commands_of_plugins_that_are_not_there() -> None:
+    for name, package in (("workflow", "camora-workflows"), ("sql", "camora-sql")):
+        text = str(_unknown(name, ["worker", "schedules"]))
+        assert text.startswith(f"the command {name!r} comes with a plugin that is not there: pip install {package};")
 
 
 def test_help_fits_a_narrow_terminal(camora: Run) -> None:

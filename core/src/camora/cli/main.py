@@ -20,6 +20,11 @@ __all__ = ["main"]
 
 _AFTER = ("--app", "-a", "--config", "--profile", "--json")
 """What people try first, and is understood behind a command only."""
+_ELSEWHERE = {
+    "sql": "pip install camora-sql; if it is installed, camora plugins tells what keeps it away",
+    "workflow": "pip install camora-workflows; if it is installed, camora plugins tells what keeps it away",
+}
+"""Commands that the pages speak of, and what brings them."""
 _COMPLETION = ("--install-completion", "__complete")
 
 
@@ -100,6 +105,8 @@ def _unknown(name: str, known: Sequence[str]) -> Exception:
     option = name.startswith("-")
     if option and name.partition("=")[0] in _AFTER:
         return ConfigurationError(f"{name} goes behind the command: camora COMMAND {name} …")
+    if name in _ELSEWHERE:
+        return ConfigurationError(f"the command {name!r} comes with a plugin that is not there: {_ELSEWHERE[name]}")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "camora --help lists all commands"
     return ConfigurationError(f"there is no {'option' if option else 'command'} {name!r}: {hint}")
