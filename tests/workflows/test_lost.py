@@ -17,6 +17,7 @@ from camora.outcome import JobRecord, Status
 from camora.testing import TestWorker
 from camora_workflows import chord, group, step, wait_for_signal, workflow
 from camora_workflows.recording import Recorder
+from camora_workflows.recovering import Recovery
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.sweeping import Sweeper, resume
 
@@ -298,3 +299,40 @@ async def test_what_is_tried_again_and_cancelled_in_the_same_moment_does_not_run
     monkeypatch.setattr(composer.host, "publish", interrupted)
     await job.retry()
     assert list(await shop.app.broker.queues.list("default")) == []
+
+
+async def test_what_runs_at_most_once_by_choice_is_not_run_twice_by_who_mends(shop: Shop) -> None:
+    """Its message is gone while it runs, so the broker does not have it; if its worker died, it has failed."""
+    composer: Any = shop.app.composer
+    store = await store_of(shop)
+    ran = []
+
+    @shop.app.task(name="once", ack="before")
+    async def once() -> int:
+        ran.append(1)
+        shop.held.set()
+        await shop.hold.wait()
+        return 1
+
+    async def mended(quiet: float) -> None:
+        recovery = Recovery(composer.host, composer.following, store, abandon=3600, quiet=quiet)
+        record = await store.get(job.id)
+        assert record is not None
+        await recovery.one(record, dry_run=False)
+
+    job = await group([once.s()]).dispatch()
+    async with shop.app.worker():
+        await shop.held.wait()
+        await mended(3600)
+        shop.hold.set()
+        assert await job.result(LIMIT) == [1]
+    shop.hold.clear()
+    shop.held.clear()
+    job = await group([once.s()]).dispatch()
+    async with shop.app.worker():
+        await shop.held.wait()
+        await mended(0)
+        with pytest.raises(JobFailed, match="acknowledged before it ran"):
+            await job.result(LIMIT)
+        shop.hold.set()
+    assert ran == [1, 1]

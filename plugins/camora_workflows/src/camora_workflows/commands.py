@@ -156,7 +156,7 @@ class _Commands:
             cyclopts.Parameter(
                 name="--quiet",
                 help="Where the broker does not show its jobs: take those of workflows that have not changed for so "
-                "long for lost, and send them again.",
+                'long for lost, and send them again. Those of tasks with ack="before" have failed then.',
             ),
         ] = "1h",
         as_json: _Json = False,

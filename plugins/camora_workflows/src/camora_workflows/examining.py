@@ -14,7 +14,7 @@ from camora_workflows.plan import FAILURES, SKIPPED, Kind
 from camora_workflows.shapes import Shape, shapes_of
 from camora_workflows.whereabouts import find_job
 
-__all__ = ["Examination", "Finding", "examine"]
+__all__ = ["Examination", "Finding", "examine", "runs_once"]
 
 _PAGE = 500
 
@@ -34,7 +34,7 @@ async def examine(
     """All that is to be mended of a workflow now. Reads all its nodes. Raises `BrokerUnavailable`.
 
     A recording is abandoned when it has not grown for `abandon` seconds. Where the broker cannot be asked for its jobs,
-    those of a workflow that has not changed for `quiet` seconds are taken for lost.
+    those of a workflow that has not changed for `quiet` seconds are taken for lost; so are those that run at most once.
     """
     if record.state == "finished":
         return []
@@ -68,12 +68,17 @@ class Examination:
                 yield shape
 
     async def lost(self, host: Host, store: WorkflowStore, *, doubt: bool) -> list[int]:
-        """Those of them that the broker does not have. Where it cannot be asked: none, or all if there is `doubt`."""
+        """Those of them that the broker does not have. Where that says nothing: none, or all if there is `doubt`.
+
+        It cannot be asked, or it has no job that runs, because that is acknowledged before.
+        """
         workflow, begun = self._record.id, list(self.begun())
         try:
             missing = [one.index for one in begun if await find_job(host, workflow, one.index, one.run) is None]
         except UnsupportedCapability:
             missing = [shape.index for shape in begun] if doubt else []
+        if not doubt:
+            missing = [index for index in missing if not runs_once(host, self._shapes[index].task)]
         # A job's end is marked before its message goes: what has ended meanwhile was there.
         found: list[int] = []
         for begin in range(0, len(missing), _PAGE):
@@ -141,6 +146,12 @@ class Examination:
                     runs = told in FAILURES if target.handler else told == SUCCEEDED
                     if not runs:
                         yield index
+
+
+def runs_once(host: Host, task: str) -> bool:
+    """Whether jobs of this task are acknowledged before they run, and so must not be run again when they are lost."""
+    known = host.task(task)
+    return known is not None and known.config.ack == "before"
 
 
 def _jobs(count: int) -> str:

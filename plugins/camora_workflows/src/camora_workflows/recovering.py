@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 
 import attrs
 from camora.interfaces.extension import Host
-from camora.interfaces.workflows import Mark, NodeState, WorkflowRecord, WorkflowStore
+from camora.interfaces.workflows import NodeState, WorkflowRecord, WorkflowStore
 from camora.outcome import ErrorInfo, Status
 
-from camora_workflows.examining import Examination, Finding, examine
+from camora_workflows.examining import Examination, Finding, examine, runs_once
 from camora_workflows.following import Following
-from camora_workflows.plan import Outcome, pack
+from camora_workflows.plan import Outcome, Spec, unpack
 from camora_workflows.reopening import because_of
 from camora_workflows.shapes import shapes_of
 from camora_workflows.sweeping import resume
+from camora_workflows.trail import step_of
 
 __all__ = ["Recovered", "Recovery"]
 
@@ -82,6 +83,15 @@ class Recovery:
         still = (self._host.clock.now_ms() - record.changed) / 1000
         await resume(self._host, self._following, self._store, record)
         lost = await self._lost(record.id, doubt=still >= self._quiet)
+        nodes = await self._nodes(record.id, lost)
+        once = [node for node in nodes if runs_once(self._host, unpack(Spec, node.spec).task)]
+        if once:
+            text = "its message was acknowledged before it ran, and nothing has come of it; retry() runs it again"
+            ended = self._failed(text)
+            await self._following.carry_out(
+                self._store, [step_of(record.id, node.index, node.run, ended) for node in once]
+            )
+        lost = [node.index for node in nodes if node not in once]
         if lost:
             # Under the same ids first: where the broker has forgotten them that is enough, and it doubles nothing.
             await self._following.begin(self._store, record.id, await self._nodes(record.id, lost))
@@ -102,17 +112,19 @@ class Recovery:
         Only what has ended can be run anew, so they end first. Who dies in between leaves jobs that have failed, which
         `camora workflow retry` runs again.
         """
-        error = ErrorInfo(type="camora_workflows.LostJob", text="its message was removed from the broker")
-        outcome = Outcome(status=Status.FAILED.value, error=error, finished=self._host.clock.now_ms())
+        outcome = self._failed("its message was removed from the broker")
         nodes = await self._nodes(workflow, lost)
-        marks = [
-            Mark(workflow=workflow, index=node.index, run=node.run, status=outcome.status, outcome=pack(outcome))
-            for node in nodes
-        ]
+        steps = [step_of(workflow, node.index, node.run, outcome) for node in nodes]
         now = self._host.clock.now_ms()
-        await self._store.end(marks, now)
+        answers = await self._store.end([step.mark for step in steps], now)
+        # What has ended by itself meanwhile was not lost.
+        lost = [node.index for node, said in zip(nodes, answers, strict=True) if said.known and said.standing is None]
         await self._store.reopen(workflow, await because_of(self._store, workflow, lost), now)
         await self._following.begin(self._store, workflow, await self._nodes(workflow, lost))
+
+    def _failed(self, text: str) -> Outcome:
+        error = ErrorInfo(type="camora_workflows.LostJob", text=text)
+        return Outcome(status=Status.FAILED.value, error=error, finished=self._host.clock.now_ms())
 
     async def _nodes(self, workflow: str, indexes: Sequence[int]) -> list[NodeState]:
         found: list[NodeState] = []
