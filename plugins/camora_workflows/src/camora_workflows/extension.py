@@ -24,6 +24,7 @@ from camora_workflows.trail import Step, Trail, step_of
 __all__ = ["Workflows"]
 
 _NOTHING = FollowUp()
+_TEXTS = {status: status.value for status in Status}
 _NONE: Mapping[int, Outcome] = {}
 
 
@@ -130,7 +131,7 @@ class Workflows(Extension):
 
 def _outcome(record: JobRecord) -> Outcome:
     return Outcome(
-        status=record.status.value,
+        status=_TEXTS[record.status],
         value=record.value,
         error=record.error,
         attempts=record.attempts,

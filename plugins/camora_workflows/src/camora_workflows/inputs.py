@@ -39,6 +39,8 @@ class WorkflowInputs(Middleware):
     def __init__(self, host: Callable[[], Host], store: Callable[[], Awaitable[WorkflowStore]]) -> None:
         self._host = host
         self._store = store
+        self._cancels = False
+        """True once it is known that the broker takes back what is cancelled before it runs."""
 
     def execute(self, context: Context, call_next: Executed) -> Coroutine[Any, Any, Any]:
         """Costs a look into the headers for jobs of no workflow, and no more for those that get nothing."""
@@ -103,8 +105,10 @@ class WorkflowInputs(Middleware):
         """Whether to look before a job is run that gets nothing: not for the first time, where cancelling removes."""
         if context.deliveries > 1 or context.attempt > 1 or context.message.life > 0:
             return True
-        opened = self._host().opened
-        return opened is None or not opened.broker.capabilities.cancel
+        if not self._cancels:  # an app has one broker, so it is asked once
+            opened = self._host().opened
+            self._cancels = opened is not None and bool(opened.broker.capabilities.cancel)
+        return not self._cancels
 
     async def _value(
         self, store: WorkflowStore, workflow: str, own: NodeState, kind: Input, fed: NodeState | None
