@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from camora.dispatchable import Dispatchable
 from camora.errors import JobCancelled, JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
 from camora.outcome import JobRecord, Status
+from camora.plugins import load
 from camora.testing import TestWorker
 from camora_workflows import chord, group, step, wait_for_signal, workflow
 from camora_workflows.recording import Recorder
@@ -336,3 +338,24 @@ async def test_what_runs_at_most_once_by_choice_is_not_run_twice_by_who_mends(sh
             await job.result(LIMIT)
         shop.hold.set()
     assert ran == [1, 1]
+
+
+async def test_a_worker_that_knows_nothing_of_workflows_leaves_something_to_mend(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/camora.db"
+    shop, other = Shop(url), Shop(url, catalog=load(disable=["camora-workflows"]))
+    async with shop.app, other.app:
+        composer: Any = shop.app.composer
+        store = await store_of(shop)
+        job = await group([shop.notify.si("here")]).dispatch()
+        async with other.app.worker():
+            while await shop.app.broker.queues.list("default"):
+                await asyncio.sleep(0.01)
+        assert other.ran == ["notify here"]
+        record = await store.get(job.id)
+        assert record is not None
+        recovery = Recovery(composer.host, composer.following, store, abandon=3600, quiet=3600)
+        found = await recovery.one(record, dry_run=False)
+        assert found is not None
+        assert found.mended
+        async with shop.app.worker():
+            assert await job.result(LIMIT) == ["here"]
