@@ -13,6 +13,7 @@ from camora_workflows import Graph, chain, chord, group
 
 from tests.servers.fixtures import fresh_url as fresh_redis_url
 from tests.servers.rabbitmq import fresh_url
+from tests.servers.servicebus.shared import fresh_url as fresh_servicebus_url
 
 COPIES = 6
 
@@ -77,9 +78,19 @@ def composed(shop: Shop, what: str) -> Any:
             return graph.add("both", shop.total.s(), after=["a", "b"])
 
 
-@pytest.mark.parametrize(("what", "store"), [("chord", "redis"), ("graph", "sqlite"), ("immutable", "sqlite")])
-async def test_copies_of_a_body_that_come_while_it_runs_do_not_run(tmp_path: Path, what: str, store: str) -> None:
-    url = fresh_url()
+@pytest.mark.parametrize(
+    ("what", "broker", "store"),
+    [
+        ("chord", "rabbitmq", "redis"),
+        ("graph", "rabbitmq", "sqlite"),
+        ("immutable", "rabbitmq", "sqlite"),
+        ("chord", "servicebus", "sqlite"),
+    ],
+)
+async def test_copies_of_a_body_that_come_while_it_runs_do_not_run(
+    tmp_path: Path, what: str, broker: str, store: str
+) -> None:
+    url = fresh_url() if broker == "rabbitmq" else fresh_servicebus_url(["default"], lock_duration=5.0)
     results = fresh_redis_url() if store == "redis" else f"sqlite:///{tmp_path}/results.db"
     may_end, ran = asyncio.Event(), list[str]()
     one, two = Shop(url, results, may_end, ran), Shop(url, results, may_end, ran)
