@@ -8,7 +8,7 @@ from typing import Annotated, Any, NewType, Optional
 
 import attrs
 import pytest
-from camora import Camora
+from camora import Camora, Failure
 from camora.errors import ConfigurationError, DispatchError, PayloadError
 from camora.interfaces import START
 from camora_workflows import Chain, FailedStep, Graph, chain, chord, group
@@ -413,6 +413,15 @@ def test_types_that_cannot_fit_are_refused_with_both_names() -> None:
     wrong = chain(add.s(1, 2), on_failure=double.s())
     assert "double runs on_failure and gets a FailedStep first, and takes x: int" in refused(wrong, PayloadError)
     compiled(chain(add.s(1, 2), on_failure=alert.s()))
+
+
+def test_a_failure_is_no_part_of_what_a_step_comes_to() -> None:
+    async def count(text: str) -> int | Failure:
+        return len(text) or Failure("nothing to count")
+
+    counts: Any = app.register(count, name="count")
+    compiled(chain(counts.s("a"), double.s()))
+    assert "count comes to int, and shout" in refused(chain(counts.s("a"), shout.s()), PayloadError)
     compiled(add.s(1, 2) >> quiet.si())
 
 
