@@ -12,7 +12,7 @@ from camora import Camora, CancelResult
 from camora.builtin.memory.broker import MemoryBroker
 from camora.builtin.memory.results import MemoryResultBackend
 from camora.dispatchable import Dispatchable
-from camora.errors import JobCancelled, JobFailed
+from camora.errors import BrokerUnavailable, JobCancelled, JobFailed
 from camora.interfaces import START, Node, WorkflowRecord, WorkflowStore
 from camora.outcome import JobRecord, Status
 from camora.plugins import load
@@ -359,3 +359,28 @@ async def test_a_worker_that_knows_nothing_of_workflows_leaves_something_to_mend
         assert found.mended
         async with shop.app.worker():
             assert await job.result(LIMIT) == ["here"]
+
+
+async def test_what_follows_a_job_that_was_acknowledged_before_is_published_when_the_broker_is_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody runs that job again, so nobody else would publish it."""
+    monkeypatch.setattr("camora.worker.ending._PAUSES", (0.0,))
+    publish, refused = MemoryBroker.publish, []
+
+    async def away(self: Any, envelopes: Any) -> Any:
+        if envelopes[0].task == "double" and len(refused) < 10:
+            refused.append(envelopes)
+            raise BrokerUnavailable("away")
+        return await publish(self, envelopes)
+
+    monkeypatch.setattr(MemoryBroker, "publish", away)
+
+    @shop.app.task(name="once", ack="before")
+    async def once() -> int:
+        return 1
+
+    job = await (once.s() >> shop.double.s()).dispatch()
+    async with shop.app.worker():
+        assert await job.result(10) == 2
+    assert len(refused) == 10

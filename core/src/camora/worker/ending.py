@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -25,6 +26,8 @@ __all__ = ["Ender"]
 
 _FOR_EVER = 100 * 366 * 86400.0
 """Seconds: what is due so much later waits for somebody, and not for its time."""
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds between two tries to store the end of a job whose message is gone."""
 
 
 class Ender:
@@ -126,10 +129,12 @@ class Ender:
 
     def _record_only(self, run: Run, settlement: Settlement) -> None:
         record = settlement.record
+        # Nobody runs this job again, so nobody else publishes what follows it: that is tried for as long as it takes.
+        pauses = itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]) if settlement.successors else (0.0,))
 
         async def store() -> None:
             try:
-                for pause in (0.1, 0.5, 2.0, 0.0):
+                for pause in pauses:
                     try:
                         if settlement.successors:
                             await self._publish(settlement.successors)
@@ -182,7 +187,11 @@ class Ender:
             async with asyncio.timeout(5.0):
                 await self._following.drain()
                 await self._settler.drain()
+                if self._storing:
+                    await asyncio.wait(self._storing)
         except TimeoutError:
             self._logger.warning("the last settlements did not get through; their jobs come back")
+        for task in self._storing:
+            task.cancel()
         self._following.abandon()
         self._settler.abandon()
