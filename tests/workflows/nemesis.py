@@ -212,8 +212,8 @@ class _ProcessWorkflows(MemoryWorkflowStore):
     async def list(self, **more: Any) -> Any:
         return await self._process.call("list", lambda: super(_ProcessWorkflows, self).list(**more))
 
-    async def delete(self, *args: Any) -> int:
-        return await self._process.call("delete", lambda: super(_ProcessWorkflows, self).delete(*args))
+    async def delete(self, *args: Any, **more: Any) -> int:
+        return await self._process.call("delete", lambda: super(_ProcessWorkflows, self).delete(*args, **more))
 
     def twin(self) -> Self:
         return type(self)(self._noting, self._process)

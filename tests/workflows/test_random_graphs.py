@@ -175,7 +175,7 @@ class World:
 
     def _stuck(self) -> str:
         nodes = self.store.graphs.nodes(
-            "w", self.loop.time(), after=-1, limit=100, feeding=None, gate=None, unfinished=True
+            "w", self.loop.time(), after=-1, limit=100, feeding=None, gate=None, unfinished=True, unsuccessful=False
         )
         return f"{self.whole()}, open: {[(one.index, one.waiting) for one in nodes]}, jobs: {self._left()}"
 
@@ -262,7 +262,7 @@ async def mended(loop: VirtualLoop, tree: Tree, nemesis: Nemesis) -> None:
             await world.careful(lambda app: handle(app).retry())
             await world.until_over()
             nodes = world.store.graphs.nodes(
-                "w", loop.time(), after=-1, limit=1000, feeding=None, gate=None, unfinished=False
+                "w", loop.time(), after=-1, limit=1000, feeding=None, gate=None, unfinished=False, unsuccessful=False
             )
             if not any(node.status == "failed" for node in nodes):
                 break
