@@ -103,7 +103,7 @@ class Compiler:
                 within = _Frame()
                 end = self._lay(member, stream.begin, within, side=stream.side, items=items)
                 end.feeds.append(stream.join)
-                yield from self._emit(within)
+                yield from self._emit(within) if within.streams else within.drafts
 
     # Laying out
 
