@@ -38,15 +38,13 @@ def gathers(own: NodeState, fed: NodeState | None) -> bool:
 async def alone(context: Context) -> AsyncIterator[None]:
     """Inside the block no other message of this job is run. Raises `NotYet` rather than wait for long.
 
-    Whether one was run before is to be looked up in there.
-
-    A message that was delivered before comes in at any rate: the run that held the slot may have died with its worker.
+    Whether one was run before is to be looked up in there. A message that was delivered before waits like any other:
+    the slot of a worker that died with it lapses as its lease on the message did.
     """
     async with contextlib.AsyncExitStack() as stack:
-        if context.deliveries == 1:
-            since = time.monotonic()
-            with contextlib.suppress(UnsupportedCapability):  # a store of workflows that keeps no slots
-                await stack.enter_async_context(context.holding([Limit(name=f"workflow:{context.id}", most=1)]))
-            if time.monotonic() - since > _WAITED:
-                await asyncio.sleep(_MOMENT)
+        since = time.monotonic()
+        with contextlib.suppress(UnsupportedCapability):  # a store of workflows that keeps no slots
+            await stack.enter_async_context(context.holding([Limit(name=f"workflow:{context.id}", most=1)]))
+        if time.monotonic() - since > _WAITED:
+            await asyncio.sleep(_MOMENT)
         yield
