@@ -136,7 +136,7 @@ class Reader:
             env={**self._environ, **variables},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         said = f"{done.stdout}\n{done.stderr}"
@@ -145,7 +145,7 @@ class Reader:
         return said
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_stranger_gets_a_broker_that_passes_the_exam(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     for block in blocks():
