@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from camora.builtin.json_codec import JsonCodec
 from camora.clock import SYSTEM_CLOCK
 from camora.errors import BrokerUnavailable
 from camora.executor import Run
 from camora.interfaces import Consumer
-from camora.message import Delivery, Message
+from camora.message import Delivery, Envelope, Message
 from camora.outcome import Action, ErrorInfo, Outcome, OutcomeKind, Settlement, Status
 from camora.settlement import Settler, Verdicts
 
@@ -156,6 +157,32 @@ async def test_one_that_cannot_be_settled_does_not_take_the_others_along() -> No
     assert ended == {"a": True, "b": True, "c": True}
     # b was tried again, and kept as a dead letter in the end.
     assert consumer.calls == [["a", "b", "c"], ["a"], *[["b"]] * 4, ["b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "kept"),
+    [((BrokerUnavailable("away"),), [1]), ((ValueError("too much"), True), [1, 0])],
+    ids=["the broker is away", "they are what is wrong"],
+)
+async def test_what_follows_an_unsettled_job_is_not_given_up_while_the_broker_is_away(
+    rejected: tuple[Any, ...], kept: list[int]
+) -> None:
+    asked: list[Settlement] = []
+
+    class Asked(Scripted):
+        async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+            asked.extend(settlements)
+            return await super().settle(settlements)
+
+    refused = [ValueError("no")] * 4  # the settlement itself is tried so often
+    made, ended, _ = settler(Asked(*refused, *rejected))
+    one = run("a")
+    after = Envelope(id="b", task="work", queue="default", body=b"")
+    settled = VERDICTS.settlement(one, Outcome(kind=OutcomeKind.SUCCEEDED))
+    made.submit(one, msgspec.structs.replace(settled, successors=(after,)))
+    await made.drain()
+    assert [len(ask.successors) for ask in asked if ask.action is Action.REJECT] == kept
+    assert ended == {"a": rejected[-1] is True}
 
 
 async def test_a_refused_settlement_is_told() -> None:

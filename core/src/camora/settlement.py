@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -369,16 +368,16 @@ class Settler:
         rejection = Settlement(
             delivery=run.delivery, action=Action.REJECT, letter=letter, record=record, successors=settlement.successors
         )
-        if rejection.successors:
-            # They may be what is wrong; but if they are not, they must not be lost.
-            with contextlib.suppress(Exception):
+        while True:
+            try:
                 return (await self._once([rejection]))[0]
-            rejection = msgspec.structs.replace(rejection, successors=())
-        try:
-            return (await self._once([rejection]))[0]
-        except Exception:
-            self._logger.exception("%s cannot be dead-lettered either", run.label)
-            return False
+            except Exception as raised:
+                if not rejection.successors or isinstance(raised, (BrokerUnavailable, OSError)):
+                    # It comes back when its lease lapses.
+                    self._logger.exception("%s cannot be dead-lettered either", run.label)
+                    return False
+                # What follows the job may be what is wrong; but it must not be lost because the broker is away.
+                rejection = msgspec.structs.replace(rejection, successors=())
 
     async def _once(self, settlements: Sequence[Settlement]) -> Sequence[bool | None]:
         if self._results is not None and not self._atomic:
