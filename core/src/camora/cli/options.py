@@ -1,49 +1,24 @@
-"""The parameters that many commands share."""
+"""The parameters that many commands of the core share."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from attrs import frozen
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
+
+from camora.command_options import AppOption, ConfigOption, JsonOption, ProfileOption, Which, YesOption
 
 if TYPE_CHECKING:
     from camora.app import Camora
 
 __all__ = ["AppOption", "ConfigOption", "JsonOption", "ProfileOption", "Where", "YesOption"]
 
-_WHERE = Group("Which app", sort_key=100)
-
-AppOption = Annotated[
-    str | None,
-    Parameter(
-        name=["--app", "-a"],
-        group=_WHERE,
-        env_var="CAMORA_APP",
-        show_env_var=False,
-        help="module:attribute of the app; default: `app =` of camora.toml.",
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    Parameter(name="--config", group=_WHERE, help="The camora.toml to use; default: found upwards from here."),
-]
-ProfileOption = Annotated[
-    str | None, Parameter(name="--profile", group=_WHERE, help="Lay this profile of camora.toml over it.")
-]
-JsonOption = Annotated[bool, Parameter(name="--json", negative=(), show_default=False, help="Print JSON.")]
-YesOption = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), show_default=False, help="Do not ask, do it.")]
-
 
 @Parameter(name="*")
 @frozen(kw_only=True)
-class Where:
-    """Which app a command is about: the three parameters as one, `*, where: Where = Where()`."""
-
-    app: AppOption = None
-    config: ConfigOption = None
-    profile: ProfileOption = None
+class Where(Which):
+    """Which app a command is about, `*, where: Where = Where()`."""
 
     def find(self) -> Camora:
         """The app; see `find_app`."""

@@ -6,11 +6,10 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
-import attrs
 import cyclopts
+from camora.command_options import JsonOption, Which
 from camora.errors import CamoraError, ConfigurationError
 
 from camora_servicebus import showing
@@ -22,35 +21,8 @@ from camora_servicebus.wanting import wanted_of_app
 
 __all__ = ["build"]
 
-_WHERE = cyclopts.Group("Which app", sort_key=100)
 _PENDING = 1
 """How a dry run ends that found something to do."""
-
-
-@cyclopts.Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class Which:
-    """The app that a command is about."""
-
-    app: Annotated[
-        str | None,
-        cyclopts.Parameter(
-            name=["--app", "-a"],
-            group=_WHERE,
-            env_var="CAMORA_APP",
-            show_env_var=False,
-            help="module:attribute of the app; default: `app =` of camora.toml.",
-        ),
-    ] = None
-    config: Annotated[
-        Path | None,
-        cyclopts.Parameter(
-            name="--config", group=_WHERE, help="The camora.toml to use; default: found upwards from here."
-        ),
-    ] = None
-    profile: Annotated[
-        str | None, cyclopts.Parameter(name="--profile", group=_WHERE, help="Lay this profile of camora.toml over it.")
-    ] = None
 
 
 _ANY = Which()
@@ -72,9 +44,7 @@ def build(find_app: Callable[..., Any]) -> cyclopts.App:
                 help="Show what would be done, and do nothing; exits with 1 when there is something to do.",
             ),
         ] = False,
-        as_json: Annotated[
-            bool, cyclopts.Parameter(name="--json", negative=(), show_default=False, help="Print JSON.")
-        ] = False,
+        as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """Make the queues, topics and subscriptions that the app declares, and change what is not as declared.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import attrs
 import cyclopts
+from camora.command_options import JsonOption, Which, YesOption
 from camora.errors import CamoraError, ConfigurationError
 from camora.interfaces.workflows import WorkflowRecord
 from camora.masking import masked
@@ -28,7 +27,6 @@ __all__ = ["build"]
 
 T = TypeVar("T")
 
-_WHERE = cyclopts.Group("Which app", sort_key=100)
 _OK, _STALLED, _ERROR, _NOT_FOUND = 0, 1, 2, 3
 _COMES_TO = frozenset(status.value for status in Status if status.finished)
 _MOST = 20
@@ -40,38 +38,8 @@ _CANCELLED = {
 }
 
 
-@cyclopts.Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class Which:
-    """The app that a command is about."""
-
-    app: Annotated[
-        str | None,
-        cyclopts.Parameter(
-            name=["--app", "-a"],
-            group=_WHERE,
-            env_var="CAMORA_APP",
-            show_env_var=False,
-            help="module:attribute of the app; default: `app =` of camora.toml.",
-        ),
-    ] = None
-    config: Annotated[
-        Path | None,
-        cyclopts.Parameter(
-            name="--config", group=_WHERE, help="The camora.toml to use; default: found upwards from here."
-        ),
-    ] = None
-    profile: Annotated[
-        str | None, cyclopts.Parameter(name="--profile", group=_WHERE, help="Lay this profile of camora.toml over it.")
-    ] = None
-
-
 _ANY = Which()
 _Id = Annotated[str, cyclopts.Parameter(help="The workflow's id, as its dispatch returned it.")]
-_Json = Annotated[bool, cyclopts.Parameter(name="--json", negative=(), show_default=False, help="Print JSON.")]
-_Yes = Annotated[
-    bool, cyclopts.Parameter(name=["--yes", "-y"], negative=(), show_default=False, help="Do not ask, do it.")
-]
 _State = Annotated[str, cyclopts.Parameter(name="--state", help="Only those that are: recording, running or finished.")]
 
 
@@ -100,7 +68,7 @@ class _Commands:
         *,
         state: _State = "",
         limit: Annotated[int, cyclopts.Parameter(name=["--limit", "-n"], help="At most so many.")] = 100,
-        as_json: _Json = False,
+        as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """List workflows, the oldest first."""
@@ -124,7 +92,7 @@ class _Commands:
                 name="--all", negative=(), show_default=False, help=f"All members of groups of more than {_MOST}, too."
             ),
         ] = False,
-        as_json: _Json = False,
+        as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """Draw a workflow as a tree, with states and times; exits with 3 when there is none of this id."""
@@ -159,7 +127,7 @@ class _Commands:
                 'long for lost, and send them again. Those of tasks with ack="before" have failed then.',
             ),
         ] = "1h",
-        as_json: _Json = False,
+        as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """Find workflows that stand still for ever, and mend them: what was killed half-way, purged or abandoned.
@@ -200,8 +168,8 @@ class _Commands:
                 help="Show what would be deleted, and delete nothing.",
             ),
         ] = False,
-        yes: _Yes = False,
-        as_json: _Json = False,
+        yes: YesOption = False,
+        as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """Delete what is kept of workflows, before its time is over; jobs of running ones come to nothing."""
@@ -223,7 +191,7 @@ class _Commands:
             say(f"{what} would be deleted" if dry_run else f"{deleted:,} deleted")
         return _OK
 
-    def cancel(self, workflow_id: _Id, /, *, as_json: _Json = False, which: Which = _ANY) -> int:
+    def cancel(self, workflow_id: _Id, /, *, as_json: JsonOption = False, which: Which = _ANY) -> int:
         """Stop a workflow: what has not begun never will, what runs as a coroutine is interrupted."""
 
         async def work(desk: Desk) -> CancelResult:
@@ -236,7 +204,7 @@ class _Commands:
             say(f"{workflow_id}: {_CANCELLED[answer]}")
         return _unknown(workflow_id) if answer is CancelResult.UNKNOWN else _OK
 
-    def retry(self, workflow_id: _Id, /, *, as_json: _Json = False, which: Which = _ANY) -> int:
+    def retry(self, workflow_id: _Id, /, *, as_json: JsonOption = False, which: Which = _ANY) -> int:
         """Run the failed, expired and cancelled jobs of a workflow again, and what was skipped because of them."""
 
         async def work(desk: Desk) -> int | None:
