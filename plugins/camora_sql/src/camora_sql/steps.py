@@ -59,8 +59,8 @@ class Batch(Step[list[Any]]):
         patience: float | None = None,
         revocable: bool = False,
     ) -> None:
-        # Not a method of its own: a step in a circle keeps its items, which may be large, until garbage is collected.
-        super().__init__(_unused, future, need)
+        # No method of its own: a step in a circle keeps its items, which may be large, until garbage is collected.
+        super().__init__(lambda session: list(of_many(session, items)), future, need)
         self.of_many = of_many
         self.items = items
         self.single = single
@@ -69,14 +69,6 @@ class Batch(Step[list[Any]]):
         """It is left out if nobody waits for it any more when its turn comes."""
         self.patience = patience
         """Seconds to wait for other writers, if not as long as the session does; the same for all of one work."""
-
-    def do(self, session: Session) -> list[Any]:
-        """As `Step.do`."""
-        return list(self.of_many(session, self.items))
-
-
-def _unused(session: Session) -> Any:
-    raise NotImplementedError
 
 
 def perform(session: Session, steps: Sequence[Step[Any]]) -> None:
