@@ -12,7 +12,7 @@ from camora_workflows.picture import Branch, Picture
 from camora_workflows.plan import Kind
 from camora_workflows.shapes import Shape
 from camora_workflows.showing import as_tree
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -68,8 +68,13 @@ def printed(branches: list[Branch]) -> str:
     return out.getvalue()
 
 
+NOTHING_IN_IT = Tree("graph", [Tree("chain", [Tree("map", size=0)], on_success=Tree("leaf"))], after=[[]])
+"""A graph whose only node has a callback: where the graph is a callback itself, nothing else tells it from a step."""
+
+
 @settings(max_examples=60)
 @given(trees())
+@example(Tree("chain", [Tree("leaf")], on_failure=NOTHING_IN_IT).numbered())
 def test_every_job_is_drawn_once(tree: Tree) -> None:
     known = shapes(tree)
     branches = Picture(known).branches()

@@ -23,7 +23,8 @@ class TaskOption:
     """An option of tasks that a plugin owns, such as `@app.task(wait_replicas=1)`.
 
     `annotation` is its type, as that of a field of a settings class: what it takes in code and in `camora.toml`.
-    `check` gets the value and returns it, or what it stands for; it raises `ValueError` that says what it expected.
+    `check` gets the value and returns it, or what it stands for; it raises `ValueError` that says what it expected,
+    or `ConfigurationError`, as `structure_settings` does.
     With `dispatch`, `.options(…)` takes it too, for one dispatch.
 
     The value reaches the broker in `Envelope.options`. A broker says in `Broker.task_options` which it reads; all
@@ -47,7 +48,10 @@ class TaskOption:
             value = reading.read(annotation, given, (self.name,))
             if value is WRONG:
                 raise ValueError(reading.problems[0].text)
-        return value if self.check is None else self.check(value)
+        try:
+            return value if self.check is None else self.check(value)
+        except ConfigurationError as error:
+            raise ValueError("; ".join(getattr(error, "problems", [str(error)]))) from error
 
 
 PluginOptions = Mapping[str, TaskOption]

@@ -88,6 +88,7 @@ def everywhere(value: Any, path: KeyPath = ()) -> list[KeyPath]:
 @example({"schedules": [{"key": "k", "task": "t", "calendar": {"months": {}}}]}, {}, None)
 @example({"worker": {"lease": 10**400}}, {}, None)
 @example({}, {"CAMORA_APP__A_B": ""}, None)
+@example({"tasks": {"one": {"exchange": {}, "topic": {}}}}, {}, None)
 @example({"app": "$${"}, {"CAMORA_NAME": "${HOME}"}, None)
 def test_anything_is_read_or_told(
     folder: Path, document: dict[str, Any], environ: dict[str, str], profile: str | None

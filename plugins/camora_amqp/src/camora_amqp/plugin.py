@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from camora.errors import ConfigurationError
 from camora.hookspecs import hookimpl
 from camora.interfaces import Broker, Check, ResultBackend, ScheduleStore, TaskOption
 from camora.provider import MadeFrom, Provider
@@ -44,21 +43,15 @@ def _queue(made: MadeFrom) -> Queue:
 
 
 def _exchange(value: Any) -> Any:
-    """An exchange, or its name; from a file also a table. Raises `ValueError`."""
+    """An exchange, or its name; from a file also a table. Raises `ConfigurationError`."""
     if isinstance(value, Mapping):
         return structure_settings(Exchange, value, where="exchange")
-    try:
-        return Binding(value).exchange
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+    return Binding(value).exchange
 
 
 def _headers(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Headers that a message may have. Raises `ValueError`."""
-    try:
-        return Route("amq.headers", headers=value).headers
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+    """Headers that a message may have. Raises `ConfigurationError`."""
+    return Route("amq.headers", headers=value).headers
 
 
 @hookimpl

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from camora.errors import ConfigurationError
 from camora.settings import structure_settings
 
 from camora_servicebus.topics import ServiceBusTopic, topic_name
@@ -38,10 +37,7 @@ def checked_properties(value: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 
 def checked_topic(value: Any) -> Any:
-    """A topic, or its name; from a file also a table. Raises `ValueError`."""
-    try:
-        if isinstance(value, Mapping):
-            return structure_settings(ServiceBusTopic, value, where="topic")
-        return topic_name(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+    """A topic, or its name; from a file also a table. Raises `ConfigurationError`."""
+    if isinstance(value, Mapping):
+        return structure_settings(ServiceBusTopic, value, where="topic")
+    return topic_name(value)

@@ -228,9 +228,16 @@ class Picture:
             if index in self._drawn or (shape.kind is Kind.JOIN and not self._is_head(index)):
                 continue
             if shape.kind is Kind.JOB:
-                members.append(self._job(shape, self._names(self._sources[index])))
+                member = self._job(shape, self._names(self._sources[index]))
             else:
-                members.append(self._part(index, join.index)[0])
+                member = self._part(index, join.index)[0]
+            # In what is itself beside the workflow, callbacks are told only by leading nowhere.
+            member.callbacks += [
+                _as_one(self._thread([target], None))
+                for target in self._main(member.end)
+                if target != join.index and target not in self._drawn and self._enclosing(target) is None
+            ]
+            members.append(member)
         return Branch("graph", join, steps=members, size=len(members))
 
     def _names(self, sources: Sequence[int]) -> tuple[str, ...]:
