@@ -81,6 +81,14 @@ def failed(cache: Path) -> list[str]:
 
 
 @nox.session
+def explore(session: nox.Session) -> None:
+    """Look for what the suite does not meet: its tests of properties and its hunts, with new examples each time."""
+    install(session, "test", "lint")
+    wanted = session.posargs or ("-m", "hypothesis", "tests")
+    session.run("pytest", "--hypothesis-profile=explore", "--numprocesses=2", "--dist=loadfile", *wanted)
+
+
+@nox.session
 @nox.parametrize("python,release", [("3.11", "5.2"), ("3.12", "6.0")], ids=["5.2", "6.0"])
 def django(session: nox.Session, release: str) -> None:
     """Run the tests of the Django project: on 5.2 LTS with the backport of the Tasks interface, and on 6."""

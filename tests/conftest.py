@@ -13,8 +13,12 @@ from tests.servers.fixtures import fresh_url
 # Hundreds of processes are started: each would compile Django and SQLAlchemy anew where byte code is not kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("camora", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How long an example takes says how busy the machine is. The suite tries the same examples each time, so that it fails
+# because of what was changed; `nox -s explore` looks for others, and what it finds becomes an `@example`.
+hypothesis.settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.register_profile("camora", hypothesis.settings.get_profile("explore"), derandomize=True)
 hypothesis.settings.load_profile("camora")
 
 
