@@ -68,6 +68,23 @@ class KeepsWhatWasPassed(MemoryWorkflowStore):
             await super().passed(workflow_id, gate, index, now, number)
 
 
+class ReopensAnyRun(MemoryWorkflowStore):
+    """Whoever saw an earlier run fail reopens the one that came after it."""
+
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
+        found = await self.read(workflow_id, list(runs))
+        current = {node.index: node.run for node in found if node is not None}
+        return await super().reopen(workflow_id, {**runs, **current}, now)
+
+
+class ReopensSome(MemoryWorkflowStore):
+    """Reopens those that stand as they were seen, though others do not."""
+
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
+        said = [await super(ReopensSome, self).reopen(workflow_id, {index: run}, now) for index, run in runs.items()]
+        return bool(said) and all(said)
+
+
 class MissesTheLastOfAPage(MemoryWorkflowStore):
     """Pages are one too short where there is more."""
 
@@ -115,6 +132,8 @@ class TellsAll(MemoryJournal):
         TakesAnyRun,
         FinishesEarly,
         KeepsWhatWasPassed,
+        ReopensAnyRun,
+        ReopensSome,
         MissesTheLastOfAPage,
     ],
 )

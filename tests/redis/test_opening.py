@@ -258,7 +258,7 @@ async def _use_companions(broker: Broker) -> None:
     await graphs.passed("w", START, 0, 4)
     await graphs.end([Mark(workflow="w", index=index, status="succeeded") for index in (0, 1)], 5)
     assert await graphs.finish("w", "succeeded", 60, 6)
-    assert await graphs.reopen("w", [1], 7) == 1
+    assert await graphs.reopen("w", {1: 0}, 7)
     assert [node and node.run for node in await graphs.read("w", [0, 1])] == [0, 1]
     assert [found.open for found in await graphs.list()] == [1]
     assert await graphs.delete(["w"]) == 1

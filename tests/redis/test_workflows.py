@@ -87,7 +87,7 @@ async def test_what_has_expired_leaves_nothing_behind(private_server: NewServer)
         await recorded(store, "short", *group(3))
         await store.end(ends("short", 0, 1, 2, 3), 4)
         await store.passed("short", START, 2, 4)
-        assert await store.reopen("short", [3], 4) == 1
+        assert await store.reopen("short", {3: 0}, 4)
         await store.end([Mark(workflow="short", index=3, run=1, status=OK)], 4)
         assert await store.finish("short", OK, 0.2, 5)
         assert "{camora}:workflow:record:short" in keys_of(server)
@@ -133,7 +133,7 @@ async def test_reopening_keeps_what_was_to_expire(private_server: NewServer) -> 
         assert await store.finish("w", OK, 3600, 5)
         kept = [key for key in keys_of(server) if key.endswith(":w")]
         assert {server.cli("PTTL", key) > 0 for key in kept} == {True}
-        assert await store.reopen("w", [0], 6) == 1
+        assert await store.reopen("w", {0: 0}, 6)
         assert {server.cli("PTTL", key) for key in keys_of(server)} == {-1}
         assert [found.id for found in await store.list(state="running")] == ["w"]
         assert server.cli("ZCARD", "{camora}:workflow:ends") == 0
@@ -147,7 +147,7 @@ async def test_deleting_leaves_nothing_behind(private_server: NewServer, begun: 
         await recorded(store, "w", *nodes, Node(index=1500))
         if begun:
             await store.end(ends("w", 0, 7, 8), 4)
-            await store.reopen("w", [7], 5)
+            assert await store.reopen("w", {7: 0}, 5)
         assert await store.delete(["w", "never-was", "w"]) == 1
         assert keys_of(server) == []
 
@@ -332,7 +332,7 @@ async def test_a_full_server_records_nothing_new_and_goes_on_with_the_rest(priva
         assert await journal.write("job", 1, "step", b"x", 60) == b"x"
         await store.end(ends("w", 40), 6)
         assert await store.finish("w", OK, 60, 7)
-        assert await store.reopen("w", [3], 8) == 1
+        assert await store.reopen("w", {3: 0}, 8)
         await store.end([Mark(workflow="w", index=3, run=1, status=OK)], 9)
         assert await store.finish("w", OK, 60, 10)
         assert [found.id for found in await store.list(state="recording")] == ["late"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from camora import Camora
@@ -55,9 +56,25 @@ class MortalStore:
         return call
 
 
+class _Broker:
+    """The app's own, but for which jobs it has."""
+
+    def __init__(self, broker: Any, drive: Drive) -> None:
+        self._broker = broker
+        self._drive = drive
+        self.queues = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def find(self, job_id: str) -> Any:
+        message = self._drive.waiting.get(job_id)
+        return None if message is None else SimpleNamespace(id=job_id, body=self._drive.app.codec.encode(message))
+
+
 class _Stores:
-    def __init__(self, stores: Any, store: Any, results: Any) -> None:
-        self.broker = stores.broker
+    def __init__(self, broker: Any, store: Any, results: Any) -> None:
+        self.broker = broker
         self.results = results
         self._store = store
 
@@ -70,33 +87,40 @@ class _Results:
 
     private = False
 
-    def __init__(self, drive: Drive) -> None:
+    def __init__(self, drive: Drive, fate: Fate) -> None:
         self._drive = drive
+        self._fate = fate
 
     async def store(self, records: Sequence[JobRecord]) -> None:
-        await self._drive.fate.step(lambda: self._drive.keep(records))
+        await self._fate.step(lambda: self._drive.keep(records))
 
     async def forget(self, job_ids: Sequence[str]) -> int:
-        return sum(self._drive.records.pop(its_id, None) is not None for its_id in job_ids)
+        return int(await self._fate.step(lambda: self._drive.forget(job_ids)))
 
 
 class DrivenHost:
-    """The app's own host, but for where it publishes, and who dies doing so."""
+    """The app's own host, but for where it publishes, and who dies doing so: as all do, or by a fate of its own."""
 
-    def __init__(self, host: Host, drive: Drive) -> None:
+    def __init__(self, host: Host, drive: Drive, fate: Fate | None = None) -> None:
         self._host = host
         self._drive = drive
+        self._own = fate
+
+    @property
+    def _fate(self) -> Fate:
+        return self._own or self._drive.fate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> list[str]:
-        await self._drive.fate.step(lambda: self._drive.take(envelopes))
+        await self._fate.step(lambda: self._drive.take(envelopes))
         return [envelope.id for envelope in envelopes]
 
     async def stores(self) -> Any:
-        store = MortalStore(self._drive.store, self._drive.fate)
-        return _Stores(await self._host.stores(), store, _Results(self._drive))
+        store = MortalStore(self._drive.store, self._fate)
+        broker = _Broker((await self._host.stores()).broker, self._drive)
+        return _Stores(broker, store, _Results(self._drive, self._fate))
 
 
 def end_of(message: Message, status: Status, value: Any, host: Host) -> JobRecord:
@@ -132,6 +156,9 @@ class Drive:
         for record in records:
             self.records.setdefault(record.id, record)
 
+    async def forget(self, job_ids: Sequence[str]) -> int:
+        return sum(self.records.pop(its_id, None) is not None for its_id in job_ids)
+
     async def take(self, envelopes: Sequence[Envelope]) -> None:
         for envelope in envelopes:
             if envelope.id not in self.known:
@@ -139,10 +166,10 @@ class Drive:
                 self.tasks.append(envelope.task)
                 self.waiting[envelope.id] = self.app.codec.decode(envelope.body)
 
-    def fresh(self) -> Workflows:
+    def fresh(self, fate: Fate | None = None) -> Workflows:
         """An extension that has seen nothing yet, as that of another worker."""
         extension = Workflows()
-        extension.attach(DrivenHost(self._host, self))  # type: ignore[arg-type]
+        extension.attach(DrivenHost(self._host, self, fate))  # type: ignore[arg-type]
         return extension
 
     async def dispatch(
@@ -193,6 +220,10 @@ class Drive:
             except Died:
                 [message] = await self.fresh().requeued([letter])
             self.waiting[message.id] = message
+
+    def succeeds(self) -> None:
+        """From now on, every job does."""
+        self._comes_to = lambda task: Status.SUCCEEDED
 
     async def resume(self) -> None:
         """Do what was left undone, as a worker does that sweeps."""

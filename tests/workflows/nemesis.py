@@ -191,7 +191,7 @@ class _ProcessWorkflows(MemoryWorkflowStore):
                 self._noting.marked.setdefault((mark.workflow, mark.index, mark.run), []).append(mark)
         return answers
 
-    async def reopen(self, *args: Any) -> int:
+    async def reopen(self, *args: Any) -> bool:
         return await self._process.call("reopen", lambda: super(_ProcessWorkflows, self).reopen(*args))
 
     async def read(self, *args: Any) -> Any:

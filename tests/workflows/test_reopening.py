@@ -52,7 +52,7 @@ async def test_a_workflow_succeeds_after_all(made: Callable[[], Drive], story: s
 
 @pytest.mark.parametrize("story", FAILING)
 async def test_whoever_puts_it_back_may_die(made: Callable[[], Drive], story: str) -> None:
-    for at in range(6):
+    for at in range(9):
         for after in (False, True):
             drive = made()
             await failed(drive, story)

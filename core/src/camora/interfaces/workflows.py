@@ -128,11 +128,15 @@ class WorkflowStore(ABC):
         """Nodes have ended: the first mark of a node's run stands. One answer each, in order; of any workflows."""
 
     @abstractmethod
-    async def reopen(self, workflow_id: str, indexes: Sequence[int], now: int) -> int:
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
         """Nodes that have ended are to be run again: their `run` grows, and what they feed waits for them again.
 
-        All in one step: targets among them count from then on. What was `passed` of gates among them is forgotten. A
-        finished workflow is running again. Returns how many there were; those that have not ended stay as they are.
+        `runs` has for each of them the run that the caller has seen end. All in one step: targets among them count from
+        then on. What was `passed` of gates among them is forgotten. A finished workflow is running again.
+
+        False, and nothing, unless each of them is there and has ended in that run, and where none is given. So of
+        several who reopen the same one does; and who repeats a call whose answer was lost is told False, and reads what
+        has become of it.
         """
 
     @abstractmethod

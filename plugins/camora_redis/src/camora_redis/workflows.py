@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -166,9 +166,10 @@ class RedisWorkflowStore(WorkflowStore):
             for place, (mark, letter) in enumerate(zip(marks, letters, strict=True))
         ]
 
-    async def reopen(self, workflow_id: str, indexes: Sequence[int], now: int) -> int:
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
         """One step."""
-        return int(await self._run(_REOPEN, workflow_id, now, _pack(list(indexes)))) if indexes else 0
+        columns = _pack((list(runs), list(runs.values())))
+        return bool(runs) and bool(await self._run(_REOPEN, workflow_id, now, columns))
 
     async def passed(self, workflow_id: str, gate: int, index: int, now: int, run: int = 0) -> None:
         """One step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -122,15 +122,15 @@ class SqlWorkflowStore(WorkflowStore):
     def _end(self, session: Session, calls: Sequence[EndCall]) -> Sequence[Sequence[Marked]]:
         return end(session, calls, self._store.now())
 
-    async def reopen(self, workflow_id: str, indexes: Sequence[int], now: int) -> int:
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
         """One transaction."""
-        wanted = [index for index in dict.fromkeys(indexes) if is_index(index)]
 
-        def reopen(session: Session, held: Held) -> int:
-            rows = session.rows_in(statements.read_marked, [number(held.seq, index) for index in wanted])
-            ended = {node: feeds_from(feeds) for node, _, status, feeds in rows if status}
-            if not ended:
-                return 0
+        def reopen(session: Session, held: Held) -> bool:
+            seen = {number(held.seq, index): run for index, run in runs.items()}
+            rows = session.rows_in(statements.read_marked, list(seen))
+            ended = {node: feeds_from(feeds) for node, run, status, feeds in rows if status and run == seen[node]}
+            if len(ended) < len(seen):
+                return False
             nodes = sorted(ended)
             session.change_in(statements.reopen_nodes, nodes)
             session.change_in(statements.forget_gates, nodes)
@@ -139,9 +139,11 @@ class SqlWorkflowStore(WorkflowStore):
             if held.state == "finished":
                 session.change(statements.begin_again, (held.seq,))
             session.insert(statements.put_open, [(held.seq, held.touch(now), held.open + len(nodes))])
-            return len(nodes)
+            return True
 
-        return await self._write(workflow_id, reopen, 0)
+        if not runs or not all(map(is_index, runs)):
+            return False
+        return await self._write(workflow_id, reopen, False)
 
     async def passed(self, workflow_id: str, gate: int, index: int, now: int, run: int = 0) -> None:
         """One transaction."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from camora.interfaces import Host, NodeState, WorkflowRecord, WorkflowStore
 from camora.outcome import CancelResult, Status
 
 from camora_workflows.following import Following
-from camora_workflows.plan import Kind, Outcome, Spec, job_id, unpack
-from camora_workflows.reopening import because_of
+from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, job_id, unpack
+from camora_workflows.reopening import reopen
 from camora_workflows.standing import Standing
 from camora_workflows.stopping import stop
+from camora_workflows.sweeping import resume
 from camora_workflows.trail import step_of
+from camora_workflows.whereabouts import is_nowhere
 
 __all__ = ["cancel_all", "retry_failed"]
 
@@ -48,35 +52,58 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
 
 
 async def retry_failed(host: Host, store: WorkflowStore, following: Following, record: WorkflowRecord) -> int:
-    """Reopen the jobs that failed and all that comes after them, and let the first of them begin."""
+    """Reopen the jobs that failed and all that comes after them, and let the first of them begin.
+
+    Each run that has failed is followed by one, however many try at once. What an earlier call has reopened, and did
+    not live to publish, begins now, where the broker can tell that it does not have it. Returns how many jobs both are.
+    """
     workflow = record.id
-    failed = await _failed(store, workflow)
-    if not failed:
-        return 0
-    stores = await host.stores()
-    if stores.results is not None:
-        # Before anything runs: what the workflow comes to now must find no record that stands.
-        await stores.results.forget([workflow])
-    await store.reopen(workflow, await because_of(store, workflow, failed), host.clock.now_ms())
+    failed, open_again = await _looked(store, workflow)
+    reopened = await reopen(host, following, store, workflow, failed)
     standing = Standing(store, record)
-    indexes = sorted(failed)
+    indexes = sorted(reopened)
     for start in range(0, len(indexes), _PAGE):
         read = await store.read(workflow, indexes[start : start + _PAGE])
-        nodes = [node for node in read if node is not None and not node.status]
+        nodes = [node for node in read if node is not None and not node.status and node.run == reopened[node.index]]
         await following.begin(store, workflow, [node for node in nodes if await standing.begun(node)])
         # Their letters are answered: put back now, they would run a second time.
         letters = [job_id(workflow, node.index, run) for node in nodes for run in range(node.run)]
-        await stores.broker.dead_letters.purge(ids=letters)
-    return len(failed)
+        await (await host.stores()).broker.dead_letters.purge(ids=letters)
+    return len(reopened) + await _gone_on_with(host, store, following, record, open_again)
 
 
-async def _failed(store: WorkflowStore, workflow: str) -> set[int]:
-    found: set[int] = set()
+async def _looked(store: WorkflowStore, workflow: str) -> tuple[dict[int, int], list[NodeState]]:
+    """The jobs that are to be run again, with their runs; and those that were reopened and have not ended."""
+    failed: dict[int, int] = {}
+    open_again: list[NodeState] = []
     after = -1
     while page := await store.nodes(workflow, after=after, limit=_PAGE):
-        found.update(node.index for node in page if node.status in _AGAIN and _spec(node).kind is Kind.JOB)
+        for node in page:
+            if (node.status in _AGAIN or (node.run and not node.status)) and _spec(node).kind is Kind.JOB:
+                if node.status:
+                    failed[node.index] = node.run
+                else:
+                    open_again.append(node)
         after = page[-1].index
-    return found
+    return failed, open_again
+
+
+async def _gone_on_with(
+    host: Host, store: WorkflowStore, following: Following, record: WorkflowRecord, nodes: Sequence[NodeState]
+) -> int:
+    """If some of these, which were reopened before, are nowhere, do what is left undone; returns how many begin."""
+    standing = Standing(store, record)
+    left = [node.index for node in nodes if await standing.begun(node) and await is_nowhere(host, record.id, node)]
+    if not left:
+        return 0
+    await resume(host, following, store, record)
+    # Of some it was only left to say that they do not run, because others have failed again.
+    now = [
+        node
+        for start in range(0, len(left), _PAGE)
+        for node in await store.read(record.id, left[start : start + _PAGE])
+    ]
+    return sum(node is not None and node.status != SKIPPED for node in now)
 
 
 def _spec(node: NodeState) -> Spec:

@@ -16,7 +16,7 @@ from camora_workflows.following import Following
 from camora_workflows.inputs import WorkflowInputs, no_store
 from camora_workflows.journaling import KEEP, Journaling
 from camora_workflows.plan import HEADER, SKIPPED, Carried, Outcome, header_of, place_of
-from camora_workflows.reopening import because_of
+from camora_workflows.reopening import reopen
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.sweeping import Sweeper
 from camora_workflows.trail import Step, Trail, step_of
@@ -78,6 +78,8 @@ class Workflows(Extension):
                 steps[at] = step_of(place.workflow, place.index, place.run, _outcome(ending.record), frozenset({at}))
         if steps:
             trail, records = await self.following.follow(await self.store(), list(steps.values()))
+            if not (trail.successors or records or trail.resumed):
+                return found  # the common end: one of many members, for the others of which is waited
             successors = _handed_out(steps, trail)
             for at, step in steps.items():
                 mark = step.mark
@@ -105,15 +107,12 @@ class Workflows(Extension):
             return message
         store = await self.store()
         [node] = await store.read(place.workflow, [place.index])
+        while node is not None and node.status:  # it will run again: so it has to count, whoever has reopened it
+            await reopen(self.host, self.following, store, place.workflow, {node.index: node.run})
+            [node] = await store.read(place.workflow, [place.index])
         if node is None:
             return message
-        run = node.run
-        if node.status:
-            reopened = await because_of(store, place.workflow, [place.index])
-            await self._taken_back(place.workflow)
-            await store.reopen(place.workflow, reopened, self.host.clock.now_ms())
-            run += 1
-        header = header_of(msgspec.structs.replace(place, run=run))
+        header = header_of(msgspec.structs.replace(place, run=node.run))
         return msgspec.structs.replace(message, headers={**message.headers, HEADER: header})
 
     async def _taken_back(self, workflow: str) -> None:

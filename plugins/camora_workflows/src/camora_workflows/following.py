@@ -79,9 +79,9 @@ class Following:
             await stop_cancelled(self._host, store, workflow, [node.index for node in page])
         await self._wholes.conclude(store, trail)
 
-    async def conclude(self, store: WorkflowStore, workflow: str) -> None:
-        """If nothing of it is open: store what it came to, and finish it."""
-        await self._wholes.look_again(store, workflow)
+    async def conclude(self, store: WorkflowStore, workflow: str, *, again: bool = False) -> None:
+        """If nothing of it is open: store what it came to, and finish it; with `again`, though it is finished."""
+        await self._wholes.look_again(store, workflow, again=again)
 
     async def _walk(self, store: WorkflowStore, steps: Sequence[Step], trail: Trail) -> None:
         """Mark, decide what waits, and so on until nothing is left to decide."""

@@ -13,7 +13,7 @@ from camora.outcome import ErrorInfo, Status
 from camora_workflows.examining import Examination, Finding, examine, runs_once
 from camora_workflows.following import Following
 from camora_workflows.plan import Outcome, Spec, unpack
-from camora_workflows.reopening import because_of
+from camora_workflows.reopening import reopen
 from camora_workflows.shapes import shapes_of
 from camora_workflows.sweeping import resume
 from camora_workflows.trail import step_of
@@ -118,9 +118,10 @@ class Recovery:
         now = self._host.clock.now_ms()
         answers = await self._store.end([step.mark for step in steps], now)
         # What has ended by itself meanwhile was not lost.
-        lost = [node.index for node, said in zip(nodes, answers, strict=True) if said.known and said.standing is None]
-        await self._store.reopen(workflow, await because_of(self._store, workflow, lost), now)
-        await self._following.begin(self._store, workflow, await self._nodes(workflow, lost))
+        ended = [node for node, said in zip(nodes, answers, strict=True) if said.known and said.standing is None]
+        runs = {node.index: node.run for node in ended}
+        reopened = await reopen(self._host, self._following, self._store, workflow, runs)
+        await self._following.begin(self._store, workflow, await self._nodes(workflow, sorted(reopened)))
 
     def _failed(self, text: str) -> Outcome:
         error = ErrorInfo(type="camora_workflows.LostJob", text=text)

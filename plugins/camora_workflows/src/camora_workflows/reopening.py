@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from camora.interfaces import NodeState, WorkflowStore
+from camora.interfaces import Host, NodeState, WorkflowStore
 
+from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Spec, unpack
 from camora_workflows.trail import outcome_of
 
-__all__ = ["because_of"]
+__all__ = ["because_of", "reopen"]
 
 _PAGE = 500
 
 
-async def because_of(store: WorkflowStore, workflow: str, indexes: Iterable[int]) -> list[int]:
-    """These nodes, and those that ended without running for the reason that these did not succeed, in order.
+async def reopen(
+    host: Host, following: Following, store: WorkflowStore, workflow: str, seen: Mapping[int, int]
+) -> Mapping[int, int]:
+    """Reopen those of these jobs that still stand as they were seen, and all that ended because of them, in one step.
+
+    `seen` has for each of them the run that was seen end. Returns those that it was this call that reopened, with the
+    runs that they are in: they are the caller's to begin. What others have reopened meanwhile is theirs.
+    """
+    results = (await host.stores()).results
+    taken_back = False
+    while True:
+        nodes = await _read(store, workflow, sorted(seen))
+        standing = [node for node in nodes if node.status and node.run == seen[node.index]]
+        if not standing:
+            if taken_back:  # what it has come to since, by the work of others, stands
+                await following.conclude(store, workflow, again=True)
+            return {}
+        runs = await because_of(store, workflow, standing)
+        if results is not None:
+            # Before anything runs: what the workflow comes to now must find no record that stands.
+            await results.forget([workflow])
+            taken_back = True
+        # Where somebody else was faster with one of them, it is looked what is left: none of it alone would do, for
+        # what ended because of several is reopened with the first of them.
+        if await store.reopen(workflow, runs, host.clock.now_ms()):
+            return {node.index: node.run + 1 for node in standing}
+
+
+async def because_of(store: WorkflowStore, workflow: str, nodes: Sequence[NodeState]) -> dict[int, int]:
+    """These nodes, and those that ended without running for the reason that these did not succeed: in which runs.
 
     They are what is to be reopened, all in one step, to run these again. Handlers that ran are not among them: that
     was told, and is not taken back.
     """
-    reasons = set(indexes)
-    found: set[int] = set()
-    waiting = sorted(reasons)
+    reasons = {node.index for node in nodes}
+    found: dict[int, int] = {}
+    waiting = list(nodes)
     while waiting:
-        found.update(waiting)
+        found.update((node.index, node.run) for node in waiting)
         further: set[int] = set()
-        for node in await _read(store, workflow, waiting):
+        for node in waiting:
             further.update(node.feeds)
             spec: Spec = unpack(Spec, node.spec)
             if spec.kind is Kind.GATE and node.status == SKIPPED:
                 async for behind in _behind(store, workflow, node.index):
                     further.add(behind.index)
-        candidates = await _read(store, workflow, sorted(further - found))
-        waiting = [node.index for node in candidates if _is_because_of(node, reasons)]
-    return sorted(found)
+        candidates = await _read(store, workflow, sorted(further - found.keys()))
+        waiting = [node for node in candidates if _is_because_of(node, reasons)]
+    return found
 
 
 def _is_because_of(node: NodeState, reasons: Collection[int]) -> bool:

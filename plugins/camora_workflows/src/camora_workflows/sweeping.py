@@ -7,12 +7,11 @@ be left undone: jobs that were never published, consequences that nobody carried
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 
-from camora.errors import BrokerUnavailable, UnsupportedCapability
+from camora.errors import BrokerUnavailable
 from camora.interfaces import START, Host, NodeState, WorkflowRecord, WorkflowStore
 
 from camora_workflows.consequences import SUCCEEDED
@@ -20,7 +19,7 @@ from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Spec, unpack
 from camora_workflows.settings import WorkflowSettings
 from camora_workflows.trail import Step, outcome_of, step_of
-from camora_workflows.whereabouts import find_job
+from camora_workflows.whereabouts import is_nowhere
 
 __all__ = ["Sweeper", "resume"]
 
@@ -102,7 +101,7 @@ async def resume(host: Host, following: Following, store: WorkflowStore, record:
     waiting = await _open(store, workflow)
     await following.carry_out(store, [step async for step in _undone(host, store, workflow, waiting)])
     again = [node for node in waiting.values() if node.run and await _may_begin(store, workflow, node)]
-    if lost := [node for node in again if await _is_nowhere(host, workflow, node)]:
+    if lost := [node for node in again if await is_nowhere(host, workflow, node)]:
         await following.begin(store, workflow, lost)
     await following.conclude(store, workflow)
 
@@ -123,7 +122,7 @@ async def _undone(
     ready = {index for index, node in waiting.items() if node.gate is None and not node.waiting}
     told: set[int] = set()
     jobs = {index for index in ready if unpack(Spec, waiting[index].spec).kind is Kind.JOB}
-    there = {index for index in jobs if not await _is_nowhere(host, workflow, waiting[index])}
+    there = {index for index in jobs if not await is_nowhere(host, workflow, waiting[index])}
     after = -1
     while page := await store.nodes(workflow, after=after, limit=_PAGE):
         after = page[-1].index
@@ -146,17 +145,6 @@ async def _may_begin(store: WorkflowStore, workflow: str, node: NodeState) -> bo
         return True
     [gate] = await store.read(workflow, [node.gate])
     return gate is not None and bool(gate.status) and gate.status != SKIPPED
-
-
-async def _is_nowhere(host: Host, workflow: str, node: NodeState) -> bool:
-    """Whether the broker does not have the job of a node; where it cannot be asked, it knows a repeated id by itself.
-
-    A broker that does neither is trusted to have it.
-    """
-    broker = (await host.stores()).broker
-    with contextlib.suppress(UnsupportedCapability):
-        return await find_job(host, workflow, node.index, node.run) is None
-    return bool(broker.capabilities.dedup)
 
 
 async def _all(store: WorkflowStore, state: str, changed_before: int) -> AsyncIterator[WorkflowRecord]:

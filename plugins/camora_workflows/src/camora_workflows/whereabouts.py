@@ -5,12 +5,14 @@ A dead letter that was put back goes on under the id that it had, in a run of it
 
 from __future__ import annotations
 
-from camora.errors import DecodeError
-from camora.interfaces import Host, QueuedJob
+import contextlib
+
+from camora.errors import DecodeError, UnsupportedCapability
+from camora.interfaces import Host, NodeState, QueuedJob
 
 from camora_workflows.plan import HEADER, Place, job_id, place_of
 
-__all__ = ["find_job"]
+__all__ = ["find_job", "is_nowhere"]
 
 
 async def find_job(host: Host, workflow: str, index: int, run: int) -> QueuedJob | None:
@@ -24,6 +26,17 @@ async def find_job(host: Host, workflow: str, index: int, run: int) -> QueuedJob
         if found is not None and (earlier == run or _is_of(host, found, run)):
             return found
     return None
+
+
+async def is_nowhere(host: Host, workflow: str, node: NodeState) -> bool:
+    """Whether the broker does not have the job of a node; where it cannot be asked, it knows a repeated id by itself.
+
+    A broker that does neither is trusted to have it.
+    """
+    broker = (await host.stores()).broker
+    with contextlib.suppress(UnsupportedCapability):
+        return await find_job(host, workflow, node.index, node.run) is None
+    return bool(broker.capabilities.dedup)
 
 
 def _is_of(host: Host, found: QueuedJob, run: int) -> bool:

@@ -51,10 +51,10 @@ class Wholes:
                 await results.store([record])
             await self._finish(store, workflow, trail)
 
-    async def look_again(self, store: WorkflowStore, workflow: str) -> None:
-        """As `conclude`, for a workflow of which nothing ended just now."""
+    async def look_again(self, store: WorkflowStore, workflow: str, *, again: bool = False) -> None:
+        """As `conclude`, for a workflow of which nothing ended just now; with `again`, for a finished one, too."""
         record = await store.get(workflow)
-        if record is None or record.state != "running":
+        if record is None or not (record.state == "running" or (again and record.state == "finished")):
             return
         trail = Trail(ended={workflow: {}}, open={workflow: record.open})
         plan: Plan = unpack(Plan, record.plan)

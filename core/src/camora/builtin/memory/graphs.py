@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import msgspec
@@ -127,16 +127,17 @@ class _Graph:
             assert state is not None
             yield state
 
-    def reopen(self, index: int) -> bool:
+    def has_ended(self, index: int, run: int) -> bool:
         node = self.nodes.get(index)
-        if node is None or not node.status:
-            return False
+        return node is not None and node.run == run and bool(node.status)
+
+    def reopen(self, index: int) -> None:
+        node = self.nodes[index]
         node.run, node.status, node.outcome = node.run + 1, "", b""
         self.unfinished += 1
         for target in node.told.feeds:
             self.outstanding[target].add(index)
         self.passed.pop(index, None)
-        return True
 
     def run_of(self, gate: int) -> int | None:
         if gate == START:
@@ -212,18 +213,19 @@ class Graphs:
             for mark, (graph, standing) in zip(marks, found, strict=True)
         ]
 
-    def reopen(self, workflow_id: str, indexes: Sequence[int], now: int, at: float) -> int:
+    def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int, at: float) -> bool:
         """See `WorkflowStore.reopen`."""
         graph = self._alive(at).get(workflow_id)
-        reopened = 0 if graph is None else sum(graph.reopen(index) for index in indexes)
-        if graph is None or not reopened:
-            return 0
+        if graph is None or not runs or not all(graph.has_ended(index, run) for index, run in runs.items()):
+            return False
+        for index in runs:
+            graph.reopen(index)
         if graph.record.state == "finished":
             graph.touch(now, state="running", status="", finished=0)
             graph.ends = 0.0
         else:
             graph.touch(now)
-        return reopened
+        return True
 
     def read(self, workflow_id: str, indexes: Sequence[int], at: float) -> list[NodeState | None]:
         """See `WorkflowStore.read`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from camora.builtin.memory.store import MemoryStore
@@ -44,10 +44,10 @@ class MemoryWorkflowStore(WorkflowStore):
         with self._store.lock:
             return self._graphs.end(marks, now, self._at())
 
-    async def reopen(self, workflow_id: str, indexes: Sequence[int], now: int) -> int:
+    async def reopen(self, workflow_id: str, runs: Mapping[int, int], now: int) -> bool:
         """One step."""
         with self._store.lock:
-            return self._graphs.reopen(workflow_id, indexes, now, self._at())
+            return self._graphs.reopen(workflow_id, runs, now, self._at())
 
     async def read(self, workflow_id: str, indexes: Sequence[int]) -> Sequence[NodeState | None]:
         """As they are now."""

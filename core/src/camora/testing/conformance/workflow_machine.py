@@ -27,6 +27,8 @@ _STATUSES = st.sampled_from(["succeeded", "succeeded", "failed", "skipped"])
 _INDEXES = st.integers(0, _NODES)
 _PICKS = st.integers(0, 19)
 """Mostly something that there is; 19 is something that there is not, perhaps."""
+_OFF = st.dictionaries(_INDEXES, st.sampled_from([-1, 1]), max_size=2)
+"""For some nodes, by how much another run is named than the one that they are in."""
 _MARKS = st.lists(st.tuples(_PICKS, _PICKS, st.integers(-1, 3), _STATUSES), min_size=1, max_size=5)
 _FEEDS = st.tuples(st.sets(_INDEXES, max_size=3), st.sampled_from([None, None, START, 0, 1]))
 _WHOLE = st.lists(_FEEDS, min_size=1, max_size=_NODES)
@@ -206,20 +208,25 @@ class _Machine(RuleBasedStateMachine):
             graph.record = replace(graph.record, changed=found.changed)
 
     @precondition(lambda self: any(self.running(name) is not None for name in self.graphs))
-    @rule(which=_PICKS, indexes=st.sets(_INDEXES, min_size=1, max_size=4))
-    def reopen(self, which: int, indexes: set[int]) -> None:
-        """Some, whether they have ended or not."""
+    @rule(which=_PICKS, indexes=st.sets(_INDEXES, min_size=1, max_size=4), stray=st.integers(0, 3), off=_OFF)
+    def reopen(self, which: int, indexes: set[int], stray: int, off: dict[int, int]) -> None:
+        """Some that have ended, mostly as they were seen to; at times others among them."""
         name = self.pick(which)
         graph = self.running(name)
-        ended = [index for index in indexes if graph is not None and index in graph.nodes and graph.nodes[index].status]
-        assert self.run(self.store.reopen(self.id_of(name), sorted(indexes), self.later())) == len(ended)
-        if graph is None or not ended:
+        nodes = {} if graph is None else graph.nodes
+        wanted = [index for index in sorted(indexes) if not stray or (index in nodes and nodes[index].status)]
+        runs = {index: (nodes[index].run if index in nodes else 0) + off.get(index, 0) for index in wanted}
+        able = bool(runs) and all(
+            index in nodes and nodes[index].status and nodes[index].run == run for index, run in runs.items()
+        )
+        assert self.run(self.store.reopen(self.id_of(name), runs, self.later())) == able
+        if graph is None or not able:
             self._read_changed()
             return
-        for index in ended:
+        for index in runs:
             node = graph.nodes[index]
             graph.nodes[index] = replace(node, run=node.run + 1, status="", outcome=b"")
-        passed = {gate: last for gate, last in graph.record.passed.items() if gate not in ended}
+        passed = {gate: last for gate, last in graph.record.passed.items() if gate not in runs}
         self.touch(graph, passed=passed, state="running", status="", finished=0)
 
     @precondition(lambda self: any(self.running(name) is not None for name in self.graphs))

@@ -142,7 +142,7 @@ class WorkflowStoreConformance:
         assert not await store.add("never", chain(), NOW)
         assert not await store.start("never", b"", NOW)
         assert not await store.finish("never", OK, LONG, NOW)
-        assert await store.reopen("never", [0], NOW) == 0
+        assert not await store.reopen("never", {0: 0}, NOW)
         await store.passed("never", START, 3, NOW)
         assert list(await store.end([], NOW)) == []
         assert list(await store.end([mark("never", 0)], NOW)) == [Marked(known=False)]
@@ -460,7 +460,7 @@ class WorkflowStoreConformance:
     async def test_what_is_reopened_runs_anew_and_is_waited_for_again(self, store: WorkflowStore) -> None:
         await recorded(store, "w", *chain())
         await store.end([mark("w", 0, outcome=b"0"), mark("w", 1, "failed"), mark("w", 2, "skipped")], NOW)
-        assert await store.reopen("w", [1, 2], NOW + 1) == 2
+        assert await store.reopen("w", {1: 0, 2: 0}, NOW + 1)
         assert list(await store.read("w", [0, 1, 2])) == [
             NodeState(index=0, gate=START, feeds=(1,), status=OK, outcome=b"0"),
             NodeState(index=1, feeds=(2,), run=1),
@@ -477,22 +477,63 @@ class WorkflowStoreConformance:
 
     async def test_what_has_not_ended_cannot_be_reopened(self, store: WorkflowStore) -> None:
         await recorded(store, "w", *chain())
-        assert await store.reopen("w", [0, 1, 7], NOW) == 0
-        assert await store.reopen("w", [], NOW) == 0
+        assert not await store.reopen("w", {0: 0}, NOW)
+        assert not await store.reopen("w", {}, NOW)
         await store.end([mark("w", 0)], NOW)
-        assert await store.reopen("w", [0, 1], NOW) == 1
-        assert await store.reopen("w", [0, 1], NOW) == 0
+        before = await store.nodes("w")
+        for others in ({1: 0}, {7: 0}, {-1: 0}, {1: 1}):
+            assert not await store.reopen("w", {0: 0, **others}, NOW + 1), "all of them or none"
+        assert list(await store.nodes("w")) == list(before)
+        assert await store.reopen("w", {0: 0}, NOW)
         assert [state.run for state in await store.nodes("w")] == [1, 0, 0]
         assert (await node(store, "w", 1)).waiting == 1
+
+    async def test_only_what_stands_as_it_was_seen_is_reopened(self, store: WorkflowStore) -> None:
+        await recorded(store, "w", *fan(2))
+        await store.end([mark("w", index, "failed") for index in range(3)], NOW)
+        assert not await store.reopen("w", {0: 1}, NOW), "a run that is still to come"
+        assert await store.reopen("w", {0: 0, 2: 0}, NOW)
+        assert not await store.reopen("w", {0: 0, 2: 0}, NOW), "another one was faster, or its answer was lost"
+        await store.end([mark("w", 0, "failed", run=1), mark("w", 2, "failed", run=1)], NOW)
+        before = await store.nodes("w")
+        for late in ({0: 0}, {1: 0, 2: 0}, {0: 0, 1: 0, 2: 1}):
+            assert not await store.reopen("w", late, NOW), "it has run again since, and failed again"
+        assert list(await store.nodes("w")) == list(before)
+        assert await store.reopen("w", {0: 1, 1: 0, 2: 1}, NOW)
+        assert [(state.run, state.waiting) for state in await store.nodes("w")] == [(2, 0), (1, 0), (2, 2)]
+
+    async def test_of_those_who_reopen_the_same_at_once_one_does(self, store: WorkflowStore) -> None:
+        names = [f"w{number}" for number in range(self.races)]
+        for name in names:
+            await recorded(store, name, *fan(2))
+            await store.end([mark(name, index, "failed") for index in range(3)], NOW)
+
+        def reopening(seen: Sequence[int]) -> Callable[[], Coroutine[Any, Any, Sequence[bool]]]:
+            async def reopen() -> Sequence[bool]:
+                other = store.twin()
+                await other.open()
+                try:
+                    return [await other.reopen(name, dict.fromkeys(seen, 0), NOW) for name in names]
+                finally:
+                    await other.close()
+
+            return reopen
+
+        told = await all_at_once(*map(reopening, ([0, 2], [2, 1], [0, 1, 2])))
+        for place, name in enumerate(names):
+            said = [answers[place] for answers in told]
+            assert sum(said) == 1, "each two of them have a node in common"
+            runs = [state.run for state in await store.nodes(name)]
+            assert runs == [[1, 0, 1], [0, 1, 1], [1, 1, 1]][said.index(True)]
 
     async def test_a_target_that_has_ended_and_is_reopened_later_waits_for_what_was_reopened(
         self, store: WorkflowStore
     ) -> None:
         await recorded(store, "w", *fan(2))
         await store.end([mark("w", index) for index in range(3)], NOW)
-        assert await store.reopen("w", [0], NOW) == 1
+        assert await store.reopen("w", {0: 0}, NOW)
         assert (await node(store, "w", 2)).status == OK
-        assert await store.reopen("w", [2], NOW) == 1
+        assert await store.reopen("w", {2: 0}, NOW)
         assert (await node(store, "w", 2)).waiting == 1
         [again] = await store.end([mark("w", 1)], NOW)
         assert targets(again) == []
@@ -503,7 +544,7 @@ class WorkflowStoreConformance:
         await recorded(store, "w", *fan(2))
         for run in range(5):
             await store.end([mark("w", 0, "failed", run=run)], NOW)
-            assert await store.reopen("w", [0], NOW) == 1
+            assert await store.reopen("w", {0: run}, NOW)
         [answer] = await store.end([mark("w", 1)], NOW)
         assert targets(answer) == []
         assert (await node(store, "w", 2)).waiting == 1
@@ -514,9 +555,9 @@ class WorkflowStoreConformance:
         await recorded(store, "w", *chain())
         await store.end([mark("w", 0), mark("w", 1, "failed"), mark("w", 2, "skipped")], NOW)
         assert await store.finish("w", "failed", LONG, NOW + 1)
-        assert await store.reopen("w", [], NOW) == 0
+        assert not await store.reopen("w", {}, NOW)
         assert (await one(store, "w")).state == "finished"
-        assert await store.reopen("w", [1, 2], NOW + 2) == 2
+        assert await store.reopen("w", {1: 0, 2: 0}, NOW + 2)
         found = await one(store, "w")
         assert (found.state, found.status, found.finished, found.open) == ("running", "", 0, 2)
         assert not await store.finish("w", OK, LONG, NOW)
@@ -530,7 +571,7 @@ class WorkflowStoreConformance:
         await store.end([mark("w", 0), mark("w", 1)], NOW)
         await store.passed("w", START, 0, NOW)
         await store.passed("w", 1, 4, NOW)
-        assert await store.reopen("w", [1], NOW) == 1
+        assert await store.reopen("w", {1: 0}, NOW)
         assert (await one(store, "w")).passed == {START: 0}
         # One who opened it before, and was slow.
         await store.passed("w", 1, 4, NOW)
@@ -592,7 +633,7 @@ class WorkflowStoreConformance:
         assert list(await store.nodes("short")) == []
         assert list(await store.read("short", [0])) == [None]
         assert list(await store.end([mark("short", 0)], NOW)) == [Marked(known=False)]
-        assert await store.reopen("short", [0], NOW) == 0
+        assert not await store.reopen("short", {0: 0}, NOW)
         assert await store.delete(["short"]) == 0
         assert await store.create(record("short"))
         assert (await one(store, "short")).nodes == 0
@@ -606,7 +647,7 @@ class WorkflowStoreConformance:
             await recorded(store, name, Node(index=0, spec=b"spec"))
             await store.end([mark(name, 0)], NOW)
             assert await store.finish(name, OK, keep, NOW)
-            if await store.reopen(name, [0], NOW):
+            if await store.reopen(name, {0: 0}, NOW):
                 break
             keep *= 2
             assert keep < 100, "it cannot be reopened in time"
@@ -718,7 +759,7 @@ class WorkflowStoreConformance:
         assert values == [b"%d" % index for index in range(width)]
         await store.end([mark("w", width)], NOW)
         assert await store.finish("w", OK, LONG, NOW)
-        assert await store.reopen("w", range(width + 1), NOW) == width + 1
+        assert await store.reopen("w", dict.fromkeys(range(width + 1), 0), NOW)
         assert (await node(store, "w", width)).waiting == width
         assert await store.delete(["w"]) == 1
 

@@ -1,21 +1,24 @@
--- Nodes are to run again. KEYS: the record. ARGV: id, now, {index, …}, packed. Answers how many there were.
+-- Nodes are to run again. KEYS: the record. ARGV: id, now, {{index, …}, {run, …}}, packed. Answers 1; or 0, and nothing was
+-- done, where one of them has not ended in that run.
 local state, changed = unpack(redis.call('HMGET', KEYS[1], 'state', 'changed'))
 if not state then return 0 end
-graph_though_full()
-local indexes, reopened, waits, gates = cmsgpack.unpack(ARGV[3]), {}, {}, {}
-local metas = many('HMGET', part('meta'), indexes)
+local indexes, seen = unpack(cmsgpack.unpack(ARGV[3]))
+local metas, runs = many('HMGET', part('meta'), indexes), many('HMGET', part('runs'), indexes)
 for i, index in ipairs(indexes) do
-  if metas[i] and redis.call('HDEL', part('ended'), index) == 1 then
-    reopened[#reopened + 1] = index
-    gates[#gates + 1] = 'p:' .. index
-    redis.call('HINCRBY', part('runs'), index, 1)
-    for _, target in ipairs(fed(metas[i])) do
-      waits[target] = waits[target] or {}
-      table.insert(waits[target], index)
-    end
+  local ended = metas[i] and redis.call('HEXISTS', part('ended'), index) == 1
+  if not ended or tonumber(runs[i] or 0) ~= seen[i] then return 0 end
+end
+graph_though_full()
+local waits, gates = {}, {}
+for i, index in ipairs(indexes) do
+  gates[i] = 'p:' .. index
+  redis.call('HINCRBY', part('runs'), index, 1)
+  for _, target in ipairs(fed(metas[i])) do
+    waits[target] = waits[target] or {}
+    table.insert(waits[target], index)
   end
 end
-if #reopened == 0 then return 0 end
+many('HDEL', part('ended'), indexes)
 for target, sources in pairs(waits) do many('SADD', waited(target), sources) end
 many('HDEL', KEYS[1], gates)
 redis.call('HSET', KEYS[1], 'runs', 1)
@@ -27,4 +30,4 @@ if state == 'finished' then
   redis.call('ZADD', of_all('open'), 0, ARGV[1])
 end
 touch(changed, ARGV[2])
-return #reopened
+return 1
