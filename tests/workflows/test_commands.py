@@ -476,6 +476,39 @@ def test_failed_members_are_run_again(shop: Any, camora: Run) -> None:
     assert camora("retry", its_id).out == f"{its_id}: no job of it has failed, expired or been cancelled\n"
 
 
+def test_what_has_run_on_failure_is_named_before_it_is_retried(shop: Any, camora: Run) -> None:
+    def handled() -> str:
+        failing = chain(shop.check.s(1), shop.double.s(), on_failure=shop.alert.si("one"))
+        many = chain(shop.check.s(2), on_failure=group(shop.alert.si(f"{number}") for number in range(4)))
+        unheard = shop.add.s(1, 2) >> chain(shop.double.s(), on_failure=shop.alert.si("never"))
+        its_id = dispatched(shop, group(failing, many, unheard))
+        worked(shop)
+        return its_id
+
+    its_id = handled()
+    shape = json.loads(camora("show", its_id, "--json").out)["nodes"]
+    ran = [node["job"] for node in shape if node["task"] == "alert" and node["state"] == "succeeded"]
+    assert len(ran) == 5
+    done = camora("retry", its_id)
+    assert (done.code, done.out) == (0, f"{its_id}: 2 jobs will run again\n")
+    told = ", ".join(f"alert ({job})" for job in ran[:3])
+    said = f"camora: {its_id}: on_failure has run already, and does not run again: {told} and 2 more\n"
+    assert done.err == said
+    done = camora("retry", its_id)
+    assert done.err == "", "nothing is run again"
+    (Path.cwd() / "mended").touch()
+    worked(shop)
+    assert comes_to(shop, its_id) == [2, 2, 6]
+    (Path.cwd() / "mended").unlink()
+    its_id = handled()
+    done = camora("retry", its_id, "--json")
+    data = json.loads(done.out)
+    assert (data["retried"], done.err) == (2, "")
+    assert [one["task"] for one in data["on_failure_ran"]] == ["alert"] * 5
+    assert {one["job"].rpartition(".")[0] for one in data["on_failure_ran"]} == {its_id}
+    assert json.loads(camora("retry", its_id, "--json").out) == {"id": its_id, "retried": 0, "on_failure_ran": []}
+
+
 def test_cancelling(shop: Any, camora: Run) -> None:
     its_id = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
     assert camora("cancel", its_id).out == f"{its_id}: cancelled: nothing of it runs any more\n"

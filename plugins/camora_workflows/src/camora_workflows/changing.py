@@ -9,7 +9,7 @@ from camora.outcome import CancelResult, Status
 
 from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, job_id, unpack
-from camora_workflows.reopening import reopen
+from camora_workflows.reopening import reopen, to_run_again
 from camora_workflows.standing import Standing
 from camora_workflows.stopping import stop
 from camora_workflows.sweeping import resume
@@ -19,8 +19,6 @@ from camora_workflows.whereabouts import is_nowhere
 __all__ = ["cancel_all", "retry_failed"]
 
 _PAGE = 500
-_AGAIN = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.value})
-"""The ends of jobs that are run again."""
 
 
 async def cancel_all(host: Host, store: WorkflowStore, following: Following, workflow: str) -> CancelResult:
@@ -58,7 +56,7 @@ async def retry_failed(host: Host, store: WorkflowStore, following: Following, r
     not live to publish, begins now, where the broker can tell that it does not have it. Returns how many jobs both are.
     """
     workflow = record.id
-    failed, open_again = await _looked(store, workflow)
+    failed, open_again = await to_run_again(store, workflow)
     reopened = await reopen(host, following, store, workflow, failed)
     standing = Standing(store, record)
     indexes = sorted(reopened)
@@ -70,22 +68,6 @@ async def retry_failed(host: Host, store: WorkflowStore, following: Following, r
         letters = [job_id(workflow, node.index, run) for node in nodes for run in range(node.run)]
         await (await host.stores()).broker.dead_letters.purge(ids=letters)
     return len(reopened) + await _gone_on_with(host, store, following, record, open_again)
-
-
-async def _looked(store: WorkflowStore, workflow: str) -> tuple[dict[int, int], list[NodeState]]:
-    """The jobs that are to be run again, with their runs; and those that were reopened and have not ended."""
-    failed: dict[int, int] = {}
-    open_again: list[NodeState] = []
-    after = -1
-    while page := await store.nodes(workflow, after=after, limit=_PAGE):
-        for node in page:
-            if (node.status in _AGAIN or (node.run and not node.status)) and _spec(node).kind is Kind.JOB:
-                if node.status:
-                    failed[node.index] = node.run
-                else:
-                    open_again.append(node)
-        after = page[-1].index
-    return failed, open_again
 
 
 async def _gone_on_with(

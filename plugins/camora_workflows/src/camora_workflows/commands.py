@@ -15,6 +15,7 @@ from camora.outcome import CancelResult, Status
 from camora.units import duration
 
 from camora_workflows import showing
+from camora_workflows.answered import Answer, answers_to_failures
 from camora_workflows.desk import Desk, Seen, with_desk
 from camora_workflows.examining import Finding
 from camora_workflows.recovering import Recovered
@@ -31,6 +32,8 @@ _OK, _STALLED, _ERROR, _NOT_FOUND = 0, 1, 2, 3
 _COMES_TO = frozenset(status.value for status in Status if status.finished)
 _MOST = 20
 """How many members of a group are drawn, unless all are asked for."""
+_NAMED = 3
+"""How many jobs are named in one line."""
 _CANCELLED = {
     CancelResult.REMOVED: "cancelled: nothing of it runs any more",
     CancelResult.SIGNALLED: "cancelled, and workers were told: a coroutine is interrupted, others run to their ends",
@@ -205,23 +208,37 @@ class _Commands:
         return _unknown(workflow_id) if answer is CancelResult.UNKNOWN else _OK
 
     def retry(self, workflow_id: _Id, /, *, as_json: JsonOption = False, which: Which = _ANY) -> int:
-        """Run the failed, expired and cancelled jobs of a workflow again, and what was skipped because of them."""
+        """Run the failed, expired and cancelled jobs of a workflow again, and what was skipped because of them.
 
-        async def work(desk: Desk) -> int | None:
+        What has run on_failure of them already does not run again, and is not undone: that is said before.
+        """
+
+        async def work(desk: Desk) -> tuple[Sequence[Answer], int] | None:
             if await desk.store.get(workflow_id) is None:
                 return None
-            return await desk.composer.handle(workflow_id).retry()
+            answers = await answers_to_failures(desk.store, workflow_id)
+            if answers and not as_json:
+                note(f"{workflow_id}: {_answered(answers)}")
+            return answers, await desk.composer.handle(workflow_id).retry()
 
-        count = self._run(which, work)
-        if count is None:
+        done = self._run(which, work)
+        if done is None:
             return _unknown(workflow_id)
+        answers, count = done
         if as_json:
-            print_json({"id": workflow_id, "retried": count})
+            ran = [{"job": answer.job, "task": answer.task} for answer in answers]
+            print_json({"id": workflow_id, "retried": count, "on_failure_ran": ran})
         elif count:
             say(f"{workflow_id}: {count:,} job{'' if count == 1 else 's'} will run again")
         else:
             say(f"{workflow_id}: no job of it has failed, expired or been cancelled")
         return _OK
+
+
+def _answered(answers: Sequence[Answer]) -> str:
+    which = ", ".join(f"{answer.task} ({answer.job})" for answer in answers[:_NAMED])
+    more = f" and {len(answers) - _NAMED:,} more" if len(answers) > _NAMED else ""
+    return f"on_failure has run already, and does not run again: {which}{more}"
 
 
 def _print_list(records: Sequence[WorkflowRecord], now: int, *, as_json: bool, limit: int) -> None:

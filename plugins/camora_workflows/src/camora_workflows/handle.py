@@ -170,7 +170,8 @@ class WorkflowJob(Job[R_co]):
         """Run the members that failed, expired or were cancelled once more, and what was skipped because of them.
 
         Returns how many there were; the others keep what they came to. Who waits for the result of the whole waits for
-        the new one. Raises `ResultExpired` for a workflow that nobody knows (any more).
+        the new one. Called twice at the same moment, it runs them once. What has run on_failure already does not run
+        again. Raises `ResultExpired` for a workflow that nobody knows (any more).
         """
         store = await self._store("retry")
         record = await self._record(store)

@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from camora.interfaces import Host, NodeState, WorkflowStore
+from camora.outcome import Status
 
 from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Spec, unpack
 from camora_workflows.trail import outcome_of
 
-__all__ = ["because_of", "reopen"]
+__all__ = ["because_of", "behind", "read_all", "reopen", "to_run_again"]
 
 _PAGE = 500
+_AGAIN = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.value})
+"""The ends of jobs that are run again."""
+
+
+async def to_run_again(store: WorkflowStore, workflow: str) -> tuple[dict[int, int], list[NodeState]]:
+    """The jobs that are to be run again, with their runs; and those that were reopened and have not ended."""
+    failed: dict[int, int] = {}
+    open_again: list[NodeState] = []
+    after = -1
+    while page := await store.nodes(workflow, after=after, limit=_PAGE):
+        for node in page:
+            if (node.status in _AGAIN or (node.run and not node.status)) and _is_job(node):
+                if node.status:
+                    failed[node.index] = node.run
+                else:
+                    open_again.append(node)
+        after = page[-1].index
+    return failed, open_again
 
 
 async def reopen(
@@ -26,7 +45,7 @@ async def reopen(
     results = (await host.stores()).results
     taken_back = False
     while True:
-        nodes = await _read(store, workflow, sorted(seen))
+        nodes = await read_all(store, workflow, sorted(seen))
         standing = [node for node in nodes if node.status and node.run == seen[node.index]]
         if not standing:
             if taken_back:  # what it has come to since, by the work of others, stands
@@ -59,11 +78,16 @@ async def because_of(store: WorkflowStore, workflow: str, nodes: Sequence[NodeSt
             further.update(node.feeds)
             spec: Spec = unpack(Spec, node.spec)
             if spec.kind is Kind.GATE and node.status == SKIPPED:
-                async for behind in _behind(store, workflow, node.index):
-                    further.add(behind.index)
-        candidates = await _read(store, workflow, sorted(further - found.keys()))
+                async for one in behind(store, workflow, node.index):
+                    further.add(one.index)
+        candidates = await read_all(store, workflow, sorted(further - found.keys()))
         waiting = [node for node in candidates if _is_because_of(node, reasons)]
     return found
+
+
+def _is_job(node: NodeState) -> bool:
+    spec: Spec = unpack(Spec, node.spec)
+    return spec.kind is Kind.JOB
 
 
 def _is_because_of(node: NodeState, reasons: Collection[int]) -> bool:
@@ -73,14 +97,16 @@ def _is_because_of(node: NodeState, reasons: Collection[int]) -> bool:
     return node.status == SKIPPED or spec.kind is not Kind.JOB
 
 
-async def _read(store: WorkflowStore, workflow: str, indexes: Sequence[int]) -> list[NodeState]:
+async def read_all(store: WorkflowStore, workflow: str, indexes: Sequence[int]) -> list[NodeState]:
+    """Those of them that there are."""
     found = []
     for begin in range(0, len(indexes), _PAGE):
         found += [node for node in await store.read(workflow, indexes[begin : begin + _PAGE]) if node is not None]
     return found
 
 
-async def _behind(store: WorkflowStore, workflow: str, gate: int) -> AsyncIterator[NodeState]:
+async def behind(store: WorkflowStore, workflow: str, gate: int) -> AsyncIterator[NodeState]:
+    """The nodes behind a gate, in order."""
     after = -1
     while page := await store.nodes(workflow, after=after, limit=_PAGE, gate=gate):
         for node in page:
