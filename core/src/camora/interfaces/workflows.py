@@ -154,12 +154,14 @@ class WorkflowStore(ABC):
         gate: int | None = None,
         unfinished: bool = False,
         unsuccessful: bool = False,
+        bare: bool = False,
     ) -> Sequence[NodeState]:
         """Up to `limit` nodes with an index above `after`, in order of index.
 
         With `feeding`, those that feed this node; with `gate`, those behind it; with `unfinished`, those that have not
         ended; with `unsuccessful`, those that have, and whose status is not `succeeded`. At most one of the first two
-        is given, and of the last two.
+        is given, and of `unfinished` and `unsuccessful`. With `bare`, a store may leave out what they are (`spec`,
+        `feeds`, `gate` and `waiting`), and tell only how they ended.
         """
 
     @abstractmethod
@@ -180,9 +182,18 @@ class WorkflowStore(ABC):
 
     @abstractmethod
     async def list(
-        self, *, after: str = "", limit: int = 100, state: str = "", changed_before: int | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int = 100,
+        state: str = "",
+        status: str = "",
+        changed_before: int | None = None,
     ) -> Sequence[WorkflowRecord]:
-        """Workflows with an id greater than `after`, in order of id, without their plans."""
+        """Workflows with an id greater than `after`, in order of id, without their plans.
+
+        With `state`, those that are in it; with `status`, those that have finished so.
+        """
 
     @abstractmethod
     async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:

@@ -26,8 +26,13 @@ def _feeds_and_gate(meta: bytes) -> tuple[tuple[int, ...], int | None]:
 
 def come_to(status: str, outcome: bytes) -> bytes:
     """What a node came to, in one value."""
+    return _begin(status) + outcome
+
+
+@functools.lru_cache(maxsize=32)
+def _begin(status: str) -> bytes:
     name = status.encode()
-    return len(name).to_bytes(2, "big") + name + outcome
+    return len(name).to_bytes(2, "big") + name
 
 
 def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:

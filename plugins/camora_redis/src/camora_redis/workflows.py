@@ -35,6 +35,8 @@ _HIGHEST = 2**32 - 1
 """Indexes take four bytes."""
 _PAGE = 500
 """How many nodes are read in one step at most."""
+_BARE_PAGE = 2000
+"""Of how many nodes it is read in one step how they ended."""
 _NO_SUCH, _STOOD = ord("0"), ord("2")
 """What the script says of a mark: that there is no such node or run, or that it had ended before."""
 _UNKNOWN = Marked(known=False)
@@ -201,6 +203,7 @@ class RedisWorkflowStore(WorkflowStore):
         gate: int | None = None,
         unfinished: bool = False,
         unsuccessful: bool = False,
+        bare: bool = False,
     ) -> Sequence[NodeState]:
         """One look; several where they are large, or lie far apart."""
         only = "open" if unfinished else "bad" if unsuccessful else ""
@@ -208,8 +211,8 @@ class RedisWorkflowStore(WorkflowStore):
         page: list[NodeState] = []
         more = 1
         while more and len(page) < limit:
-            wanted = min(limit - len(page), _PAGE)
-            more, after, rows = await self._run(_NODES, workflow_id, name, after, wanted, only)
+            wanted = min(limit - len(page), _BARE_PAGE if bare else _PAGE)
+            more, after, rows = await self._run(_NODES, workflow_id, name, after, wanted, only, int(bare))
             page += states_from(rows)
         return page
 
@@ -219,23 +222,29 @@ class RedisWorkflowStore(WorkflowStore):
         return None if found is None else record_from(workflow_id, *found)
 
     async def list(
-        self, *, after: str = "", limit: int = 100, state: str = "", changed_before: int | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int = 100,
+        state: str = "",
+        status: str = "",
+        changed_before: int | None = None,
     ) -> Sequence[WorkflowRecord]:
         """A look for some hundreds; in a cluster at each shard of them."""
         if limit <= 0:
             return []
         before = "" if changed_before is None else changed_before
         shards = self._store.keys.shards("workflow:record:")
-        parts = await asyncio.gather(*(self._list(shard, after, limit, state, before) for shard in shards))
+        parts = await asyncio.gather(*(self._list(shard, after, limit, state, before, status) for shard in shards))
         return list(heapq.merge(*parts, key=lambda record: record.id))[:limit]
 
     async def _list(
-        self, shard: str, last: str | bytes, limit: int, state: str, before: int | str
+        self, shard: str, last: str | bytes, limit: int, state: str, before: int | str, status: str
     ) -> Sequence[WorkflowRecord]:
         page: list[WorkflowRecord] = []
         more = 1
         while more and len(page) < limit:
-            call = self._link.run(_LIST, (shard,), "", last, limit - len(page), state, before)
+            call = self._link.run(_LIST, (shard,), "", last, limit - len(page), state, before, status)
             more, last, rows = await answered(self._link, call)
             page += [record_from(row[0].decode(), *row[1:]) for row in rows]
         return page

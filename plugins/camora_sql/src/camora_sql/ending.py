@@ -13,7 +13,7 @@ from camora_sql.numbering import index_of, is_index, number, workflow_of
 from camora_sql.session import Session
 from camora_sql.statements import workflows as statements
 
-__all__ = ["EndCall", "end", "feeds_from", "feeds_to", "state_from"]
+__all__ = ["EndCall", "end", "ended_from", "feeds_from", "feeds_to", "state_from"]
 
 EndCall = tuple[Sequence[Mark], int]
 """Marks that are made together, and the moment they bear."""
@@ -45,6 +45,12 @@ def state_from(row: Sequence[Any]) -> NodeState:
         status=status,
         outcome=outcome or b"",
     )
+
+
+def ended_from(row: Sequence[Any]) -> NodeState:
+    """A row of `ends_feeding`."""
+    node, run, status, outcome = row
+    return NodeState(index=index_of(node), run=run, status=status, outcome=outcome or b"")
 
 
 def end(session: Session, calls: Sequence[EndCall], at: int) -> list[Sequence[Marked]]:

@@ -11,7 +11,7 @@ from camora.interfaces.workflows import START, Mark, Marked, Node, NodeState, Wo
 
 from camora_sql.clearing import STEP, prune_workflows
 from camora_sql.dialects.base import Need
-from camora_sql.ending import EndCall, end, feeds_from, feeds_to, state_from
+from camora_sql.ending import EndCall, end, ended_from, feeds_from, feeds_to, state_from
 from camora_sql.holding import Held, hold
 from camora_sql.lengths import LONGEST_ID, check_name
 from camora_sql.link import Link
@@ -198,6 +198,7 @@ class SqlWorkflowStore(WorkflowStore):
         gate: int | None = None,
         unfinished: bool = False,
         unsuccessful: bool = False,
+        bare: bool = False,
     ) -> Sequence[NodeState]:
         """One look."""
         page = (int(not unfinished), int(not unsuccessful), limit)
@@ -205,6 +206,10 @@ class SqlWorkflowStore(WorkflowStore):
         def read(session: Session, seq: int) -> list[NodeState]:
             first, last = bounds(seq)
             begin = first + max(after, -1)
+            if feeding is not None and bare:
+                key = number(seq, feeding)
+                rows = session.rows(statements.ends_feeding, (key, begin, key, last, *page))
+                return list(map(ended_from, rows))
             if feeding is None and gate is None:
                 rows = session.rows(statements.nodes_of, (begin, last, *page))
             else:
@@ -232,14 +237,22 @@ class SqlWorkflowStore(WorkflowStore):
         return await self._link.read(read)
 
     async def list(
-        self, *, after: str = "", limit: int = 100, state: str = "", changed_before: int | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int = 100,
+        state: str = "",
+        status: str = "",
+        changed_before: int | None = None,
     ) -> Sequence[WorkflowRecord]:
         """One look."""
         before = 2**63 - 1 if changed_before is None else changed_before
-        values = (after, before, self._store.now(), *([state] if state else []), limit)
+        only = [word for word in (state, status) if word]
+        shape = 1 + bool(state) + 2 * bool(status)
+        values = (after, before, self._store.now(), *only, limit)
 
         def read(session: Session) -> list[WorkflowRecord]:
-            rows = session.rows(statements.list_workflows, values, 2 if state else 1)
+            rows = session.rows(statements.list_workflows, values, shape)
             passed = _passed(session, [row[0] for row in rows])
             return [_record(row, passed.get(row[0], {}), b"") for row in rows]
 

@@ -29,7 +29,8 @@ __all__ = ["build"]
 T = TypeVar("T")
 
 _OK, _STALLED, _ERROR, _NOT_FOUND = 0, 1, 2, 3
-_COMES_TO = frozenset(status.value for status in Status if status.finished)
+_COMES_TO = [status.value for status in Status if status.finished]
+_ENDS = " or ".join((", ".join(_COMES_TO[:-1]), _COMES_TO[-1]))
 _MOST = 20
 """How many members of a group are drawn, unless all are asked for."""
 _NAMED = 3
@@ -70,18 +71,22 @@ class _Commands:
         self,
         *,
         state: _State = "",
+        status: Annotated[
+            str, cyclopts.Parameter(name="--status", help=f"Only those that have come to this: {_ENDS}.")
+        ] = "",
         limit: Annotated[int, cyclopts.Parameter(name=["--limit", "-n"], help="At most so many.")] = 100,
         as_json: JsonOption = False,
         which: Which = _ANY,
     ) -> int:
         """List workflows, the oldest first."""
-        _check_state(state)
+        _check_state(state, "; --status {} lists those that have ended so")
+        _check_status(status, state)
 
         async def work(desk: Desk) -> tuple[list[WorkflowRecord], int]:
-            return await desk.listed(state, limit), desk.now
+            return await desk.listed(state, status, limit), desk.now
 
         records, now = self._run(which, work)
-        _print_list(records, now, as_json=as_json, limit=limit)
+        _print_list(records, now, as_json=as_json, limit=limit, of_all=not (state or status))
         return _OK
 
     def show(
@@ -241,12 +246,12 @@ def _answered(answers: Sequence[Answer]) -> str:
     return f"on_failure has run already, and does not run again: {which}{more}"
 
 
-def _print_list(records: Sequence[WorkflowRecord], now: int, *, as_json: bool, limit: int) -> None:
+def _print_list(records: Sequence[WorkflowRecord], now: int, *, as_json: bool, limit: int, of_all: bool) -> None:
     if as_json:
         print_json([showing.listed(record) for record in records])
         return
     if not records:
-        say("there are no workflows")
+        say("there are no workflows" if of_all else "there are no such workflows")
         return
     rows = [
         (
@@ -334,10 +339,20 @@ def _unknown(workflow: str) -> int:
     return _NOT_FOUND
 
 
-def _check_state(state: str) -> None:
+def _check_state(state: str, hint: str = "; all that have ended, however that was, are finished") -> None:
     if state not in ("", "recording", "running", "finished"):
-        hint = "; all that have ended, however that was, are finished" if state in _COMES_TO else ""
-        raise ConfigurationError(f"--state {state}: one of recording, running or finished{hint}")
+        more = hint.format(state) if state in _COMES_TO else ""
+        raise ConfigurationError(f"--state {state}: one of recording, running or finished{more}")
+
+
+def _check_status(status: str, state: str) -> None:
+    if status and status not in _COMES_TO:
+        hint = f"; --state {status} lists those that are {status}" if status in ("recording", "running") else ""
+        raise ConfigurationError(f"--status {status}: one of {_ENDS}{hint}")
+    if status and state not in ("", "finished"):
+        raise ConfigurationError(
+            f"--status {status} --state {state}: only a finished workflow has come to something; leave out --state"
+        )
 
 
 def _seconds(option: str, text: str) -> float:

@@ -55,12 +55,12 @@ class Desk:
         """By the app's clock, in milliseconds since the epoch."""
         return self.composer.host.clock.now_ms()
 
-    async def listed(self, state: str, limit: int) -> list[WorkflowRecord]:
-        """Up to `limit` workflows, in order of id."""
+    async def listed(self, state: str, status: str, limit: int) -> list[WorkflowRecord]:
+        """Up to `limit` workflows that are in this state, and have come to this, in order of id."""
         found: list[WorkflowRecord] = []
         while len(found) < limit:
             after = found[-1].id if found else ""
-            page = await self.store.list(after=after, limit=min(_PAGE, limit - len(found)), state=state)
+            page = await self.store.list(after=after, limit=min(_PAGE, limit - len(found)), state=state, status=status)
             found += page
             if not page:
                 break

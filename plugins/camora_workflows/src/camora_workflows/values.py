@@ -12,7 +12,7 @@ from camora_workflows.plan import Kind, Outcome, Spec, unpack
 
 __all__ = ["TooMuch", "Values", "feeding"]
 
-_FIRST, _MOST = 20, 500
+_FIRST, _MOST = 20, 2000
 """How many nodes the first page has, and how many one has at most."""
 _PAGE = 4 * 1024 * 1024
 """About how many bytes a page is to have: values may be small or large, and are seen only when they are read."""
@@ -22,11 +22,14 @@ class TooMuch(Exception):
     """The values are larger than they may be together."""
 
 
-async def feeding(store: WorkflowStore, workflow: str, index: int) -> AsyncIterator[NodeState]:
-    """The nodes that feed this one, in order of index; a page of them is in memory at a time."""
+async def feeding(store: WorkflowStore, workflow: str, index: int, *, bare: bool = False) -> AsyncIterator[NodeState]:
+    """The nodes that feed this one, in order of index; a page of them is in memory at a time.
+
+    With `bare`, the store may leave out what they are.
+    """
     after, limit = -1, _FIRST
     while True:
-        page = await store.nodes(workflow, after=after, limit=limit, feeding=index)
+        page = await store.nodes(workflow, after=after, limit=limit, feeding=index, bare=bare)
         for node in page:
             yield node
         if len(page) < limit:
@@ -52,7 +55,7 @@ class Values:
         """
         spec: Spec = unpack(Spec, node.spec)
         if spec.kind is Kind.JOB:
-            return self._decoded(node, spec)
+            return self._of_job(node, spec)
         if spec.kind is Kind.GATE:
             async for source in feeding(self._store, self._workflow, node.index):
                 return await self.of(source)
@@ -64,12 +67,17 @@ class Values:
 
     async def listed(self, index: int, order: tuple[int, ...] = ()) -> list[Any]:
         """The values of all nodes that feed this one, in this order, or that of their indexes."""
-        if not order:
-            return [await self.of(source) async for source in feeding(self._store, self._workflow, index)]
-        found = {source.index: await self.of(source) async for source in feeding(self._store, self._workflow, index)}
-        return [found[source] for source in order]
+        found: dict[int, Any] = {}
+        async for source in feeding(self._store, self._workflow, index, bare=True):
+            outcome: Outcome | None = unpack(Outcome, source.outcome) if source.outcome else None
+            if outcome is not None and outcome.value is not None:  # only a job has a value of its own
+                found[source.index] = self._decoded(outcome.value)
+            else:
+                [whole] = await self._store.read(self._workflow, [source.index])
+                found[source.index] = await self.of(source if whole is None else whole)
+        return [found[source] for source in order] if order else list(found.values())
 
-    def _decoded(self, node: NodeState, spec: Spec) -> Any:
+    def _of_job(self, node: NodeState, spec: Spec) -> Any:
         outcome: Outcome | None = unpack(Outcome, node.outcome) if node.outcome else None
         if outcome is None or outcome.value is None:
             how = f"came to {node.status or 'nothing yet'}" if node.status != "succeeded" else "keeps no result"
@@ -77,8 +85,11 @@ class Values:
                 f"workflow {self._workflow}: {spec.task} (node {node.index}) {how}, so there is nothing to hand over",
                 task=spec.task,
             )
+        return self._decoded(outcome.value)
+
+    def _decoded(self, value: bytes) -> Any:
         if self._room is not None:
-            self._room -= len(outcome.value)
+            self._room -= len(value)
             if self._room < 0:
                 raise TooMuch
-        return self._codec.decode_value(outcome.value)
+        return self._codec.decode_value(value)

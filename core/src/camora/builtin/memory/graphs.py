@@ -289,7 +289,7 @@ class Graphs:
         return None if graph is None else graph.shown()
 
     def list(
-        self, at: float, *, after: str, limit: int, state: str, changed_before: int | None
+        self, at: float, *, after: str, limit: int, state: str, status: str, changed_before: int | None
     ) -> list[WorkflowRecord]:
         """See `WorkflowStore.list`."""
         wanted = [
@@ -297,6 +297,7 @@ class Graphs:
             for workflow_id, graph in self._alive(at).items()
             if workflow_id > after
             and (not state or graph.record.state == state)
+            and (not status or graph.record.status == status)
             and (changed_before is None or graph.record.changed < changed_before)
         ]
         return [self._graphs[workflow_id].shown(whole=False) for workflow_id in heapq.nsmallest(limit, wanted)]

@@ -64,8 +64,10 @@ class MemoryWorkflowStore(WorkflowStore):
         gate: int | None = None,
         unfinished: bool = False,
         unsuccessful: bool = False,
+        bare: bool = False,
     ) -> Sequence[NodeState]:
-        """As they are now."""
+        """As they are now; whole, which costs nothing here."""
+        del bare
         with self._store.lock:
             return self._graphs.nodes(
                 workflow_id,
@@ -94,11 +96,19 @@ class MemoryWorkflowStore(WorkflowStore):
             return self._graphs.get(workflow_id, self._at())
 
     async def list(
-        self, *, after: str = "", limit: int = 100, state: str = "", changed_before: int | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int = 100,
+        state: str = "",
+        status: str = "",
+        changed_before: int | None = None,
     ) -> Sequence[WorkflowRecord]:
         """By a look at all of them."""
         with self._store.lock:
-            return self._graphs.list(self._at(), after=after, limit=limit, state=state, changed_before=changed_before)
+            return self._graphs.list(
+                self._at(), after=after, limit=limit, state=state, status=status, changed_before=changed_before
+            )
 
     async def delete(self, workflow_ids: Sequence[str], *, state: str = "") -> int:
         """One step."""

@@ -438,6 +438,11 @@ class WorkflowStoreConformance:
         assert indexes(await store.nodes("w", unsuccessful=True, limit=3)) == [4, 5, 13]
         assert indexes(await store.nodes("w", unsuccessful=True, gate=START, after=4)) == [5, 13]
         assert indexes(await store.nodes("w", unsuccessful=True, feeding=99, after=13)) == [22]
+        bare = await store.nodes("w", feeding=99, after=2, limit=3, bare=True)
+        assert [(state.index, state.status) for state in bare] == [(3, "succeeded"), (4, "failed"), (5, "skipped")]
+        assert [state.outcome for state in bare] == [
+            state.outcome for state in await store.nodes("w", after=2, limit=3)
+        ]
 
     async def test_reading_keeps_the_order_asked_for(self, store: WorkflowStore) -> None:
         await recorded(store, "w", *chain())
@@ -724,6 +729,22 @@ class WorkflowStoreConformance:
             assert [one.id for one in await store.list(changed_before=NOW + before)] == expected
         assert [one.id for one in await store.list(state="running", changed_before=NOW + 21, after="a")] == ["b"]
         assert list(await store.list(state="finished", changed_before=NOW)) == []
+
+    async def test_workflows_are_listed_by_what_they_came_to(self, store: WorkflowStore) -> None:
+        ends = {"a": OK, "b": "failed", "c": OK, "d": "failed", "e": "", "f": "failed"}
+        for name, status in ends.items():
+            await recorded(store, name, Node(index=0))
+            if status:
+                await store.end([mark(name, 0, status)], NOW)
+                assert await store.finish(name, status, LONG, NOW + 10)
+        for status, expected in ((OK, ["a", "c"]), ("failed", ["b", "d", "f"]), ("fail", []), ("", list(ends))):
+            assert [one.id for one in await store.list(status=status)] == expected
+        assert [one.id for one in await store.list(status="failed", after="b", limit=1)] == ["d"]
+        assert [one.id for one in await store.list(status="failed", state="finished", after="d")] == ["f"]
+        assert list(await store.list(status="failed", state="running")) == []
+        assert list(await store.list(status="failed", changed_before=NOW + 10)) == []
+        assert await store.reopen("d", {0: 0}, NOW + 20)
+        assert [one.id for one in await store.list(status="failed")] == ["b", "f"]
 
     async def _without_plan(self, store: WorkflowStore, workflow_id: str) -> WorkflowRecord:
         found = await one(store, workflow_id)

@@ -1,7 +1,7 @@
 -- A page of one shard's workflows. KEYS: a record without an id. ARGV: nothing, after which id, how many at most,
--- in which state ('' for any), changed before when ('' for any).
+-- in which state ('' for any), changed before when ('' for any), finished how ('' for any).
 -- Answers {1 if there may be more, the last id that was looked at, {id, nodes, how many have not ended, record …} …}.
-local last, left, state, before = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local last, left, state, before, status = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local names = of_all((state == 'recording' or state == 'running') and 'open' or 'all')
 local rows, more, looks = {}, 1, 1000
 
@@ -13,6 +13,7 @@ local function look(id)
   end
   for i = 1, #record, 2 do f[record[i]] = record[i + 1] end
   if (state ~= '' and f.state ~= state) or (before and tonumber(f.changed) >= before) then return end
+  if status ~= '' and f.status ~= status then return end
   local nodes = redis.call('HLEN', of_all('meta:') .. id)
   rows[#rows + 1] = {id, nodes, nodes - redis.call('HLEN', of_all('ended:') .. id), record}
   left = left - 1

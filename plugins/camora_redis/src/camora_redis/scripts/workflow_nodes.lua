@@ -1,9 +1,10 @@
 -- A page of nodes. KEYS: the record. ARGV: id, the name of a list, after which index, how many at most, and which: "open",
--- those that have not ended; "bad", those that have, and did not succeed; or "".
+-- those that have not ended; "bad", those that have, and did not succeed; or "". Then 1 if only their ends are wanted.
 -- Answers {1 if there may be more, the last index that was looked at, nodes as `shown` shows them}.
 local after, most, only = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local packed = redis.call('HGET', part('lists'), ARGV[2]) or ''
 local found, last, more, looks, rows = {}, after, 0, 5000, {}
+if only == 'bad' and not redis.call('HGET', KEYS[1], 'bad') then return {0, after, rows} end
 
 -- The first stretch that ends behind `after`.
 local low, high = 0, #packed / 8
@@ -31,6 +32,6 @@ for at = 8 * low + 1, #packed, 8 do
   if more == 1 then break end
 end
 
-local told = shown(found, rows)
+local told = shown(found, rows, nil, ARGV[6] == '1')
 if told < #found then more, last = 1, found[told] end
 return {more, last, rows}

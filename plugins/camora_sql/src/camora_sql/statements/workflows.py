@@ -40,6 +40,7 @@ __all__ = [
     "delete_cleared",
     "end_nodes",
     "end_waits",
+    "ends_feeding",
     "find_workflow",
     "finish_workflow",
     "forget_gates",
@@ -99,16 +100,17 @@ def find_workflow(dialect: Dialect, size: int) -> Shape:
 
 
 def list_workflows(dialect: Dialect, size: int) -> Shape:
-    """A page of those of any state, or of this one, that have not changed since a moment."""
+    """A page of those that have not changed since a moment: of any (1), or of one state (2), one end (3) or both (4)."""
     t = dialect.tables.workflows
     page = select(*_shown(t)).where(
         t.c.id > bindparam("after"),
         t.c.changed < bindparam("before"),
         or_(t.c.until.is_(null()), t.c.until > bindparam("now")),
     )
-    if size > 1:
-        page = page.where(t.c.state == bindparam("state"))
-    order = ("after", "before", "now", *(["state"] if size > 1 else []), "limit")
+    only = [name for name, bit in (("state", 1), ("status", 2)) if (size - 1) & bit]
+    for name in only:
+        page = page.where(t.c[name] == bindparam(name))
+    order = ("after", "before", "now", *only, "limit")
     return first(page.order_by(t.c.id)), order
 
 
@@ -308,8 +310,18 @@ def nodes_behind(dialect: Dialect, size: int) -> Shape:
 
 def nodes_feeding(dialect: Dialect, size: int) -> Shape:
     """A page of the nodes that feed one."""
+    return _feeding(dialect, _state(dialect.tables))
+
+
+def ends_feeding(dialect: Dialect, size: int) -> Shape:
+    """As `nodes_feeding`, but only how they ended."""
+    node = dialect.tables.nodes.c
+    return _feeding(dialect, [node.node, node.run, node.status, node.outcome])
+
+
+def _feeding(dialect: Dialect, columns: list[Any]) -> Shape:
     t = dialect.tables
-    found = select(*_state(t)).select_from(t.feeds.join(t.nodes, t.nodes.c.node == t.feeds.c.source))
+    found = select(*columns).select_from(t.feeds.join(t.nodes, t.nodes.c.node == t.feeds.c.source))
     found = found.where(_beyond(dialect, t.feeds.c.target, t.feeds.c.source))
     for server in _SERVERS:
         # In the order of the list, and no further than needed.
