@@ -35,12 +35,22 @@ def _begin(status: str) -> bytes:
     return len(name).to_bytes(2, "big") + name
 
 
+_SUCCEEDED = "succeeded"
+_WELL = _begin(_SUCCEEDED)
+"""So begins what most nodes came to."""
+
+
 def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:
     """Nodes: six words each."""
     for at in range(0, len(rows), 6):
         index, meta, spec, waiting, run, value = rows[at : at + 6]
         feeds, gate = _feeds_and_gate(meta)
-        end = 2 + int.from_bytes(value[:2], "big")
+        status, outcome = "", b""
+        if value[: len(_WELL)] == _WELL:
+            status, outcome = _SUCCEEDED, value[len(_WELL) :]
+        elif value:
+            end = 2 + int.from_bytes(value[:2], "big")
+            status, outcome = value[2:end].decode(), value[end:]
         yield NodeState(
             index=int(index),
             spec=spec,
@@ -48,8 +58,8 @@ def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:
             gate=gate,
             waiting=waiting,
             run=run,
-            status=value[2:end].decode(),
-            outcome=value[end:],
+            status=status,
+            outcome=outcome,
         )
 
 

@@ -108,24 +108,27 @@ class RedisWorkflowStore(WorkflowStore):
 
     async def end(self, marks: Sequence[Mark], now: int) -> Sequence[Marked]:
         """One step for some hundred workflows; in a cluster for those of one shard."""
+        sizes = [len(mark.outcome) for mark in marks]
         by_workflow: dict[str, list[int]] = {}
         for place, mark in enumerate(marks):
             by_workflow.setdefault(mark.workflow, []).append(place)
         by_shard: dict[str, list[_Piece]] = {}
         for workflow_id, places in by_workflow.items():
             shard = by_shard.setdefault(self._store.keys.shard(workflow_id, ""), [])
-            for some in batches(places, lambda place: len(marks[place].outcome), _LARGEST_END, _MOST_MARKS):
+            for some in batches(places, sizes.__getitem__, _LARGEST_END, _MOST_MARKS):
                 shard.append((workflow_id, some))
         found: list[Marked] = [_UNKNOWN] * len(marks)
-        ends = [self._end(pieces, marks, now, found) for pieces in by_shard.values()]
+        ends = [self._end(pieces, marks, sizes, now, found) for pieces in by_shard.values()]
         await (ends[0] if len(ends) == 1 else asyncio.gather(*ends))
         return found
 
-    async def _end(self, pieces: list[_Piece], marks: Sequence[Mark], now: int, found: list[Marked]) -> None:
+    async def _end(
+        self, pieces: list[_Piece], marks: Sequence[Mark], sizes: Sequence[int], now: int, found: list[Marked]
+    ) -> None:
         """End what is in these pieces, one after the other; what became of each mark goes to its place."""
 
         def size(piece: _Piece) -> int:
-            return sum(len(marks[place].outcome) for place in piece[1])
+            return sum(map(sizes.__getitem__, piece[1]))
 
         for batch in batches(pieces, size, _LARGEST_END, _MOST_WORKFLOWS):
             columns: list[tuple[str, list[int], list[int] | bool]] = []

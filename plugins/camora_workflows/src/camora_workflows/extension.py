@@ -24,7 +24,7 @@ from camora_workflows.trail import Step, Trail, step_of
 __all__ = ["Workflows"]
 
 _NOTHING = FollowUp()
-_TEXTS = {status: status.value for status in Status}
+_DONE, _SUCCEEDED = Status.SUCCEEDED, Status.SUCCEEDED.value
 _NONE: Mapping[int, Outcome] = {}
 
 
@@ -130,7 +130,7 @@ class Workflows(Extension):
 
 def _outcome(record: JobRecord) -> Outcome:
     return Outcome(
-        status=_TEXTS[record.status],
+        status=_SUCCEEDED if record.status is _DONE else record.status.value,
         value=record.value,
         error=record.error,
         attempts=record.attempts,

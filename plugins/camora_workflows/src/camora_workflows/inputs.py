@@ -103,7 +103,8 @@ class WorkflowInputs(Middleware):
 
     def _may_have_ended(self, context: Context) -> bool:
         """Whether to look before a job is run that gets nothing: not for the first time, where cancelling removes."""
-        if context.deliveries > 1 or context.attempt > 1 or context.message.life > 0:
+        message = context.message
+        if context.deliveries > 1 or message.attempt > 1 or message.life > 0:
             return True
         if not self._cancels:  # an app has one broker, so it is asked once
             opened = self._host().opened

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = [
     "Spec",
     "header_of",
     "job_id",
+    "outcome_from",
     "pack",
     "place_of",
     "unpack",
@@ -175,9 +177,8 @@ def job_id(workflow: str, index: int, run: int = 0) -> str:
     return f"{workflow}.{index}.{run}" if run else f"{workflow}.{index}"
 
 
-def pack(what: msgspec.Struct) -> bytes:
-    """As bytes."""
-    return _encode(what)
+pack: Callable[[msgspec.Struct], bytes] = msgspec.msgpack.Encoder().encode
+"""As bytes."""
 
 
 def unpack(kind: type[Any], data: bytes) -> Any:
@@ -189,13 +190,13 @@ def header_of(place: Place | Carried) -> str:
     """The header's text."""
     if isinstance(place, Place):
         return f"{place.workflow} {place.index} {place.run}"
-    return "+" + base64.b64encode(_encode(place)).decode()
+    return "+" + base64.b64encode(pack(place)).decode()
 
 
 def place_of(text: str) -> Place | Carried | None:
     """What a header says; None for what no version of this plugin has written."""
     try:
-        if text.startswith("+"):
+        if text[:1] == "+":
             return _carried(base64.b64decode(text[1:], validate=True))
         workflow, index, run = text.split(" ")
         return Place(workflow=workflow, index=int(index), run=int(run))
@@ -203,6 +204,7 @@ def place_of(text: str) -> Place | Carried | None:
         return None
 
 
-_encode = msgspec.msgpack.Encoder().encode
 _carried = msgspec.msgpack.Decoder(Carried).decode
+outcome_from: Callable[[bytes], Outcome] = msgspec.msgpack.Decoder(Outcome).decode
+"""As `unpack(Outcome, data)`."""
 _decode = {kind: msgspec.msgpack.Decoder(kind).decode for kind in (Spec, Outcome, Plan)}

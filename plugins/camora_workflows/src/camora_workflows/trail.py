@@ -10,7 +10,7 @@ from camora.interfaces import Mark, Marked, NodeState
 from camora.message import Envelope
 
 from camora_workflows.consequences import verdict
-from camora_workflows.plan import Outcome, Spec, pack, unpack
+from camora_workflows.plan import Outcome, Spec, outcome_from, pack, unpack
 
 __all__ = ["Step", "Target", "Trail", "outcome_of", "step_of"]
 
@@ -31,8 +31,7 @@ def step_of(workflow: str, index: int, run: int, outcome: Outcome, roots: frozen
 
 def outcome_of(node: NodeState) -> Outcome:
     """How a node has ended."""
-    outcome: Outcome = unpack(Outcome, node.outcome) if node.outcome else Outcome(status=node.status)
-    return outcome
+    return outcome_from(node.outcome) if node.outcome else Outcome(status=node.status)
 
 
 @attrs.define

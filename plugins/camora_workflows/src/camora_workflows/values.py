@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from camora.errors import PayloadError
 from camora.interfaces import Codec, NodeState, WorkflowStore
 
-from camora_workflows.plan import Kind, Outcome, Spec, unpack
+from camora_workflows.plan import Kind, Spec, outcome_from, unpack
 
 __all__ = ["TooMuch", "Values", "feeding"]
 
@@ -22,20 +22,22 @@ class TooMuch(Exception):
     """The values are larger than they may be together."""
 
 
-async def feeding(store: WorkflowStore, workflow: str, index: int, *, bare: bool = False) -> AsyncIterator[NodeState]:
-    """The nodes that feed this one, in order of index; a page of them is in memory at a time.
+async def feeding(store: WorkflowStore, workflow: str, index: int) -> AsyncIterator[NodeState]:
+    """The nodes that feed this one, in order of index; a page of them is in memory at a time."""
+    async for page in _pages(store, workflow, index, bare=False):
+        for node in page:
+            yield node
 
-    With `bare`, the store may leave out what they are.
-    """
+
+async def _pages(store: WorkflowStore, workflow: str, index: int, *, bare: bool) -> AsyncIterator[Sequence[NodeState]]:
     after, limit = -1, _FIRST
     while True:
         page = await store.nodes(workflow, after=after, limit=limit, feeding=index, bare=bare)
-        for node in page:
-            yield node
+        yield page
         if len(page) < limit:
             return
         after = page[-1].index
-        each = sum(len(node.outcome) + len(node.spec) for node in page) / len(page) + 1
+        each = sum([len(node.outcome) + len(node.spec) for node in page]) / len(page) + 1
         limit = max(1, min(_MOST, int(_PAGE / each)))
 
 
@@ -68,24 +70,25 @@ class Values:
     async def listed(self, index: int, order: tuple[int, ...] = ()) -> list[Any]:
         """The values of all nodes that feed this one, in this order, or that of their indexes."""
         found: dict[int, Any] = {}
-        async for source in feeding(self._store, self._workflow, index, bare=True):
-            outcome: Outcome | None = unpack(Outcome, source.outcome) if source.outcome else None
-            if outcome is not None and outcome.value is not None:  # only a job has a value of its own
-                found[source.index] = self._decoded(outcome.value)
-            else:
-                [whole] = await self._store.read(self._workflow, [source.index])
-                found[source.index] = await self.of(source if whole is None else whole)
+        async for page in _pages(self._store, self._workflow, index, bare=True):
+            for source in page:
+                value = outcome_from(source.outcome).value if source.outcome else None
+                if value is not None:  # only a job has one of its own
+                    found[source.index] = self._decoded(value)
+                else:
+                    [whole] = await self._store.read(self._workflow, [source.index])
+                    found[source.index] = await self.of(source if whole is None else whole)
         return [found[source] for source in order] if order else list(found.values())
 
     def _of_job(self, node: NodeState, spec: Spec) -> Any:
-        outcome: Outcome | None = unpack(Outcome, node.outcome) if node.outcome else None
-        if outcome is None or outcome.value is None:
+        value = outcome_from(node.outcome).value if node.outcome else None
+        if value is None:
             how = f"came to {node.status or 'nothing yet'}" if node.status != "succeeded" else "keeps no result"
             raise PayloadError(
                 f"workflow {self._workflow}: {spec.task} (node {node.index}) {how}, so there is nothing to hand over",
                 task=spec.task,
             )
-        return self._decoded(outcome.value)
+        return self._decoded(value)
 
     def _decoded(self, value: bytes) -> Any:
         if self._room is not None:
