@@ -11,7 +11,7 @@ from camora.interfaces.workflows import Mark, Marked, NodeState
 from camora.testing.conformance import hunt_journals, hunt_workflows
 from hypothesis import Phase
 
-EXAMPLES = 150
+EXAMPLES = 400
 """Enough to find each of them; the same in each run."""
 
 

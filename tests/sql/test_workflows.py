@@ -121,6 +121,8 @@ _READS: list[tuple[Builder, int]] = [
     (statements.find_workflow, 1),
     (statements.list_workflows, 1),
     (statements.list_workflows, 2),
+    (statements.list_workflows, 3),
+    (statements.list_workflows, 4),
     (statements.read_marked, 4),
     (statements.end_waits, 4),
     (statements.ready_nodes, 4),

@@ -269,7 +269,35 @@ def test_a_list(shop: Any, camora: Run) -> None:
     assert "there may be more than 1; --limit shows them" in done.err
     done = camora("list", "--state", "fresh")
     assert (done.code, done.err) == (2, "camora: --state fresh: one of recording, running or finished\n")
-    assert "all that have ended, however that was, are finished" in camora("list", "--state", "failed").err
+    assert "--status failed lists those that have ended so" in camora("list", "--state", "failed").err
+    assert "all that have ended, however that was, are finished" in camora("purge", "--state", "failed").err
+
+
+def test_a_list_of_what_came_to_this(shop: Any, camora: Run) -> None:
+    def found(*words: str) -> list[str]:
+        return [one["id"] for one in json.loads(camora("list", "--json", *words).out)]
+
+    failed = [dispatched(shop, shop.check.s(number) >> shop.double.s()) for number in range(3)]
+    well = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
+    cancelled = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
+    camora("cancel", cancelled)
+    worked(shop)
+    running = dispatched(shop, shop.add.s(1, 2) >> shop.double.s())
+    assert found("--status", "failed") == sorted(failed)
+    assert found("--status", "failed", "--state", "finished", "-n", "2") == sorted(failed)[:2]
+    assert found("--status", "succeeded") == [well]
+    assert found("--status", "cancelled") == [cancelled]
+    assert sorted(found()) == sorted([*failed, well, cancelled, running])
+    assert camora("list", "--status", "expired").out == "there are no such workflows\n"
+    done = camora("list", "--status", "running")
+    assert done.code == 2
+    assert done.err == (
+        "camora: --status running: one of succeeded, failed, discarded, expired or cancelled; --state running lists "
+        "those that are running\n"
+    )
+    done = camora("list", "--status", "failed", "--state", "running")
+    assert (done.code, "only a finished workflow has come to something; leave out --state" in done.err) == (2, True)
+    assert "--status" in camora("list", "--help").out
 
 
 # Mending

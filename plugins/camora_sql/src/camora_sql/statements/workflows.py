@@ -100,7 +100,7 @@ def find_workflow(dialect: Dialect, size: int) -> Shape:
 
 
 def list_workflows(dialect: Dialect, size: int) -> Shape:
-    """A page of those that have not changed since a moment: of any (1), or of one state (2), one end (3) or both (4)."""
+    """A page of those not changed since a moment: of all (1), or those of one state (2), one end (3), or both (4)."""
     t = dialect.tables.workflows
     page = select(*_shown(t)).where(
         t.c.id > bindparam("after"),
