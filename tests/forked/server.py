@@ -25,11 +25,20 @@ from typing import Any, TextIO
 from tests.forked.request import receive, send
 
 _IMPORTED = (
-    "camora.app", "camora.builtin.plugin", "camora.cli.main", "camora.cli.worker", "camora.cli.finding",
-    "camora.config", "camora.worker.supervisor", "cyclopts", "rich.console", "rich.table", "uvloop",
+    "camora.app", "camora.builtin.checks", "camora.builtin.injector", "camora.builtin.json_codec",
+    "camora.builtin.observers.json_lines", "camora.builtin.plugin", "camora.builtin.pools.coroutine",
+    "camora.builtin.pools.inline", "camora.builtin.pools.process", "camora.builtin.pools.thread", "camora.convert",
+    "camora.builtin.struct_codec", "camora.cli.main", "camora.cli.worker", "camora.cli.finding", "camora.config",
+    "camora.propagation", "camora.testing.ledger", "camora.worker.endpoints", "camora.worker.process", "camora.worker.supervisor", "camora.worker.worker",
+    "cyclopts", "cyclopts.completion.detect", "cyclopts.completion.install", "rich.console", "rich.table", "uvloop",
     "camora_sql.broker", "camora_sql.dialects.sqlite", "camora_sql.dialects.postgresql", "camora_sql.dialects.mysql",
-    "camora_sql.commands", "camora_redis.broker", "camora_amqp.broker", "camora_servicebus.broker",
-    "camora_pydantic.plugin", "camora_django.plugin",
+    "camora_sql.commands", "camora_sql.plugin", "camora_sql.checks", "camora_sql.creating", "camora_sql.threaded",
+    "camora_redis.broker", "camora_redis.plugin", "camora_redis.checks",
+    "camora_amqp.broker", "camora_amqp.plugin", "camora_amqp.checks",
+    "camora_servicebus.broker", "camora_servicebus.plugin", "camora_servicebus.checks",
+    "camora_workflows", "camora_workflows.checks", "camora_workflows.compose", "camora_workflows.extension",
+    "camora_workflows.plugin", "camora_pydantic.plugin", "camora_pydantic.support",
+    "camora_django.plugin", "cattrs", "concurrent.futures.process", "multiprocessing.spawn", "pebble", "psutil",
     "django.core.management", "django.db.models", "django.db.migrations.executor", "django.contrib.admin",
     "alembic.command", "sqlalchemy", "asyncpg", "psycopg", "asyncmy",
 )  # fmt: skip
