@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 SHOP = """
 import asyncio
@@ -34,10 +37,11 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def camora(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "camora", *arguments], cwd=folder, capture_output=True, text=True, timeout=60
-    )
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def camora(folder: Path, *arguments: str, run: Run = forked.run) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-m", "camora", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_mistakes_end_with_one_text_and_code_2(shop: Path, arguments: list[str],
 
 
 def test_a_burst_worker_does_what_is_due_and_ends_well(shop: Path) -> None:
-    done = camora(shop, "worker", "shop:app", "--burst")
+    done = camora(shop, "worker", "shop:app", "--burst", run=subprocess.run)
     assert done.returncode == 0, done.stderr
     assert "takes jobs of default, sums" in done.stderr
 
@@ -80,7 +84,7 @@ def test_plugins_are_listed_and_the_chain_with_them(shop: Path) -> None:
 
 
 def test_help_and_version(shop: Path) -> None:
-    assert "worker" in camora(shop, "--help").stdout
+    assert "worker" in camora(shop, "--help", run=subprocess.run).stdout
     assert camora(shop, "--version").stdout.strip() == "0.1.0"
 
 

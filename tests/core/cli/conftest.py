@@ -13,6 +13,8 @@ import attrs
 import pytest
 from camora.cli.main import main
 
+from tests import forked
+
 
 @attrs.frozen
 class Done:
@@ -55,7 +57,7 @@ def process(folder: Path) -> Run:
     """Run the command line in that folder, in a process of its own."""
 
     def run(*arguments: str, **environment: str) -> Done:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "camora", *arguments],
             cwd=folder,
             env={**os.environ, "COLUMNS": "120", **environment},

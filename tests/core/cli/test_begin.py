@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 from .conftest import Done, Run
 
 
@@ -27,15 +29,11 @@ def test_demo_shows_what_becomes_of_jobs(camora: Run) -> None:
 
 
 def shell(folder: Path, text: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "camora", "shell", "--app", "tasks:app"],
-        cwd=folder,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    command = [sys.executable, "-m", "camora", "shell", "--app", "tasks:app"]
+    pipe = subprocess.PIPE
+    with forked.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+        out, err = running.communicate(text, timeout=60)
+    return Done(running.returncode, out, err)
 
 
 def test_shell_awaits_with_the_app_and_its_tasks_in_scope(folder: Path) -> None:

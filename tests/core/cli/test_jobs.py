@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests import forked
+
 from .conftest import Run, forget
 
 APP = ("--app", "tasks:app")
@@ -243,18 +245,16 @@ def test_many_are_dispatched_from_a_file(camora: Run, folder: Path) -> None:
 
 def test_they_come_from_stdin_too(folder: Path) -> None:
     command = [sys.executable, "-m", "camora", "dispatch", "add", "--from", "-", "--json", *APP]
-    done = subprocess.run(
-        command, cwd=folder, input='{"x": 1, "y": 2}\n[3, 4]\n', capture_output=True, text=True, timeout=60
-    )
-    assert json.loads(done.stdout) == {"dispatched": 2, "task": "add"}, done.stderr
+    pipe = subprocess.PIPE
+    with forked.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as dispatching:
+        out, err = dispatching.communicate('{"x": 1, "y": 2}\n[3, 4]\n', timeout=60)
+    assert json.loads(out) == {"dispatched": 2, "task": "add"}, err
 
 
 def test_they_come_from_a_pipe_too(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     command = [sys.executable, "-m", "camora", "dispatch", "add", "--from", "pipe", "--json", *APP]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as dispatching:
+    with forked.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dispatching:
         (folder / "pipe").write_text('{"x": 1, "y": 2}\n[3, 4]\n')
         out, err = dispatching.communicate(timeout=60)
     assert json.loads(out) == {"dispatched": 2, "task": "add"}, err
@@ -357,7 +357,7 @@ def test_who_cannot_be_waited_for_is_dispatched_all_the_same_and_named(folder: P
         '@app.task(name="hush")\nasync def hush() -> None: ...\n'
     )
     command = [sys.executable, "-m", "camora", "dispatch", "hush", "--wait", "--app", "mute:app", "--job-id", "quiet"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = forked.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "camora: quiet is dispatched, and nobody can wait for it: this app keeps no results; say where: "

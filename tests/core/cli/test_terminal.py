@@ -17,6 +17,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests import forked
+
 from .conftest import Run
 
 APP = ("--app", "tasks:app")
@@ -37,7 +39,7 @@ def at_terminal(folder: Path, *words: str, keys: str = "", stdout: bool = False,
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     settings = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "CI")}
-    running = subprocess.Popen(
+    running = forked.Popen(
         [sys.executable, "-m", "camora", *words, *APP],
         cwd=folder,
         env={**settings, "TERM": "xterm-256color", **environment},
