@@ -19,8 +19,12 @@ from camora.signature import Signature
 from camora_workflows.compose import Chain, Chord, Composed, Graph, Group, Mapped, one_of, shown
 from camora_workflows.fitting import Before, Fitting
 from camora_workflows.plan import Input, Kind, Plan
+from camora_workflows.spots import Spot
 
 __all__ = ["Compiler", "Draft"]
+
+_COUNTED = {"map": "item {} of a map"}
+_MEMBER, _CHUNK = "member {} of a group", "chunk {} of a map"
 
 
 @attrs.define(eq=False)
@@ -42,6 +46,8 @@ class Draft:
     """Of a job."""
     items: tuple[Any, ...] | None = None
     """Of a job that does several: the first argument of each."""
+    spot: Spot | None = None
+    """Where it stands; None where it is the whole."""
 
 
 @attrs.frozen
@@ -65,6 +71,7 @@ class _Stream:
     join: int
     begin: _Begin
     side: bool
+    spot: Spot | None
 
 
 class _Frame:
@@ -99,9 +106,11 @@ class Compiler:
     def _emit(self, frame: _Frame) -> Iterator[Draft]:
         yield from frame.drafts
         for stream in frame.streams:
-            for member, items in stream.members:
+            counted = _COUNTED.get(stream.group.kind, _MEMBER)
+            for number, (member, items) in enumerate(stream.members, 1):
                 within = _Frame()
-                end = self._lay(member, stream.begin, within, side=stream.side, items=items)
+                spot = Spot(counted if items is None else _CHUNK, number, stream.spot)
+                end = self._lay(member, stream.begin, within, side=stream.side, items=items, spot=spot)
                 end.feeds.append(stream.join)
                 yield from self._emit(within) if within.streams else within.drafts
 
@@ -128,35 +137,47 @@ class Compiler:
         side: bool,
         items: tuple[Any, ...] | None = None,
         names: dict[str, int] | None = None,
+        spot: Spot | None = None,
     ) -> Draft:
         """Its nodes, and the one whose end is its end."""
         root = what is self._what
         if isinstance(what, Signature):
             end = self._lay_job(what, begin, frame, side=side, items=items, root=root)
+            end.spot = spot
         elif isinstance(what, Composed):
             if what.job_id is not None and not root:
                 raise DispatchError(
                     f"{what!r}: job_id={what.job_id!r} is for what is dispatched, and this is a part of something; "
                     "give it to the whole"
                 )
-            end = self._lay_composed(what, begin, frame, side=side, names=names)
+            end = self._lay_composed(what, begin, frame, side=side, names=names, spot=spot)
         else:
             raise DispatchError(f"{what!r} cannot be a part of a workflow")
-        self._follow(what, what.on_success, what.on_failure, end, frame)
+        self._follow(what, what.on_success, what.on_failure, end, frame, spot)
         return end
 
     def _lay_composed(
-        self, what: Composed[Any], begin: _Begin, frame: _Frame, *, side: bool, names: dict[str, int] | None
+        self,
+        what: Composed[Any],
+        begin: _Begin,
+        frame: _Frame,
+        *,
+        side: bool,
+        names: dict[str, int] | None,
+        spot: Spot | None,
     ) -> Draft:
         match what:
             case Chain():
-                return self._lay_steps(what.steps, begin, frame, side=side)
+                spots = [Spot("step {} of a chain", number, spot) for number in range(1, len(what.steps) + 1)]
+                return self._lay_steps(what.steps, begin, frame, side=side, spots=spots)
             case Chord():
-                return self._lay_steps((what.header, what.body), begin, frame, side=side)
+                spots = [Spot("the {} of a chord", part, spot) for part in ("header", "body")]
+                return self._lay_steps((what.header, what.body), begin, frame, side=side, spots=spots)
             case Group():
-                return self._lay_group(what, begin, frame, side=side)
+                return self._lay_group(what, begin, frame, side=side, spot=spot)
             case Graph():
-                return self._lay_graph(what, begin, frame, side=side, names={} if names is None else names)
+                named = {} if names is None else names
+                return self._lay_graph(what, begin, frame, side=side, names=named, spot=spot)
             case _:
                 raise DispatchError(f"{what!r} cannot be a part of a workflow")
 
@@ -179,21 +200,23 @@ class Compiler:
             self._fitting.check(begin.before, what)
         return draft
 
-    def _lay_steps(self, steps: Sequence[Any], begin: _Begin, frame: _Frame, *, side: bool) -> Draft:
-        end = self._lay(steps[0], begin, frame, side=side)
-        for before, step in itertools.pairwise(steps):
+    def _lay_steps(
+        self, steps: Sequence[Any], begin: _Begin, frame: _Frame, *, side: bool, spots: Sequence[Spot]
+    ) -> Draft:
+        end = self._lay(steps[0], begin, frame, side=side, spot=spots[0])
+        for (before, step), spot in zip(itertools.pairwise(steps), spots[1:], strict=True):
             begin = _Begin(sources=(end,), input=Input.RESULT, before=self._fitting.before(before))
-            end = self._lay(step, begin, frame, side=side)
+            end = self._lay(step, begin, frame, side=side, spot=spot)
         return end
 
-    def _lay_group(self, what: Group[Any], begin: _Begin, frame: _Frame, *, side: bool) -> Draft:
+    def _lay_group(self, what: Group[Any], begin: _Begin, frame: _Frame, *, side: bool, spot: Spot | None) -> Draft:
         if begin.gate is None:
             begin = self._gate(begin, frame, side=side)
         empty = not what.members.ahead()
         join = self._draft(Kind.JOIN, _Begin(gate=begin.gate if empty else None), frame, side=side)
         join.flat = isinstance(what, Mapped) and what.chunk is not None
         if not empty:
-            frame.streams.append(_Stream(what, _members(what), join.index, begin, side))
+            frame.streams.append(_Stream(what, _members(what), join.index, begin, side, spot))
         return join
 
     def _gate(self, begin: _Begin, frame: _Frame, *, side: bool) -> _Begin:
@@ -204,7 +227,9 @@ class Compiler:
         gate = self._draft(Kind.GATE, begin, frame, side=side)
         return attrs.evolve(begin, gate=gate.index, sources=(), handler=False)
 
-    def _lay_graph(self, what: Graph, begin: _Begin, frame: _Frame, *, side: bool, names: dict[str, int]) -> Draft:
+    def _lay_graph(
+        self, what: Graph, begin: _Begin, frame: _Frame, *, side: bool, names: dict[str, int], spot: Spot | None
+    ) -> Draft:
         if not what.nodes:
             raise DispatchError('this graph has no nodes: Graph().add("a", a.s(1))')
         ends: dict[str, Draft] = {}
@@ -219,16 +244,20 @@ class Compiler:
                     input=Input.ALL if several else Input.RESULT,
                     before=self._fitting.before_all(others) if several else self._fitting.before(others[0]),
                 )
-            ends[name] = end = self._lay(node.what, start, frame, side=side)
+            its = Spot("node {!r} of a graph", name, spot)
+            ends[name] = end = self._lay(node.what, start, frame, side=side, spot=its)
             end.name = end.name or name
-            self._follow(node.what, node.on_success, node.on_failure, end, frame)
+            self._follow(node.what, node.on_success, node.on_failure, end, frame, its)
         names.update((name, ends[name].index) for name in what.nodes)
         join = self._draft(Kind.JOIN, _Begin(sources=tuple(ends[name] for name in what.nodes)), frame, side=side)
         join.names = tuple(what.nodes)
         return join
 
-    def _follow(self, what: Any, on_success: Any, on_failure: Any, end: Draft, frame: _Frame) -> None:
+    def _follow(
+        self, what: Any, on_success: Any, on_failure: Any, end: Draft, frame: _Frame, spot: Spot | None
+    ) -> None:
         """What hangs on it: callbacks, which change nothing of what the whole comes to."""
+        own = f"a {what.kind}" if isinstance(what, Composed) else what.task.name
         if on_success is not None:
             one_of(on_success, f"on_success of {shown(what)}")
             self._lay(
@@ -236,10 +265,12 @@ class Compiler:
                 _Begin(sources=(end,), input=Input.RESULT, before=self._fitting.before(what)),
                 frame,
                 side=True,
+                spot=Spot("on_success of {}", own, spot),
             )
         if on_failure is not None:
             one_of(on_failure, f"on_failure of {shown(what)}")
-            self._lay(on_failure, _Begin(sources=(end,), input=Input.FAILURE, handler=True), frame, side=True)
+            begin = _Begin(sources=(end,), input=Input.FAILURE, handler=True)
+            self._lay(on_failure, begin, frame, side=True, spot=Spot("on_failure of {}", own, spot))
 
     def _check(self, what: Signature[Any], *, root: bool) -> None:
         """What a job in a workflow cannot have."""

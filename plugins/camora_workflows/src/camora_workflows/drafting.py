@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from camora.errors import DispatchError
+from camora.errors import DispatchError, EncodeError, MessageTooLarge, PayloadError
 from camora.interfaces import Host, Node
 from camora.message import Envelope, Message
 from camora.signature import Signature
 
 from camora_workflows.compiling import Draft
 from camora_workflows.plan import CHUNK, HEADER, Place, Spec, header_of, job_id, pack
+from camora_workflows.spots import told_where
 
 __all__ = ["Written", "write"]
 
@@ -33,7 +34,16 @@ class Written(msgspec.Struct, gc=False, frozen=True):
 
 
 async def write(host: Host, draft: Draft, workflow: str) -> Written:
-    """Write one node. Raises `DispatchError`s as a dispatch of the job by itself does."""
+    """Write one node. Raises `DispatchError`s as a dispatch of the job by itself does, and they name its place."""
+    try:
+        return await _write(host, draft, workflow)
+    except (EncodeError, PayloadError, MessageTooLarge) as error:
+        if draft.spot is None:
+            raise
+        raise told_where(error, draft.spot) from error.__cause__
+
+
+async def _write(host: Host, draft: Draft, workflow: str) -> Written:
     feeds = tuple(draft.feeds)
     if draft.signature is None:
         spec = Spec(
