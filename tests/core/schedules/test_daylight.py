@@ -5,6 +5,7 @@ Every line of the table was worked out by hand from the dates on which those clo
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -120,19 +121,32 @@ def test_the_golden_table(trigger: Trigger, start: str, expected: list[str]) -> 
 def test_a_named_time_comes_once_on_every_day_for_decades(zone: str, minute: str) -> None:
     clock_minute, clock_hour = map(int, minute.split())
     trigger = cron(f"{minute} * * *", tz=zone)
-    moment = datetime(1999, 12, 31, 12, tzinfo=UTC)
-    seen: list[datetime] = []
-    while moment.year < 2025:
-        found = trigger.next_after(moment)
-        assert found is not None
-        moment = found
-        seen.append(moment.astimezone(ZoneInfo(zone)))
-    days = [shown.date() for shown in seen]
-    assert all(later - earlier == timedelta(days=1) for earlier, later in pairwise(days))
-    # Shown as named, or just after a gap: never earlier, never by more than the gap.
-    for shown in seen:
-        late = timedelta(hours=shown.hour - clock_hour, minutes=shown.minute - clock_minute)
-        assert timedelta(0) <= late <= timedelta(hours=1)
+    for start, count in [(datetime(2000, 1, 1, 12, tzinfo=UTC), 366), *around_turns(zone)]:
+        moment, seen = start, list[datetime]()
+        for _ in range(count):
+            found = trigger.next_after(moment)
+            assert found is not None
+            moment = found
+            seen.append(moment.astimezone(ZoneInfo(zone)))
+        days = [shown.date() for shown in seen]
+        assert all(later - earlier == timedelta(days=1) for earlier, later in pairwise(days))
+        assert start < moment < start + timedelta(days=count + 1)
+        # Shown as named, or just after a gap: never earlier, never by more than the gap.
+        for shown in seen:
+            late = timedelta(hours=shown.hour - clock_hour, minutes=shown.minute - clock_minute)
+            assert timedelta(0) <= late <= timedelta(hours=1)
+        # Nothing but a gap makes it late, and none of these spans has two.
+        assert sum((shown.hour, shown.minute) != (clock_hour, clock_minute) for shown in seen) <= 1
+
+
+@functools.cache
+def around_turns(zone: str) -> list[tuple[datetime, int]]:
+    """The six days around each day, in 25 years, in which the clock is turned. All others are like one another."""
+    noons = [datetime(2000, 1, 1, 12, tzinfo=UTC) + timedelta(days=number) for number in range(25 * 366)]
+    offsets = [noon.astimezone(ZoneInfo(zone)).utcoffset() for noon in noons]
+    turns = [noon for noon, (one, other) in zip(noons, pairwise(offsets), strict=False) if one != other]
+    assert turns
+    return [(turn - timedelta(days=3), 6) for turn in turns]
 
 
 @pytest.mark.parametrize("zone", [PARIS, HOWE, PAULO, CASA])
