@@ -38,15 +38,18 @@ class Keeper:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C at the terminal is not for it
         )
+        self._kept: dict[int, subprocess.Popen[bytes]] = {}
         atexit.register(self._end)
 
-    def add(self, pid: int) -> None:
+    def add(self, process: subprocess.Popen[bytes]) -> None:
         """Kill this process at the end."""
-        self._tell(f"add {pid}\n")
+        self._kept[process.pid] = process
+        self._tell(f"add {process.pid}\n")
 
-    def drop(self, pid: int) -> None:
-        """Forget it: it has ended, or is about to."""
-        self._tell(f"drop {pid}\n")
+    def drop(self, process: subprocess.Popen[bytes]) -> None:
+        """Forget it: it has ended."""
+        self._kept.pop(process.pid, None)
+        self._tell(f"drop {process.pid}\n")
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -60,6 +63,8 @@ class Keeper:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.wait(30)
+        for process in self._kept.values():
+            process.wait(30)  # it was killed; what nobody has waited for counts as running
 
 
 @functools.cache

@@ -103,7 +103,7 @@ class ServerProcess(ABC):
                 start_new_session=True,  # Ctrl-C at the terminal is not for it
                 **self.user,
             )
-        keeper().add(self._process.pid)
+        keeper().add(self._process)
 
     def wait_ready(self, timeout: float = 60) -> None:
         """Wait until it answers, long on a busy machine. Raises `ServerFailed` when it ends, or does not in time."""
@@ -150,7 +150,7 @@ class ServerProcess(ABC):
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             raise ServerFailed(f"the server at {self.port} does not end; its log:\n{self.log[-3000:]}") from None
-        keeper().drop(self._process.pid)
+        keeper().drop(self._process)
 
     def __enter__(self) -> Self:
         return self.start()
