@@ -8,7 +8,7 @@ from typing import Any
 
 from camora.interfaces.workflows import Node, NodeState, WorkflowRecord
 
-__all__ = ["come_to", "meta_of", "record_from", "states_from"]
+__all__ = ["come_to", "ends_from", "meta_of", "record_from", "states_from"]
 
 
 def meta_of(node: Node) -> str:
@@ -38,6 +38,7 @@ def _begin(status: str) -> bytes:
 _SUCCEEDED = "succeeded"
 _WELL = _begin(_SUCCEEDED)
 """So begins what most nodes came to."""
+_WELL_ENDS = len(_WELL)
 
 
 def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:
@@ -45,12 +46,7 @@ def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:
     for at in range(0, len(rows), 6):
         index, meta, spec, waiting, run, value = rows[at : at + 6]
         feeds, gate = _feeds_and_gate(meta)
-        status, outcome = "", b""
-        if value[: len(_WELL)] == _WELL:
-            status, outcome = _SUCCEEDED, value[len(_WELL) :]
-        elif value:
-            end = 2 + int.from_bytes(value[:2], "big")
-            status, outcome = value[2:end].decode(), value[end:]
+        status, outcome = _came_to(value)
         yield NodeState(
             index=int(index),
             spec=spec,
@@ -61,6 +57,20 @@ def states_from(rows: Sequence[Any]) -> Iterator[NodeState]:
             status=status,
             outcome=outcome,
         )
+
+
+def ends_from(rows: Sequence[Any]) -> Iterator[NodeState]:
+    """How nodes ended: three words each."""
+    for at in range(0, len(rows), 3):
+        status, outcome = _came_to(rows[at + 2])
+        yield NodeState(index=rows[at], run=rows[at + 1], status=status, outcome=outcome)
+
+
+def _came_to(value: bytes) -> tuple[str, bytes]:
+    if value[:_WELL_ENDS] == _WELL:
+        return _SUCCEEDED, value[_WELL_ENDS:]
+    end = 2 + int.from_bytes(value[:2], "big")
+    return value[2:end].decode(), value[end:]
 
 
 def record_from(

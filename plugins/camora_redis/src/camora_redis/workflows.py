@@ -13,7 +13,7 @@ from camora.interfaces.workflows import Mark, Marked, Node, NodeState, WorkflowR
 
 from camora_redis.batches import batches
 from camora_redis.calling import answered
-from camora_redis.graph_rows import come_to, meta_of, record_from, states_from
+from camora_redis.graph_rows import come_to, ends_from, meta_of, record_from, states_from
 from camora_redis.keeping import kept
 from camora_redis.link import Link
 from camora_redis.opening import check_server
@@ -216,7 +216,7 @@ class RedisWorkflowStore(WorkflowStore):
         while more and len(page) < limit:
             wanted = min(limit - len(page), _BARE_PAGE if bare else _PAGE)
             more, after, rows = await self._run(_NODES, workflow_id, name, after, wanted, only, int(bare))
-            page += states_from(rows)
+            page += ends_from(rows) if bare else states_from(rows)
         return page
 
     async def get(self, workflow_id: str) -> WorkflowRecord | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 from camora.errors import PayloadError
@@ -24,21 +26,39 @@ class TooMuch(Exception):
 
 async def feeding(store: WorkflowStore, workflow: str, index: int) -> AsyncIterator[NodeState]:
     """The nodes that feed this one, in order of index; a page of them is in memory at a time."""
-    async for page in _pages(store, workflow, index, bare=False):
-        for node in page:
-            yield node
-
-
-async def _pages(store: WorkflowStore, workflow: str, index: int, *, bare: bool) -> AsyncIterator[Sequence[NodeState]]:
     after, limit = -1, _FIRST
     while True:
-        page = await store.nodes(workflow, after=after, limit=limit, feeding=index, bare=bare)
-        yield page
+        page = await store.nodes(workflow, after=after, limit=limit, feeding=index)
+        for node in page:
+            yield node
         if len(page) < limit:
             return
-        after = page[-1].index
-        each = sum([len(node.outcome) + len(node.spec) for node in page]) / len(page) + 1
-        limit = max(1, min(_MOST, int(_PAGE / each)))
+        after, limit = page[-1].index, _fitting(page)
+
+
+async def _ends(store: WorkflowStore, workflow: str, index: int) -> AsyncGenerator[Sequence[NodeState], None]:
+    """How the nodes that feed this one ended, page by page. To be closed: the store looks for the next page already."""
+
+    def ask(after: int, limit: int) -> asyncio.Task[Sequence[NodeState]]:
+        return asyncio.ensure_future(store.nodes(workflow, after=after, limit=limit, feeding=index, bare=True))
+
+    limit = _FIRST
+    asked = ask(-1, limit)
+    try:
+        while len(page := await asked) == limit:
+            limit = _fitting(page)
+            asked = ask(page[-1].index, limit)
+            yield page
+        yield page
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+
+def _fitting(page: Sequence[NodeState]) -> int:
+    """How many nodes the next page is to have, judging by this one."""
+    each = sum([len(node.outcome) + len(node.spec) for node in page]) / len(page) + 1
+    return max(1, min(_MOST, int(_PAGE / each)))
 
 
 class Values:
@@ -70,14 +90,15 @@ class Values:
     async def listed(self, index: int, order: tuple[int, ...] = ()) -> list[Any]:
         """The values of all nodes that feed this one, in this order, or that of their indexes."""
         found: dict[int, Any] = {}
-        async for page in _pages(self._store, self._workflow, index, bare=True):
-            for source in page:
-                value = outcome_from(source.outcome).value if source.outcome else None
-                if value is not None:  # only a job has one of its own
-                    found[source.index] = self._decoded(value)
-                else:
-                    [whole] = await self._store.read(self._workflow, [source.index])
-                    found[source.index] = await self.of(source if whole is None else whole)
+        async with contextlib.aclosing(_ends(self._store, self._workflow, index)) as pages:
+            async for page in pages:
+                for source in page:
+                    value = outcome_from(source.outcome).value if source.outcome else None
+                    if value is not None:  # only a job has one of its own
+                        found[source.index] = self._decoded(value)
+                    else:
+                        [whole] = await self._store.read(self._workflow, [source.index])
+                        found[source.index] = await self.of(source if whole is None else whole)
         return [found[source] for source in order] if order else list(found.values())
 
     def _of_job(self, node: NodeState, spec: Spec) -> Any:

@@ -308,25 +308,21 @@ end
 
 -- Nodes as they are now, six words for each: index, meta, spec, for how many it waits, run, what it came to. Behind the
 -- last one that is looked at is the number that is returned: large ones do not all go into one answer. `waits` has what is
--- known of them already. Of those of which only the end is wanted, all else is empty.
+-- known of them already.
 local shown_bytes = 0
-local function shown(indexes, rows, waits, bare)
+local function shown(indexes, rows, waits)
   local reopened = redis.call('HEXISTS', part('record'), 'runs') == 1
   for from = 1, #indexes, 20 do
     if shown_bytes > 4194304 then return from - 1 end
     local some, runs, at = {unpack(indexes, from, math.min(from + 19, #indexes))}, {}, #rows
-    local metas, specs = {}, {}
-    if not bare then
-      metas, specs = redis.call('HMGET', part('meta'), unpack(some)), redis.call('HMGET', part('specs'), unpack(some))
-    end
+    local metas, specs = redis.call('HMGET', part('meta'), unpack(some)), redis.call('HMGET', part('specs'), unpack(some))
     local ends = redis.call('HMGET', part('ended'), unpack(some))
     if reopened then runs = redis.call('HMGET', part('runs'), unpack(some)) end
     for i, index in ipairs(some) do
-      local meta = bare and '' or metas[i]
-      if meta then
+      if metas[i] then
         local spec, value = specs[i] or '', ends[i] or ''
-        local waiting = bare and 0 or waits and waits[index] or waiting_of(index)
-        rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, meta, spec, waiting
+        local waiting = waits and waits[index] or waiting_of(index)
+        rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = index, metas[i], spec, waiting
         rows[at + 5], rows[at + 6] = tonumber(runs[i] or 0), value
         at = at + 6
         shown_bytes = shown_bytes + #spec + #value

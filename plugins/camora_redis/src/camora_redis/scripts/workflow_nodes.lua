@@ -1,6 +1,6 @@
 -- A page of nodes. KEYS: the record. ARGV: id, the name of a list, after which index, how many at most, and which: "open",
 -- those that have not ended; "bad", those that have, and did not succeed; or "". Then 1 if only their ends are wanted.
--- Answers {1 if there may be more, the last index that was looked at, nodes as `shown` shows them}.
+-- Answers {1 if there may be more, the last index that was looked at, nodes as `shown` or `bare` show them}.
 local after, most, only = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local packed = redis.call('HGET', part('lists'), ARGV[2]) or ''
 local found, last, more, looks, rows = {}, after, 0, 5000, {}
@@ -32,6 +32,24 @@ for at = 8 * low + 1, #packed, 8 do
   if more == 1 then break end
 end
 
-local told = shown(found, rows, nil, ARGV[6] == '1')
+-- As `shown`, three words for each: index, run, what it came to.
+local function bare(indexes)
+  local reopened = redis.call('HEXISTS', KEYS[1], 'runs') == 1
+  for from = 1, #indexes, 100 do
+    if shown_bytes > 4194304 then return from - 1 end
+    local some, runs, at = {unpack(indexes, from, math.min(from + 99, #indexes))}, {}, #rows
+    local ends = redis.call('HMGET', ended_key, unpack(some))
+    if reopened then runs = redis.call('HMGET', part('runs'), unpack(some)) end
+    for i, index in ipairs(some) do
+      local value = ends[i] or ''
+      rows[at + 1], rows[at + 2], rows[at + 3] = index, tonumber(runs[i] or 0), value
+      at = at + 3
+      shown_bytes = shown_bytes + #value
+    end
+  end
+  return #indexes
+end
+
+local told = ARGV[6] == '1' and bare(found) or shown(found, rows)
 if told < #found then more, last = 1, found[told] end
 return {more, last, rows}
