@@ -4,47 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from camora.interfaces.journal import Journal
 from camora.testing.conformance import JournalConformance
 
-from tests.conformance.backends import BACKENDS, Backend
+from tests.conformance.backends import Backend, Companion, sitting, usable, without
 
-KEEPERS = [backend for backend in BACKENDS if backend.results is not None]
-OTHERS = [backend for backend in BACKENDS if backend.results is None]
+SITTING = sitting(Companion.JOURNALS)
+OTHERS = without(Companion.JOURNALS)
 
 
-@pytest.fixture(scope="module", params=KEEPERS, ids=[backend.name for backend in KEEPERS])
+@pytest.fixture(params=SITTING, ids=[backend.name for backend in SITTING])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    if reason := found.missing():
-        pytest.skip(reason)
-    return found
+    return usable(request.param)
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=[backend.name for backend in OTHERS])
 def test_the_others_say_that_they_keep_none(other: Backend, tmp_path: Path) -> None:
-    if reason := other.missing():
-        pytest.skip(reason)
-    assert other.broker(other.new_store(tmp_path)).own_journal() is None
+    assert usable(other).broker(other.new_store(tmp_path)).own_journal() is None
 
 
 class TestJournal(JournalConformance):
     @pytest.fixture
-    def journal_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], Journal]:
+    def journal_factory(self, backend: Backend, new_store: Callable[[], Any]) -> Callable[[], Journal]:
         self.examples = min(backend.examples, 40)
 
         def make() -> Journal:
-            journal = backend.broker(backend.new_store(tmp_path)).own_journal()
+            journal = backend.broker(new_store()).own_journal()
             assert journal is not None
             return journal
 
         return make
 
-    async def test_a_result_backend_keeps_the_same(self, backend: Backend, tmp_path: Path) -> None:
+    async def test_a_result_backend_keeps_the_same(self, backend: Backend, new_store: Callable[[], Any]) -> None:
         assert backend.results is not None
-        url = backend.new_store(tmp_path)
+        url = new_store()
         first, second = backend.broker(url).own_journal(), backend.results(url).own_journal()
         assert first is not None
         assert second is not None

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 from camora.interfaces.results import ResultBackend
 from camora.testing.conformance import ResultBackendConformance
 
-from tests.conformance.backends import Backend
+from tests.conformance.backends import Backend, Companion, sitting, usable
+
+SITTING = sitting(Companion.RESULTS)
+
+
+@pytest.fixture(params=SITTING, ids=[backend.name for backend in SITTING])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return usable(request.param)
 
 
 class TestResultBackend(ResultBackendConformance):
     @pytest.fixture
-    def results_factory(self, backend: Backend, tmp_path: Path) -> Callable[[], ResultBackend]:
+    def results_factory(self, backend: Backend, new_store: Callable[[], Any]) -> Callable[[], ResultBackend]:
         self.ttl = backend.lease
-        if backend.results is None:
-            pytest.skip("it keeps none that everybody can read")
-        return lambda: backend.results(backend.new_store(tmp_path))
+        assert backend.results is not None
+        return lambda: backend.results(new_store())
