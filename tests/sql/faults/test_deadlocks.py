@@ -67,6 +67,14 @@ class Opponent:
         """Those since it began."""
         return self.victims()[len(self._before) :]
 
+    def met(self, what: str) -> bool:
+        """Whether there were any since it began, all with this in their statements.
+
+        More than one, where a busy machine wakes the opponent later than the victim tries again.
+        """
+        assert all(what in statement for statement in self.found())
+        return bool(self.found())
+
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         with psycopg.connect(self._server.url, autocommit=True) as connection:
@@ -121,9 +129,9 @@ async def test_a_settlement_is_repeated(server: PostgresServer, broker: SqlBroke
         waiting = await broker.queues.find(second.id)
         assert waiting is not None
         assert (waiting.state, waiting.deliveries) == ("scheduled", 0)
-        if opponent.found():
+        if opponent.met("camora_settle"):
             break
-    assert ["camora_settle" in statement for statement in opponent.found()] == [True]
+    assert opponent.met("camora_settle")
     await consumer.close()
 
 
@@ -141,9 +149,9 @@ async def test_a_publication_with_keys_is_repeated(server: PostgresServer, broke
         with opponent():
             assert await broker.publish(jobs) == [job.id for job in jobs]
         assert await counts(broker) == {"q": {"ready": 2 * (turn + 1)}}
-        if opponent.found():
+        if opponent.met("camora_publish"):
             break
-    assert ["camora_publish" in statement for statement in opponent.found()] == [True]
+    assert opponent.met("camora_publish")
 
 
 @pytest.mark.parametrize("kind", ["session", "asyncpg", "psycopg"])
@@ -174,9 +182,9 @@ async def test_a_dispatch_into_a_transaction_is_repeated_in_it(
             await async_engine.dispose()
         assert await counts(broker) == {"q": {"ready": 2 * (turn + 1)}}
         assert server.sql("SELECT count(*) FROM orders") == [(turn + 1,)]
-        if opponent.found():
+        if opponent.met("camora_keys"):
             break
-    assert ["camora_keys" in statement for statement in opponent.found()] == [True]
+    assert opponent.met("camora_keys")
 
 
 async def test_a_transaction_that_holds_what_others_want_is_to_be_begun_again(
@@ -282,8 +290,7 @@ def told(name: str) -> int:
     return int(count)
 
 
-@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize(("driver", "level"), [("asyncpg", "serializable"), ("psycopg", "repeatable read")])
 async def test_isolation_that_somebody_has_set_for_all_makes_no_difference(
     tmp_path: Path, level: str, driver: str
 ) -> None:
@@ -296,7 +303,7 @@ async def test_isolation_that_somebody_has_set_for_all_makes_no_difference(
             rig.worker("--concurrency", "20").ready()
         engine = create_async_engine(rig.server.url.replace("postgresql:", f"postgresql+{driver}:"))
         async with rig.app() as app, rig.app() as other:
-            await asyncio.gather(*(rig.load(one, 60) for one in (app, other) for _ in range(2)))
+            await asyncio.gather(*(rig.load(one, 30) for one in (app, other) for _ in range(2)))
 
             refusals: list[str] = []
 
@@ -333,7 +340,7 @@ async def test_isolation_that_somebody_has_set_for_all_makes_no_difference_on_ma
         for _ in range(2):
             rig.worker("--concurrency", "20").ready()
         async with rig.app() as app, rig.app() as other:
-            await asyncio.gather(*(rig.load(one, 60) for one in (app, other) for _ in range(2)))
+            await asyncio.gather(*(rig.load(one, 30) for one in (app, other) for _ in range(2)))
         await rig.balance(duplicates=0)
         rig.alive()
         for worker in rig.workers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ __all__ = ["publish_within"]
 
 _TRIES = 3
 """Of what a deadlock has undone."""
+_PAUSE = 0.05
+"""Seconds, at most, before the second of them; twice as long before the third."""
 
 
 async def publish_within(store: Store, given: Any, envelopes: Sequence[Envelope]) -> list[str]:
@@ -104,9 +107,12 @@ def _publish_part(store: Store, borrowed: _Borrowed, envelopes: Sequence[Envelop
             with borrowed.connection.begin_nested():
                 return publish(borrowed, store, envelopes)
         except DBAPIError as error:
-            # Undone, it holds nothing any more that others wait for: they go first now.
             if not tries_left or not store.dialect.may_repeat_part(_cause(error)):
                 raise
+            # Undone, it holds nothing any more that others wait for: they go first now. On a busy machine they need a
+            # moment to wake up, and whoever is quicker than they are is in their way once more.
+            longest = _PAUSE * (_TRIES - tries_left)
+            store.dialect.pause_within(borrowed.connection, random.uniform(longest / 2, longest))  # noqa: S311 -- jitter
     raise AssertionError  # the loop above has no end of its own
 
 

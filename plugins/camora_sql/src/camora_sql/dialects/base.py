@@ -182,6 +182,9 @@ class Dialect(ABC):
         """Whether a part of a transaction of the caller's, undone by itself, may work when it is done once more."""
         return False
 
+    def pause_within(self, connection: Any, seconds: float) -> None:  # noqa: B027 -- where no part may be repeated
+        """Wait inside a transaction of the caller's, whose event loop goes on if it has one."""
+
     @abstractmethod
     def tolerate(self, driver: Driver, *, garbled: bool) -> None:
         """Read texts that are no texts as far as can be (`garbled`), or refuse them with an error."""

@@ -215,6 +215,10 @@ class PostgresqlDialect(ServerDialect):
         """A deadlock is over when one of those in it lets go."""
         return code_of(error) == DEADLOCK
 
+    def pause_within(self, connection: Any, seconds: float) -> None:
+        """In the server, for which callers of every kind wait in their own way."""
+        connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
     # Schema
 
     def revision(self, driver: Driver) -> str | None:
