@@ -13,6 +13,7 @@ from camora.outcome import Status
 from camora_workflows.changing import retry_failed
 from camora_workflows.compose import Chain, Group
 from camora_workflows.plan import Kind, Spec, unpack
+from camora_workflows.trail import outcome_of
 
 from tests.workflows.driving import Died, Drive, Fate
 from tests.workflows.stories import STORIES, app, bad, comes_to, followed, late, ok
@@ -43,7 +44,7 @@ class Turns(Fate):
                 await self.may_go.wait()
         self.steps += 1
         answer = await what()
-        if self.saw is None and isinstance(answer, list) and answer:
+        if self.saw is None and isinstance(answer, list) and answer and isinstance(answer[0], NodeState):
             self.saw = frozenset((node.index, node.run) for node in answer if failed(node))
         return answer
 
@@ -72,10 +73,16 @@ async def begun(drive: Drive, steps: int) -> tuple[Turns, asyncio.Task[int]]:
     """A retry that stands after so many steps; or it is done."""
     turns = Turns(steps)
     task = asyncio.create_task(retry(drive, turns))
+    await stood(turns, task)
+    return turns, task
+
+
+async def stood(turns: Turns, task: asyncio.Task[Any]) -> bool:
+    """Whether it stands now; else it is done."""
     stands = asyncio.create_task(turns.stands.wait())
     await asyncio.wait({task, stands}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
     stands.cancel()
-    return turns, task
+    return not task.done()
 
 
 async def interleaved(drive: Drive, story: str, first: int, second: int) -> tuple[bool, bool]:
@@ -144,3 +151,34 @@ async def test_what_was_reopened_and_never_published_begins_with_a_later_retry(
         assert drive.records[drive.workflow].status is Status.SUCCEEDED
         assert drive.tasks.count("bad") + drive.tasks.count("late") == 2 * ends
     assert died > 5
+
+
+@pytest.mark.parametrize("first", ["who follows the failure", "what is run again"])
+@pytest.mark.parametrize("story", FAILING)
+async def test_what_is_retried_while_its_failure_is_being_followed_can_be_gone_on_with(
+    made: Callable[[], Drive], story: str, first: str
+) -> None:
+    for steps in itertools.count():
+        drive = made()
+        await drive.dispatch(FAILING[story]())
+        turns = Turns(steps)
+        follower = asyncio.create_task(drive.run(extension=drive.fresh(turns)))
+        if not await stood(turns, follower):
+            break
+        drive.succeeds()
+        await retry(drive, Fate())
+        if first == "what is run again":
+            await drive.run()
+        turns.may_go.set()
+        await follower
+        await drive.run()
+        # The end that came late may have said of some that they do not run.
+        for left in (1, 0):
+            if not await retry(drive, Fate()):
+                break
+            assert left, f"it was retried after step {steps}, and there is no end of it"
+            await drive.run()
+        whole = await drive.whole()
+        assert (whole.state, whole.status) == ("finished", "succeeded"), f"it was retried after step {steps}"
+        assert not [node for node in await drive.nodes() if node.status == "skipped" and outcome_of(node).origin >= 0]
+    assert steps > 3

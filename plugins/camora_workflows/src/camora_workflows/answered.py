@@ -23,8 +23,8 @@ class Answer:
 
 async def answers_to_failures(store: WorkflowStore, workflow: str) -> list[Answer]:
     """Those that ran on_failure of what `retry` would run again now, in order. Raises `BrokerUnavailable`."""
-    failed, _ = await to_run_again(store, workflow)
-    reopened = await because_of(store, workflow, await read_all(store, workflow, sorted(failed)))
+    again, _ = await to_run_again(store, workflow)
+    reopened = await because_of(store, workflow, await read_all(store, workflow, sorted(again)))
     fed = {target for node in await read_all(store, workflow, sorted(reopened)) for target in node.feeds}
     found = []
     for node in await read_all(store, workflow, sorted(fed - reopened.keys())):

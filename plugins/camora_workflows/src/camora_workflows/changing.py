@@ -50,24 +50,25 @@ async def cancel_all(host: Host, store: WorkflowStore, following: Following, wor
 
 
 async def retry_failed(host: Host, store: WorkflowStore, following: Following, record: WorkflowRecord) -> int:
-    """Reopen the jobs that failed and all that comes after them, and let the first of them begin.
+    """Reopen the jobs that failed and all that comes after them, and let what waits for nothing begin.
 
     Each run that has failed is followed by one, however many try at once. What an earlier call has reopened, and did
     not live to publish, begins now, where the broker can tell that it does not have it. Returns how many jobs both are.
     """
     workflow = record.id
-    failed, open_again = await to_run_again(store, workflow)
-    reopened = await reopen(host, following, store, workflow, failed)
+    again, open_again = await to_run_again(store, workflow)
+    reopened = await reopen(host, following, store, workflow, again)
     standing = Standing(store, record)
-    indexes = sorted(reopened)
+    indexes, jobs = sorted(reopened), 0
     for start in range(0, len(indexes), _PAGE):
-        read = await store.read(workflow, indexes[start : start + _PAGE])
-        nodes = [node for node in read if node is not None and not node.status and node.run == reopened[node.index]]
+        read = [node for node in await store.read(workflow, indexes[start : start + _PAGE]) if node is not None]
+        jobs += sum(_spec(node).kind is Kind.JOB for node in read)
+        nodes = [node for node in read if not node.status and node.run == reopened[node.index]]
         await following.begin(store, workflow, [node for node in nodes if await standing.begun(node)])
         # Their letters are answered: put back now, they would run a second time.
         letters = [job_id(workflow, node.index, run) for node in nodes for run in range(node.run)]
         await (await host.stores()).broker.dead_letters.purge(ids=letters)
-    return len(reopened) + await _gone_on_with(host, store, following, record, open_again)
+    return jobs + await _gone_on_with(host, store, following, record, open_again)
 
 
 async def _gone_on_with(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from camora.interfaces import Host, NodeState, WorkflowStore
 from camora.outcome import Status
 
+from camora_workflows.consequences import SUCCEEDED
 from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Spec, unpack
 from camora_workflows.trail import outcome_of
@@ -19,25 +20,35 @@ _AGAIN = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.
 
 
 async def to_run_again(store: WorkflowStore, workflow: str) -> tuple[dict[int, int], list[NodeState]]:
-    """The jobs that are to be run again, with their runs; and those that were reopened and have not ended."""
-    failed: dict[int, int] = {}
+    """What is to be run again, with its runs; and the jobs that were reopened and have not ended.
+
+    These are the jobs that failed; and what ended because of a job that does not stand as failed any more: somebody
+    reopened that before it was told of all that waits for it how it ends because of it.
+    """
+    again: dict[int, int] = {}
     open_again: list[NodeState] = []
+    ended_by: dict[int, dict[int, int]] = {}
     after = -1
     while page := await store.nodes(workflow, after=after, limit=_PAGE):
         for node in page:
-            if (node.status in _AGAIN or (node.run and not node.status)) and _is_job(node):
-                if node.status:
-                    failed[node.index] = node.run
-                else:
+            if not node.status:
+                if node.run and _is_job(node):
                     open_again.append(node)
+            elif node.status in _AGAIN and _is_job(node):
+                again[node.index] = node.run
+            elif node.status != SUCCEEDED and (origin := outcome_of(node).origin) >= 0:
+                ended_by.setdefault(origin, {})[node.index] = node.run
         after = page[-1].index
-    return failed, open_again
+    for reason in await read_all(store, workflow, sorted(ended_by)):
+        if reason.status in ("", SUCCEEDED):
+            again.update(ended_by[reason.index])
+    return again, open_again
 
 
 async def reopen(
     host: Host, following: Following, store: WorkflowStore, workflow: str, seen: Mapping[int, int]
 ) -> Mapping[int, int]:
-    """Reopen those of these jobs that still stand as they were seen, and all that ended because of them, in one step.
+    """Reopen those of these nodes that still stand as they were seen, and all that ended because of them, in one step.
 
     `seen` has for each of them the run that was seen end. Returns those that it was this call that reopened, with the
     runs that they are in: they are the caller's to begin. What others have reopened meanwhile is theirs.
