@@ -13,13 +13,18 @@ __all__ = ["come_to", "ends_from", "meta_of", "record_from", "states_from"]
 
 def meta_of(node: Node) -> str:
     """What it feeds, and its gate, if it has one."""
-    feeds = " ".join(map(str, node.feeds))
-    return feeds if node.gate is None else f"{feeds}@{node.gate}"
+    return _meta(node.feeds, node.gate)
+
+
+# Members of a group all have the same.
+@functools.lru_cache(maxsize=1024)
+def _meta(feeds: tuple[int, ...], gate: int | None) -> str:
+    text = " ".join(map(str, feeds))
+    return text if gate is None else f"{text}@{gate}"
 
 
 @functools.lru_cache(maxsize=1024)
 def _feeds_and_gate(meta: bytes) -> tuple[tuple[int, ...], int | None]:
-    # Members of a group all say the same.
     feeds, at, gate = meta.partition(b"@")
     return tuple(map(int, feeds.split())), int(gate) if at else None
 

@@ -8,7 +8,7 @@ import msgspec
 from camora.interfaces import Host, NodeState
 from camora.message import Envelope
 
-from camora_workflows.plan import GIVEN, HEADER, Input, Place, Spec, header_of, job_id
+from camora_workflows.plan import GIVEN, HEADER, Input, Spec, header_at, job_id
 
 __all__ = ["begin", "enveloped"]
 
@@ -18,7 +18,7 @@ def begin(host: Host, workflow: str, node: NodeState, spec: Spec, *, source: int
 
     Repeated, it has the same id. Raises `DecodeError`, `EncodeError` or `MessageTooLarge`.
     """
-    headers = {HEADER: header_of(Place(workflow=workflow, index=node.index, run=node.run))}
+    headers = {HEADER: header_at(workflow, node.index, node.run)}
     if spec.input:
         headers[GIVEN] = f"{spec.input.value} {source if spec.input is not Input.ALL else -1}"
     elif node.gate is None:

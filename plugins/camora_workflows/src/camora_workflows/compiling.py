@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 from camora.dispatchable import Dispatchable
 from camora.errors import DispatchError
 from camora.interfaces.workflows import START
@@ -27,13 +28,12 @@ _COUNTED = {"map": "item {} of a map"}
 _MEMBER, _CHUNK = "member {} of a group", "chunk {} of a map"
 
 
-@attrs.define(eq=False)
-class Draft:
+class Draft(msgspec.Struct, eq=False):
     """One node before there is a message for it."""
 
     index: int
     kind: Kind
-    feeds: list[int] = attrs.field(factory=list)
+    feeds: list[int] = msgspec.field(default_factory=list)
     gate: int | None = None
     input: Input = Input.NOTHING
     sources: tuple[int, ...] = ()

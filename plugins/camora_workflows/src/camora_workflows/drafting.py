@@ -13,7 +13,7 @@ from camora.message import Envelope, Message
 from camora.signature import Signature
 
 from camora_workflows.compiling import Draft
-from camora_workflows.plan import CHUNK, HEADER, Place, Spec, header_of, job_id, pack
+from camora_workflows.plan import CHUNK, HEADER, Spec, header_at, job_id, pack
 from camora_workflows.spots import told_where
 
 __all__ = ["Written", "write"]
@@ -35,15 +35,6 @@ class Written(msgspec.Struct, gc=False, frozen=True):
 
 async def write(host: Host, draft: Draft, workflow: str) -> Written:
     """Write one node. Raises `DispatchError`s as a dispatch of the job by itself does, and they name its place."""
-    try:
-        return await _write(host, draft, workflow)
-    except (EncodeError, PayloadError, MessageTooLarge) as error:
-        if draft.spot is None:
-            raise
-        raise told_where(error, draft.spot) from error.__cause__
-
-
-async def _write(host: Host, draft: Draft, workflow: str) -> Written:
     feeds = tuple(draft.feeds)
     if draft.signature is None:
         spec = Spec(
@@ -57,8 +48,13 @@ async def _write(host: Host, draft: Draft, workflow: str) -> Written:
         )
         return Written(draft.index, feeds, draft.gate, spec)
     options = draft.signature.options_
-    message = await _message(host, draft, draft.signature, workflow)
-    envelope = host.envelope(message)
+    try:
+        message = await _message(host, draft, draft.signature, workflow)
+        envelope = host.envelope(message)
+    except (EncodeError, PayloadError, MessageTooLarge) as error:
+        if draft.spot is None:
+            raise
+        raise told_where(error, draft.spot) from error.__cause__
     if options.owned:
         envelope = msgspec.structs.replace(envelope, options={**(envelope.options or {}), **options.owned})
     moment = isinstance(options.expires, datetime)
@@ -82,7 +78,7 @@ async def _write(host: Host, draft: Draft, workflow: str) -> Written:
 
 async def _message(host: Host, draft: Draft, signature: Signature[Any], workflow: str) -> Message:
     its_id = job_id(workflow, draft.index)  # one that was asked for is that of the whole
-    headers = {HEADER: header_of(Place(workflow=workflow, index=draft.index))}
+    headers = {HEADER: header_at(workflow, draft.index)}
     message = host.message(signature, first=1 if draft.input else 0, job_id=its_id, headers=headers)
     if draft.items is not None:
         others: Iterator[Signature[Any]] = (

@@ -29,6 +29,7 @@ __all__ = [
     "Place",
     "Plan",
     "Spec",
+    "header_at",
     "header_of",
     "job_id",
     "outcome_from",
@@ -189,8 +190,13 @@ def unpack(kind: type[Any], data: bytes) -> Any:
 def header_of(place: Place | Carried) -> str:
     """The header's text."""
     if isinstance(place, Place):
-        return f"{place.workflow} {place.index} {place.run}"
+        return header_at(place.workflow, place.index, place.run)
     return "+" + base64.b64encode(pack(place)).decode()
+
+
+def header_at(workflow: str, index: int, run: int = 0) -> str:
+    """The header's text of a job in a recorded workflow."""
+    return f"{workflow} {index} {run}"
 
 
 def place_of(text: str) -> Place | Carried | None:
