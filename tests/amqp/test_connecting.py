@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
@@ -12,18 +14,16 @@ import pytest
 from camora import Camora
 from camora.errors import BrokerUnavailable, CamoraError, ConfigurationError
 from camora_amqp.broker import AmqpBroker
+from camora_amqp.control import Control
 from camora_amqp.link import connect
 from camora_amqp.store import Store
 
 from tests.servers.ports import free_port
 from tests.servers.process import wait_until
 from tests.servers.proxy import Proxy
-from tests.servers.rabbitmq import RabbitServer, fresh_url, private_rabbitmq, shared
-
-__all__ = ["private_rabbitmq"]  # a fixture
+from tests.servers.rabbitmq import fresh_url, shared
 
 PASSWORD = "do-not-show/it@all:100%"
-NewServer = Callable[..., RabbitServer]
 
 
 async def failure_of(url: str) -> CamoraError:
@@ -245,3 +245,28 @@ async def test_operators_see_what_each_connection_is_for() -> None:
         # What declares is closed when it has nothing to do.
         await asyncio.to_thread(wait_until, lambda: '"shop: control"' not in named(), "its end", 30)
     wait_until(lambda: '"shop: ' not in named(), "the end of all connections", 30)
+
+
+async def test_whoever_is_called_off_while_it_connects_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The client library's tasks end, and begin others meanwhile: a loop that is closed then would complain of them."""
+    before = asyncio.all_tasks()
+    finished = False
+    for turns in itertools.count(step=3):
+        control = Control(Store.of_url(fresh_url()), "here")
+
+        async def use(control: Control = control) -> None:
+            async with control.channel() as channel:
+                await channel.basic_qos(prefetch_count=1)
+
+        using = asyncio.create_task(use())
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        finished = using.done()
+        using.cancel()
+        await asyncio.wait([using])
+        assert asyncio.all_tasks() == before, f"called off after {turns} turns of the loop"
+        del using, control
+        gc.collect()
+        if finished:
+            break
+    assert not caplog.records

@@ -36,6 +36,13 @@ for _name in ("aio_pika", "aiormq"):
         _logger.setLevel(logging.CRITICAL)
 
 
+class _Connection(aio_pika.Connection):
+    """One that does nothing when it is collected: `Control` has closed its socket before, or its loop is gone."""
+
+    def __del__(self) -> None:
+        """The library would begin to close it here, in whatever thread and loop this happens to be."""
+
+
 class Control:
     """A connection of one event loop, there while somebody uses it.
 
@@ -130,17 +137,22 @@ class Control:
         options = {"auth": "external"} if self._store.external else {}
         said: list[str] = []
         for host in self._store.hosts():
+            opener = Opener(self._store.context)
             try:
                 url = self._store.address.url(host, heartbeat=30, name=f"{settings.name}: control", **options)
-                made = aio_pika.Connection(URL(url), ssl_context=self._store.context)
-                made.kwargs["transport_factory"] = opener = Opener(self._store.context)
+                made = _Connection(URL(url), ssl_context=self._store.context)
+                made.kwargs |= {"transport_factory": opener, "loop": opener.loop}
                 await made.connect(timeout=settings.timeout)
-            except Exception as error:  # noqa: BLE001 -- whatever answers there
+            except BaseException as error:
+                await opener.end(_GOODBYE)
+                if not isinstance(error, Exception):
+                    raise
+                # Whatever answers there.
                 self._store.passed_by(host)
                 said.append(f"{host[0]}:{host[1]}: {str(error) or type(error).__name__}")
             else:
                 if self._opener is not None:
-                    self._opener.let_go()
+                    await self._opener.end(_GOODBYE)
                 self._opener = opener
                 return made
         raise BrokerUnavailable(f"{self._who}: {'; '.join(said)}")
@@ -156,7 +168,7 @@ class Control:
                         await connection.close()
         finally:
             if opener is not None:
-                opener.let_go()
+                await opener.end(_GOODBYE)
 
     def abandon(self) -> None:
         """Let go of the socket of a loop that is gone."""
