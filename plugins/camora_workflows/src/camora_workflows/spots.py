@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from camora.errors import DispatchError, EncodeError, MessageTooLarge, PayloadError
 
 __all__ = ["Spot", "told_where"]
 
 
-class Spot(NamedTuple):
+class Spot(msgspec.Struct, frozen=True, gc=False):
     """One of several in something, which may itself be one of several. Read as text only when something is wrong."""
 
     what: str
