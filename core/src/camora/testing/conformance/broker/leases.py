@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+
+import pytest
 
 from camora.interfaces.broker import LeaseVerdict
 from camora.testing.conformance.broker.base import BrokerSuite
@@ -58,26 +61,57 @@ class LeaseSuite(BrokerSuite):
 
     async def test_extending_keeps_it(self, rig: Rig) -> None:
         rig.needs("leases")
-        await rig.publish(envelope())
-        lease = max(1.0, self.lease * 2)  # so that a slow machine's pauses are no reason to lose it
-        consumer = await rig.consumer(lease=lease)
+        for queue, lease in self._longer(2 * self.lease):
+            if await self._keeps(rig, queue, lease):
+                return
+        pytest.fail("this machine is too slow for leases")
+
+    async def _keeps(self, rig: Rig, queue: str, lease: float) -> bool:
+        """Whether there was no pause of a lease's length between two extensions. If so, they have kept it."""
+        last = begin = time.monotonic()
+        await rig.publish(envelope(queue))
+        consumer = await rig.consumer(queue, lease=lease)
         delivery = await rig.one(consumer)
-        other = await rig.consumer()
-        begin = time.monotonic()
+        other = await rig.consumer(queue)
         while time.monotonic() - begin < lease * 1.3:
-            assert await rig.extend(consumer, delivery) == [_HELD]
-            await rig.nothing(other, wait=lease / 6)
-        assert await rig.settle(consumer, ack(delivery)) == [True]
+            now = time.monotonic()
+            verdicts = await rig.extend(consumer, delivery)
+            if time.monotonic() - last > lease:
+                return False
+            assert verdicts == [_HELD]
+            last = now
+            came = await other.receive(100, lease / 6)
+            if time.monotonic() - last > lease:
+                return False
+            assert not came
+        settled = await rig.settle(consumer, ack(delivery))
+        if time.monotonic() - last > lease:
+            return False
+        assert settled == [True]
+        return True
 
     async def test_an_extended_lease_lasts_its_full_length_and_then_lapses(self, rig: Rig) -> None:
         rig.needs("leases")
-        await rig.publish(envelope())
-        consumer = await rig.consumer(lease=self.lease)
-        delivery = await rig.one(consumer)
-        begin = time.monotonic()
-        assert await rig.extend(consumer, delivery) == [_HELD]
-        assert (await rig.one(await rig.consumer())).id == delivery.id
-        assert time.monotonic() - begin >= self.lease * 0.9
+        for queue, lease in self._longer(self.lease):
+            taken = time.monotonic()
+            await rig.publish(envelope(queue))
+            consumer = await rig.consumer(queue, lease=lease)
+            delivery = await rig.one(consumer)
+            begin = time.monotonic()
+            verdicts = await rig.extend(consumer, delivery)
+            if time.monotonic() - taken > lease:
+                continue
+            assert verdicts == [_HELD]
+            assert (await rig.one(await rig.consumer(queue))).id == delivery.id
+            assert time.monotonic() - begin >= lease * 0.9
+            return
+        pytest.fail("this machine is too slow for leases")
+
+    @staticmethod
+    def _longer(lease: float) -> Iterator[tuple[str, float]]:
+        """Queues and leases: who was slower than a lease is long has seen nothing, and tries it with a longer one."""
+        for times, queue in enumerate(("work", "next", "other")):
+            yield queue, lease * 4**times
 
     async def test_extending_does_not_revive_what_another_one_has_taken(self, rig: Rig) -> None:
         rig.needs("leases")

@@ -121,11 +121,15 @@ class Rig:
 
         def keeper() -> Sequence[LeaseVerdict]:
             leases = consumer.leases()
+            until = time.monotonic() + self.patience
             try:
-                return leases.extend(deliveries)
-            except BrokerUnavailable:
-                # A server that is slow for once: keepers ask again, too.
-                return leases.extend(deliveries)
+                while True:
+                    try:
+                        return leases.extend(deliveries)
+                    except BrokerUnavailable:
+                        # A server that is slow for once: keepers ask again, too.
+                        if time.monotonic() > until:
+                            raise
             finally:
                 leases.close()
 
