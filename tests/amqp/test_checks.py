@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from camora_amqp import examining as examining_module
 from camora_amqp.checks import checks
 from camora_amqp.wire import Wire
 
-from tests.servers.rabbitmq import RabbitServer, fresh_url, private_rabbitmq, shared
-
-__all__ = ["private_rabbitmq"]  # a fixture
+from tests.servers.rabbitmq import RabbitServer, fresh_url, fresh_vhost, shared
+from tests.servers.rabbitmq_operator import add_user, alarm, allow
 
 CHECKS: dict[str, Check] = {check.name.removeprefix("rabbitmq "): check for check in checks()}
-NewServer = Callable[..., RabbitServer]
 
 
 async def look(url: str, part: str, **given: Any) -> CheckResult:
@@ -112,22 +109,22 @@ async def test_nodes_of_the_url_that_do_not_answer() -> None:
     assert found.fix == "start them, or take them out of the URL"
 
 
-async def test_what_a_user_may_not_do(private_rabbitmq: NewServer) -> None:
-    server = await asyncio.to_thread(private_rabbitmq)
-    await asyncio.to_thread(server.ctl, "add_user", "clerk", "secret")
-    url = server.url.replace("guest:guest", "clerk:secret")
+async def test_what_a_user_may_not_do() -> None:
+    server, url = shared(), fresh_vhost().replace("guest:guest", "clerk:secret")
+    vhost = url.rpartition("/")[2]
+    add_user(server, "clerk", "secret")
     for patterns, missing in (
         (("^$", ".*", ".*"), "configure"),
         ((".*", "^$", ".*"), "write"),
         ((".*", ".*", "^$"), "read"),
         (("^$", "^$", "^$"), "configure, read, write"),
     ):
-        await asyncio.to_thread(server.ctl, "set_permissions", "-p", "/", "clerk", *patterns)
+        allow(server, "clerk", vhost, *patterns)
         found = await look(url, "rights")
         assert not found.ok
         assert f"user 'clerk' may not {missing} (" in found.text
-        assert "rabbitmqctl set_permissions -p / clerk" in found.fix
-    await asyncio.to_thread(server.ctl, "set_permissions", "-p", "/", "clerk", ".*", ".*", ".*")
+        assert f"rabbitmqctl set_permissions -p {vhost} clerk" in found.fix
+    allow(server, "clerk", vhost, ".*", ".*", ".*")
     assert (await look(url, "rights")).ok
 
 
@@ -175,15 +172,14 @@ async def test_a_queue_that_is_somebody_elses_must_exist() -> None:
 # Alarms and times
 
 
-async def test_an_alarm(private_rabbitmq: NewServer) -> None:
-    server = await asyncio.to_thread(private_rabbitmq)
-    assert (await look(server.url, "alarms")).ok
-    await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "0")
-    found = await look(server.url, "alarms")
+async def test_an_alarm() -> None:
+    url = fresh_url()
+    assert (await look(url, "alarms")).ok
+    with alarm(shared()):
+        found = await look(url, "alarms")
     assert not found.ok
     assert "it takes no messages: low on memory" in found.text
-    await asyncio.to_thread(server.ctl, "set_vm_memory_high_watermark", "0.4")
-    assert (await look(server.url, "alarms")).ok
+    assert (await look(url, "alarms")).ok
 
 
 async def test_heartbeats_and_leases(tmp_path: Path) -> None:

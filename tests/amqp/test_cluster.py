@@ -117,6 +117,15 @@ async def under_load(
         assert "Traceback" not in worker.text() and worker.process.poll() is None
 
 
+async def test_the_nodes_know_each_other(cluster: RabbitCluster) -> None:
+    names = {node.name for node in cluster.nodes}
+    assert len(names) == 3 and all(node.members() == names for node in cluster.nodes)
+    assert [url.rpartition("@")[2] for url in cluster.urls] == [
+        f"{address}/" for address in cluster.url.rpartition("@")[2].rstrip("/").split(",")
+    ]
+    assert all(node.version == cluster.nodes[0].version for node in cluster.nodes)
+
+
 async def test_a_queue_has_a_member_on_every_node(cluster: RabbitCluster, prefix: str) -> None:
     async with shop(url_of(cluster, prefix)) as app:
         await app.tasks.by_name["work"].dispatch(1)
@@ -165,12 +174,34 @@ async def test_two_of_three_die_and_come_back(cluster: RabbitCluster, tmp_path: 
     def most_die() -> None:
         for node in others:
             cluster.kill(node)
-        until(lambda: not alone.answers(), "the end of service")
-        for node in others:
-            node.launch()
-        cluster.wait_whole()
+        until(lambda: not alone.answers(), "the end of service", _IN_TIME)
+        assert alone.running()
+        cluster.start()
 
     await under_load(cluster, tmp_path, prefix, most_die)
+
+
+async def test_all_are_killed_and_come_back(cluster: RabbitCluster, tmp_path: Path, prefix: str) -> None:
+    def all_die() -> None:
+        for node in cluster.nodes:
+            cluster.kill(node)
+        with pytest.raises(LookupError, match=f"{prefix}default"):
+            cluster.leader_of(f"{prefix}default")
+        cluster.start()
+        cluster.wait_leader(f"{prefix}default")
+
+    await under_load(cluster, tmp_path, prefix, all_die)
+
+
+async def test_a_silent_leader_is_replaced(cluster: RabbitCluster, tmp_path: Path, prefix: str) -> None:
+    def silence() -> None:
+        old = cluster.leader_of(f"{prefix}default")
+        old.pause()
+        cluster.wait_leader(f"{prefix}default", other_than=old)
+        old.kill()
+        cluster.start()
+
+    await under_load(cluster, tmp_path, prefix, silence)
 
 
 async def test_nodes_are_restarted_one_after_the_other(cluster: RabbitCluster, tmp_path: Path, prefix: str) -> None:

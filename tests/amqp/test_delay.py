@@ -24,23 +24,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.amqp.test_topology import Seen, app_at, listening, tell
-from tests.servers.rabbitmq import fresh_url, fresh_vhost
+from tests.servers.rabbitmq import fresh_url, fresh_vhost, shared
+from tests.servers.rabbitmq_operator import having
 
 TOLERANCE = 5.0
-"""Seconds: an eighth is promised, and a busy machine's server takes its time."""
+"""Seconds: an eighth is promised, and garbage collections and the like take their time."""
 LONG_NAME = "ü" * 198
 
 
 @asynccontextmanager
-async def lateness() -> AsyncIterator[list[float]]:
-    """How late this machine itself is, at most: its event loop, while it does other things as well."""
+async def lateness(probe: Any, ran: asyncio.Event) -> AsyncIterator[list[float]]:
+    """How long server and worker need for a job without a delay, which sets `ran`: at most, with all else they do."""
     worst = [0.0]
 
     async def look() -> None:
         while True:
+            ran.clear()
             before = time.monotonic()
-            await asyncio.sleep(0.05)
-            worst[0] = max(worst[0], time.monotonic() - before - 0.05)
+            await probe.dispatch()
+            await ran.wait()
+            worst[0] = max(worst[0], time.monotonic() - before)
+            await asyncio.sleep(0.2)
 
     watch = asyncio.ensure_future(look())
     try:
@@ -99,7 +103,7 @@ def test_queues_have_names_and_words_of_their_own_that_lead_back(one: str, other
 # On time
 
 
-async def test_a_thousand_random_delays_are_on_time_on_quorum_and_on_classic_queues() -> None:
+async def test_hundreds_of_random_delays_are_on_time_on_quorum_and_on_classic_queues() -> None:
     await asyncio.gather(on_time(fresh_vhost()), on_time(f"{fresh_vhost()}?queue_type=classic"))
 
 
@@ -108,7 +112,7 @@ async def on_time(url: str) -> None:
     late: dict[int, float] = {}
     done = asyncio.Event()
     dice = random.Random(17)
-    delays = [dice.uniform(0, 20) for _ in range(1000)]
+    delays = [dice.uniform(0, 9) for _ in range(400)]
     start = time.time() + 2
     """All are dispatched by then, so that none is due before."""
 
@@ -119,7 +123,13 @@ async def on_time(url: str) -> None:
         if len(late) == len(delays):
             done.set()
 
-    async with lateness() as worst, listening(app, "default"):
+    ran = asyncio.Event()
+
+    @app.task
+    async def probe() -> None:
+        ran.set()
+
+    async with listening(app, "default"), lateness(probe, ran) as worst:
         await asyncio.gather(
             *(
                 note.options(eta=datetime.fromtimestamp(start + delay, UTC)).dispatch(i)
@@ -129,7 +139,8 @@ async def on_time(url: str) -> None:
         async with asyncio.timeout(60):
             await done.wait()
     assert min(late.values()) >= 0, "none is early"
-    assert max(late.values()) <= TOLERANCE + worst[0]
+    # Each level is such a way, and a job that is due at the worst moment has them all before it.
+    assert max(late.values()) <= TOLERANCE + ladder.top(9_000) * worst[0]
 
 
 async def test_a_short_delay_does_not_wait_behind_a_long_one() -> None:
@@ -274,20 +285,22 @@ _IS_EXIT = 'binary:match(element(4, amqqueue:get_name(Q)), <<"camora.due.">>) =/
 
 async def test_what_is_late_for_an_exchange_waits_until_a_queue_is_bound() -> None:
     """The server tries again by itself, here every second."""
-    from tests.servers.rabbitmq import RabbitServer, need
-
-    with RabbitServer(need()) as server:
-        server.eval("application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)")
-        seen, app = Seen(), app_at(f"{server.url}?queue_type=classic")
-        news = Exchange("news")
-        task = tell(seen, app, exchange=news, routing_key="a")
+    url = f"{fresh_vhost()}?queue_type=classic"
+    vhost = url.rpartition("/")[2].partition("?")[0]
+    waiting = f'[{_READY} || Q <- rabbit_amqqueue:list(<<"{vhost}">>), {_IS_EXIT}]'
+    seen, app = Seen(), app_at(url)
+    news = Exchange("news")
+    task = tell(seen, app, exchange=news, routing_key="a")
+    with having(shared(), dead_letter_worker_publisher_confirm_timeout=1000):
         async with app:
-            await task.options(delay=0.2).dispatch(1)
-            async with asyncio.timeout(30):
+            # The way is made by one that is late for long: what comes due meanwhile would not go by it.
+            await task.options(delay=600).dispatch(2)
+            await task.options(delay=2).dispatch(1)
+            async with asyncio.timeout(60):
                 # It is due, and reaches nobody: the server holds it where it came out of the ladder.
-                while "1" not in server.eval(f"[{_READY} || Q <- rabbit_amqqueue:list(), {_IS_EXIT}]"):
+                while "1" not in await asyncio.to_thread(shared().eval, waiting):
                     await asyncio.sleep(0.05)
-        worker = app_at(server.url + "?queue_type=classic")
+        worker = app_at(url)
         worker.broker.bind("mail", news, "a")
         tell(seen, worker)
         async with listening(worker, "mail"):

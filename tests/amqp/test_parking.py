@@ -13,18 +13,18 @@ from camora.message import Delivery
 from camora.testing.conformance.making import ack, envelope, retry
 from camora_amqp import AmqpBroker
 
-from tests.servers.rabbitmq import RabbitServer, fresh_url, need
+from tests.servers.rabbitmq import fresh_url, shared
+from tests.servers.rabbitmq_operator import having
 
 KINDS = pytest.mark.parametrize("kind", ["quorum", "classic"])
 LEASE = 60.0
 
 
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[RabbitServer]:
-    """It waits for two seconds, and looks twice a second."""
-    with RabbitServer(need(), settings=["consumer_timeout = 2000"]) as server:
-        server.eval("[application:set_env(rabbit, Name, 500) || Name <- [channel_tick_interval, quorum_tick_interval]]")
-        yield server
+@pytest.fixture
+def impatient() -> Iterator[str]:
+    """The URL of a server that waits for two seconds, and looks twice a second."""
+    with having(shared(), consumer_timeout=2000, channel_tick_interval=500, quorum_tick_interval=500):
+        yield fresh_url()
 
 
 @contextlib.asynccontextmanager
@@ -63,8 +63,8 @@ async def parked(*deliveries: Delivery) -> None:
 
 
 @KINDS
-async def test_a_job_may_run_for_longer_than_the_server_waits(impatient: RabbitServer, kind: str) -> None:
-    url = f"{impatient.url}?prefix=runs-{kind}.&queue_type={kind}&ack_timeout=2s"
+async def test_a_job_may_run_for_longer_than_the_server_waits(impatient: str, kind: str) -> None:
+    url = f"{impatient}&queue_type={kind}&ack_timeout=2s"
     async with opened(url) as broker, consuming(broker) as consumer, consuming(broker, "two") as other:
         jobs = [envelope(body=str(number).encode()) for number in range(3)]
         await broker.publish(jobs)
@@ -82,9 +82,9 @@ async def test_a_job_may_run_for_longer_than_the_server_waits(impatient: RabbitS
         assert await broker.queues.counts() == {"next": {"ready": 1}}
 
 
-async def test_without_that_the_server_gives_it_to_somebody_else(impatient: RabbitServer) -> None:
+async def test_without_that_the_server_gives_it_to_somebody_else(impatient: str) -> None:
     """So that the other tests show something; and nothing is silent afterwards."""
-    url = f"{impatient.url}?prefix=without.&ack_timeout=1h"
+    url = f"{impatient}&ack_timeout=1h"
     async with opened(url) as broker, consuming(broker) as consumer:
         await broker.publish([envelope()])
         [taken] = await some(consumer, 1)

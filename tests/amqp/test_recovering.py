@@ -24,7 +24,9 @@ from camora_amqp.broker import AmqpBroker
 
 from tests.end_to_end.processes import WorkerProcess, until, workers
 from tests.servers.proxy import Proxy
-from tests.servers.rabbitmq import RabbitServer, fresh_url, need, shared
+from tests.servers.rabbitmq import fresh_url, shared
+from tests.servers.rabbitmq_operator import alarm, close_connections
+from tests.servers.rabbitmq_sturdy import Sturdy, sturdy
 
 PATIENCE = 40.0
 OPTIONS = "timeout=2&heartbeat=1"
@@ -34,28 +36,29 @@ _names = iter(range(1_000_000))
 
 @attrs.frozen
 class Place:
-    """A server of this module's own, and the network to it."""
+    """A virtual host of the server that tests may kill, and the network to it."""
 
-    server: RabbitServer
+    server: Sturdy
+    vhost: str
     proxy: Proxy
 
     def url(self, prefix: str) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/?{OPTIONS}&prefix={prefix}"
+        return f"{self.server.url_of(self.vhost, port=self.proxy.port)}?{OPTIONS}&prefix={prefix}"
 
     def fresh_url(self) -> str:
         return self.url(f"t{next(_names)}.")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
-    with RabbitServer(need()) as made:
-        yield made
+def server() -> Iterator[Sturdy]:
+    with sturdy() as lent:
+        yield lent
 
 
 @pytest.fixture
-def place(server: RabbitServer) -> Iterator[Place]:
+def place(server: Sturdy) -> Iterator[Place]:
     with Proxy((server.host, server.port)) as proxy:
-        yield Place(server, proxy)
+        yield Place(server, server.fresh_vhost(), proxy)
 
 
 def shop(url: str, **options: Any) -> Any:
@@ -88,10 +91,10 @@ async def comes_through(app: Any, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(server: RabbitServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, WorkerProcess]]:
+def site(server: Sturdy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, WorkerProcess]]:
     """A worker that goes through all of this module's stories, one after the other."""
     with Proxy((server.host, server.port)) as proxy, workers() as start:
-        there = Place(server, proxy)
+        there = Place(server, server.fresh_vhost(), proxy)
         worker = start(tmp_path_factory.mktemp("shop"), there.url("site."))
         yield there, worker.ready()
 
@@ -136,7 +139,7 @@ def _answers_dropped(there: Place) -> None:
 
 
 def _closed_by_operator(there: Place) -> None:
-    there.server.ctl("close_all_connections", "maintenance")
+    close_connections(there.server, "maintenance")
 
 
 def _channels_closed(there: Place) -> None:
@@ -151,13 +154,8 @@ def _queue_deleted(there: Place) -> None:
     )
 
 
-def _vhost_restarted(there: Place) -> None:
-    there.server.eval('rabbit_vhost_sup_sup:delete_on_all_nodes(<<"/">>), rabbit_vhost_sup_sup:start_vhost(<<"/">>)')
-
-
 def _application_restarted(there: Place) -> None:
-    there.server.ctl("stop_app")
-    there.server.ctl("start_app")
+    there.server.eval("rabbit:stop(), rabbit:start()")
     there.server.wait_ready()
 
 
@@ -196,8 +194,7 @@ async def test_blocked_by_an_alarm(site: tuple[Place, WorkerProcess]) -> None:
     there, worker = site
     async with shop(there.url("site.")) as app:
         await comes_through(app, 1)
-        there.server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.00001)")
-        try:
+        with alarm(there.server):
             async with asyncio.timeout(PATIENCE):
                 while True:
                     try:
@@ -205,8 +202,6 @@ async def test_blocked_by_an_alarm(site: tuple[Place, WorkerProcess]) -> None:
                     except CamoraError as error:
                         if "takes no messages" in str(error):
                             break
-        finally:
-            there.server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
         await comes_through(app, 3)
     assert "Traceback" not in worker.text() and worker.process.poll() is None
 

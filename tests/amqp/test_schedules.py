@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from camora_amqp.store import Store
 from camora_amqp.timetable import Timetable
 
 from tests.end_to_end.processes import WorkerProcess
-from tests.servers.rabbitmq import RabbitServer, fresh_url, private_rabbitmq
+from tests.servers.rabbitmq import fresh_url
+from tests.servers.rabbitmq_sturdy import Sturdy, sturdy_rabbitmq
 
-__all__ = ["private_rabbitmq"]  # a fixture
+__all__ = ["sturdy_rabbitmq"]  # a fixture
 
 PATIENCE = 60.0
 NOW = 1_700_000_000_000
@@ -211,11 +212,9 @@ async def test_one_lock_has_one_holder(url: str) -> None:
 # Servers and operators
 
 
-async def test_they_outlive_the_server_and_who_waits_hears_of_changes_again(
-    private_rabbitmq: Callable[..., RabbitServer],
-) -> None:
-    server = await asyncio.to_thread(private_rabbitmq)
-    async with opened(server.url) as store, opened(server.url) as other:
+async def test_they_outlive_the_server_and_who_waits_hears_of_changes_again(sturdy_rabbitmq: Sturdy) -> None:
+    server, url = sturdy_rabbitmq, sturdy_rabbitmq.fresh_url()
+    async with opened(url) as store, opened(url) as other:
         await store.put([record("a")])
         await store.changed(0.01)
         await asyncio.to_thread(server.kill)

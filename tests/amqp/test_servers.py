@@ -22,7 +22,8 @@ from aiormq.abc import AbstractChannel
 from tests.servers import rabbitmq
 from tests.servers.process import ServerFailed, wait_until
 from tests.servers.rabbitmq import RabbitServer, find, fresh_url, fresh_vhost, need, private_rabbitmq, shared
-from tests.servers.rabbitmq_cluster import RabbitCluster
+from tests.servers.rabbitmq_operator import ALARMS, alarm, close_connections, connections, delete_queue, having
+from tests.servers.rabbitmq_sturdy import sturdy
 
 __all__ = ["private_rabbitmq"]  # a fixture
 
@@ -75,16 +76,16 @@ def server() -> Iterator[RabbitServer]:
         yield made
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_killed_server_has_its_messages_again(server: RabbitServer, kind: str) -> None:
+async def test_a_killed_server_has_its_messages_again(server: RabbitServer) -> None:
     url, processes = server.url, family(server)
-    await publish(url, kind, b"one", kind)
+    for kind in KINDS:
+        await publish(url, kind, b"one", kind)
     server.kill()
     assert len(processes) > 1 and not any(lives(process) for process in processes)
     assert not server.answers()
     server.start()
     assert server.url == url
-    assert await taken(url, kind) == b"one"
+    assert [await taken(url, kind) for kind in KINDS] == [b"one", b"one"]
 
 
 async def test_a_stopped_server_ends_in_order(server: RabbitServer) -> None:
@@ -115,9 +116,9 @@ async def test_two_servers_do_not_disturb_each_other(server: RabbitServer, priva
     assert one.name == other.name  # nothing in the system knows of both
     await publish(one.url, "mail", b"one")
     await publish(other.url, "mail", b"other")
-    one.ctl("stop_app")
+    one.eval("rabbit:stop()")
     assert not one.answers() and other.answers()
-    one.ctl("start_app")
+    one.eval("rabbit:start()")
     one.wait_ready()
     other.kill()
     assert await taken(one.url, "mail") == b"one"
@@ -168,42 +169,60 @@ async def test_tls_refuses_plain_text_and_is_trusted_by_its_authority_alone(priv
         await publish(f"amqp://guest:guest@{server.host}:{server.port}/", "mail", b"plain")
 
 
-async def test_mutual_tls_wants_a_certificate_of_the_client(private_rabbitmq: NewServer) -> None:
-    server = private_rabbitmq(tls="mutual")
-    await publish(server.url, "mail", b"secret")
-    without = server.url.partition("&certfile")[0]
-    assert without != server.url
-    with pytest.raises((aiormq.exceptions.AMQPError, OSError)):
-        await publish(without, "mail", b"stranger")
-
-
-async def test_a_server_without_memory_takes_nothing_until_it_has_some(server: RabbitServer) -> None:
+@pytest.mark.parametrize("kind", ALARMS)
+async def test_a_server_with_an_alarm_takes_nothing_until_it_is_over(server: RabbitServer, kind: str) -> None:
     async with channel_to(server.url) as channel:
-        await channel.queue_declare("blocked")
-        server.ctl("set_vm_memory_high_watermark", "0")
-        waiting = asyncio.create_task(channel.basic_publish(b"one", routing_key="blocked"))
-        async with asyncio.timeout(60):
-            while "blocked" not in await asyncio.to_thread(server.ctl, "list_connections", "state"):
-                assert not waiting.done()
-        server.ctl("set_vm_memory_high_watermark", "0.4")
+        queue = (await channel.queue_declare(exclusive=True)).queue
+        with alarm(server, kind):
+            waiting = asyncio.create_task(channel.basic_publish(b"one", routing_key=queue))
+            async with asyncio.timeout(60):
+                while "blocked" not in await asyncio.to_thread(connections, server, "state"):
+                    assert not waiting.done()
         assert await asyncio.wait_for(waiting, 60)
 
 
 async def test_connections_can_be_closed_by_the_server(server: RabbitServer) -> None:
     connection = await aiormq.connect(server.url)
-    server.ctl("close_all_connections", "enough")
+    close_connections(server, "enough")
     with pytest.raises(aiormq.exceptions.AMQPError, match="enough"):
         await asyncio.wait_for(asyncio.shield(connection.closing), 60)
 
 
-def test_commands_tell_what_they_know_and_why_they_fail() -> None:
+async def test_a_queue_can_be_deleted_by_the_server(server: RabbitServer) -> None:
+    await publish(server.url, "deleted", b"one")
+    delete_queue(server, "deleted")
+    with pytest.raises(aiormq.exceptions.ChannelNotFoundEntity):
+        await taken(server.url, "deleted")
+
+
+def test_settings_hold_for_a_while(server: RabbitServer) -> None:
+    def told(name: str) -> str:
+        return server.eval(f"application:get_env(rabbit, {name})")
+
+    with having(server, channel_max=3, nobody_has_set_this=1):
+        assert (told("channel_max"), told("nobody_has_set_this")) == ("{ok,3}", "{ok,1}")
+    assert (told("channel_max"), told("nobody_has_set_this")) == ("{ok,7}", "undefined")
+
+
+def test_expressions_have_values_and_say_why_they_fail() -> None:
     server = shared()
     assert server.eval('X = 3, {X * 2, <<"a">>}') == '{6,<<"a">>}'
-    assert server.ctl("list_vhosts").split()[:1] == ["name"]
     with pytest.raises(ServerFailed, match="no_such_module"):
         server.eval("no_such_module:f()")
-    with pytest.raises(ServerFailed, match="no_such_command"):
-        server.ctl("no_such_command")
+
+
+async def test_the_server_that_tests_may_kill_is_one_and_is_mended() -> None:
+    with sturdy() as server:
+        url = server.fresh_url()
+        await publish(url, "mail", b"one", "quorum")
+        server.kill()
+    with sturdy() as again:
+        assert again is server and again.answers()
+        assert again.fresh_url() != url
+        with pytest.raises((aiormq.exceptions.AMQPError, OSError)):
+            await taken(url, "mail")  # gone, with its virtual host
+        again.pause()
+    assert again.answers()
 
 
 async def test_the_shared_server_is_one_and_its_virtual_hosts_are_many() -> None:
@@ -255,11 +274,12 @@ def test_a_server_on_the_path_is_found_behind_a_wrapper(tmp_path: Path, monkeypa
     assert not found.libraries
 
 
-# Says the server's process and folder, then ends as it is told.
+# Says the server's process and folder, then ends as it is told: a server that is starting is as hard to end as another.
 PROGRAM = """
 import os, signal, sys
 from tests.servers.rabbitmq import RabbitServer, need
-server = RabbitServer(need()).start()
+server = RabbitServer(need())
+server.launch()
 print(server.pid, server.folder, flush=True)
 sys.stdin.readline()
 if "paused" in sys.argv:
@@ -280,73 +300,8 @@ def test_nothing_outlives_its_test_process(how: list[str]) -> None:
         assert program.stdin and program.stdout
         pid, _, folder = program.stdout.readline().strip().partition(" ")
         first = psutil.Process(int(pid))
+        wait_until(lambda: bool(first.children()), "a process of the server's own", 60)
         processes = [first, *first.children(recursive=True)]
-        assert len(processes) > 1
         program.stdin.write("\n")
     wait_until(lambda: not any(lives(process) for process in processes), "the end of all processes", 60)
     wait_until(lambda: not Path(folder).exists(), "the end of its folder", 60)
-
-
-def test_a_closed_server_shows_its_log_with_the_failure() -> None:
-    with pytest.raises(RuntimeError) as caught, RabbitServer(need()):
-        raise RuntimeError("the test's")
-    assert "Server startup complete" in caught.value.__notes__[0]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RabbitCluster]:
-    with RabbitCluster(need(), tick=8) as made:
-        yield made
-
-
-def test_the_nodes_of_a_cluster_know_each_other(cluster: RabbitCluster) -> None:
-    names = {node.name for node in cluster.nodes}
-    assert len(names) == 3 and all(node.members() == names for node in cluster.nodes)
-    assert [url.rpartition("@")[2] for url in cluster.urls] == [
-        f"{address}/" for address in cluster.url.rpartition("@")[2].rstrip("/").split(",")
-    ]
-    assert all(node.version == cluster.nodes[0].version for node in cluster.nodes)
-
-
-async def test_a_quorum_queue_gets_another_leader_when_a_node_is_killed(cluster: RabbitCluster) -> None:
-    await publish(cluster.urls[0], "elected", b"one", "quorum")
-    old = cluster.leader_of("elected")
-    assert old is cluster.nodes[0]  # where it was declared
-    cluster.kill(old)
-    new = cluster.wait_leader("elected", other_than=old)
-    await publish(new.url, "elected", b"two", "quorum")
-    old.start()
-    cluster.wait_whole()
-    assert [await taken(old.url, "elected"), await taken(new.url, "elected")] == [b"one", b"two"]
-
-
-async def test_a_node_that_is_alone_serves_nobody_until_others_are_back(cluster: RabbitCluster) -> None:
-    await publish(cluster.urls[0], "alone", b"one", "quorum")
-    first, *others = cluster.nodes
-    for node in others:
-        cluster.kill(node)
-    wait_until(lambda: not first.answers(), "the end of its service", 60, first)
-    assert first.running()
-    cluster.start()
-    assert await taken(cluster.urls[1], "alone") == b"one"
-
-
-async def test_a_cluster_that_was_killed_as_a_whole_comes_back(cluster: RabbitCluster) -> None:
-    await publish(cluster.urls[2], "whole", b"one", "quorum")
-    for node in cluster.nodes:
-        cluster.kill(node)
-    with pytest.raises(LookupError, match="whole"):
-        cluster.leader_of("whole")
-    cluster.start()
-    cluster.wait_leader("whole")
-    assert await taken(cluster.urls[0], "whole") == b"one"
-
-
-async def test_a_silent_leader_is_replaced(cluster: RabbitCluster) -> None:
-    await publish(cluster.urls[1], "silent", b"one", "quorum")
-    old = cluster.leader_of("silent")
-    old.pause()
-    new = cluster.wait_leader("silent", other_than=old)
-    assert await taken(new.url, "silent") == b"one"
-    old.kill()
-    cluster.start()

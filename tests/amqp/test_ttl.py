@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from camora import Context, WorkerSettings
-from camora.errors import BrokerUnavailable
+from camora.errors import BrokerUnavailable, DispatchUncertain
 from camora_amqp import Queue
 
 from tests.amqp.test_topology import SETTINGS, Seen, app_at, listening, tell
-from tests.servers.rabbitmq import RabbitServer, fresh_url, need
+from tests.servers.rabbitmq import fresh_url
+from tests.servers.rabbitmq_sturdy import Sturdy, sturdy_rabbitmq
+
+__all__ = ["sturdy_rabbitmq"]  # a fixture
 
 KINDS = ["quorum", "classic"]
 
@@ -82,43 +85,52 @@ async def test_a_queue_whose_worker_has_no_room_for_more_is_in_use(kind: str) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_full_queue_refuses_a_dispatch_and_takes_it_when_there_is_room(kind: str) -> None:
-    app = app_at(f"{fresh_url()}&queue_type={kind}", patience=0.5, queues=[Queue("mail", max_length=3)])
-    seen = Seen()
-    task = tell(seen, app, queue="mail")
-    async with app:
-        refused = 0
-        for number in range(10):  # a quorum queue may take a few more than it is told
-            try:
-                await task.dispatch(number)
-            except BrokerUnavailable as error:
-                refused += "full" in str(error)
-        assert refused >= 5
+    url, queues = f"{fresh_url()}&queue_type={kind}", [Queue("mail", max_length=3)]
+    seen, app, hasty = Seen(), app_at(url, patience=60, queues=queues), app_at(url, patience=0.5, queues=queues)
+    task, hasty_task = tell(seen, app, queue="mail"), tell(Seen(), hasty, queue="mail")
+
+    async def until_refused() -> None:
+        """A quorum queue takes a few more than it is told, and a busy server answers late."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await hasty_task.dispatch("more")
+                except (BrokerUnavailable, DispatchUncertain) as error:
+                    if "full" in str(error):
+                        return
+
+    async with app, hasty:
+        await until_refused()
+        waiting = asyncio.create_task(task.dispatch("room"))
+        await until_refused()
+        assert not waiting.done()
         async with app.worker(queues=["mail"], settings=SETTINGS):
-            await seen.wait(10 - refused)
-            await task.dispatch("room")
-            assert ("mail", "room") in await seen.wait(11 - refused)
-
-
-async def test_a_restart_empties_queues_that_are_not_durable_and_no_others() -> None:
-    with RabbitServer(need()) as server:
-        queues = [Queue("fleeting", durable=False), Queue("kept", queue_type="classic"), Queue("safe")]
-        app = app_at(server.url, queues=queues, patience=60)
-        seen = Seen()
-        task = tell(seen, app)
-        async with app:
-            for queue in queues:
-                await task.options(queue=queue.name).dispatch("before")
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
+            await waiting
             async with asyncio.timeout(60):
-                for queue in queues:
-                    await task.options(queue=queue.name).dispatch("after")
-        tell(seen, again := app_at(server.url, queues=queues, patience=60))
-        async with listening(again, *(queue.name for queue in queues)):
-            assert sorted(set(await seen.wait(5))) == [
-                ("fleeting", "after"),
-                ("kept", "after"),
-                ("kept", "before"),
-                ("safe", "after"),
-                ("safe", "before"),
-            ]
+                while ("mail", "room") not in seen.jobs:
+                    await asyncio.sleep(0.02)
+
+
+async def test_a_restart_empties_queues_that_are_not_durable_and_no_others(sturdy_rabbitmq: Sturdy) -> None:
+    server, url = sturdy_rabbitmq, sturdy_rabbitmq.fresh_url()
+    queues = [Queue("fleeting", durable=False), Queue("kept", queue_type="classic"), Queue("safe")]
+    app = app_at(url, queues=queues, patience=60)
+    seen = Seen()
+    task = tell(seen, app)
+    async with app:
+        for queue in queues:
+            await task.options(queue=queue.name).dispatch("before")
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(60):
+            for queue in queues:
+                await task.options(queue=queue.name).dispatch("after")
+    tell(seen, again := app_at(url, queues=queues, patience=60))
+    async with listening(again, *(queue.name for queue in queues)):
+        assert sorted(set(await seen.wait(5))) == [
+            ("fleeting", "after"),
+            ("kept", "after"),
+            ("kept", "before"),
+            ("safe", "after"),
+            ("safe", "before"),
+        ]

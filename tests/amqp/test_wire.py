@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import re
 import threading
 import time
 import warnings
@@ -26,9 +25,8 @@ from pamqp import commands, frame
 from tests.amqp.talking import LOOPS, declare, failure_of, listen, message, run, telling, wire_to
 from tests.end_to_end.processes import until
 from tests.servers.proxy import Proxy
-from tests.servers.rabbitmq import RabbitServer, private_rabbitmq, shared
-
-__all__ = ["private_rabbitmq"]  # a fixture
+from tests.servers.rabbitmq import shared
+from tests.servers.rabbitmq_operator import close_connections, connections, having
 
 Main = Callable[[Wire], Coroutine[Any, Any, None]]
 each_loop = pytest.mark.parametrize("loop", list(LOOPS))
@@ -140,20 +138,20 @@ async def test_a_channel_that_the_server_closes_takes_no_other_along() -> None:
         assert wire.error is None
 
 
-async def test_numbers_of_channels_are_used_again(private_rabbitmq: Callable[..., RabbitServer]) -> None:
-    server = private_rabbitmq(settings=["channel_max = 3"])
-    async with wire_to(server.url) as wire:
-        kept = await wire.channel()
-        for _ in range(20):
-            channel = await wire.channel()
-            with pytest.raises(Refused):
-                await channel.call(commands.Queue.Declare(0, "nowhere", passive=True))
-        assert list(wire.channels) == [kept.number]
-        for _ in range(2):
-            await wire.channel()
-        with pytest.raises(Refused, match="allows 3 channels"):
-            await wire.channel()
-        assert wire.error is None
+async def test_numbers_of_channels_are_used_again() -> None:
+    with having(shared(), channel_max=3):
+        async with wire_to(shared().url) as wire:
+            kept = await wire.channel()
+            for _ in range(20):
+                channel = await wire.channel()
+                with pytest.raises(Refused):
+                    await channel.call(commands.Queue.Declare(0, "nowhere", passive=True))
+            assert list(wire.channels) == [kept.number]
+            for _ in range(2):
+                await wire.channel()
+            with pytest.raises(Refused, match="allows 3 channels"):
+                await wire.channel()
+            assert wire.error is None
 
 
 async def test_publishing_where_nothing_is_ends_the_channel_and_says_so() -> None:
@@ -279,16 +277,16 @@ def test_a_loop_that_stood_still_does_not_take_the_server_for_dead(loop: str) ->
 # What operators see
 
 
-async def test_operators_see_who_it_is(private_rabbitmq: Callable[..., RabbitServer]) -> None:
-    server = private_rabbitmq(settings=["heartbeat = 7"])
-    url = f"{server.url}?name=shop"
-    wire = await connect(Store.of_url(url), purpose="mail-1", heartbeat=3.0)
+async def test_operators_see_who_it_is() -> None:
+    server = shared()
+    with having(server, heartbeat=7):
+        wire = await connect(Store.of_url(f"{server.url}?name=shop"), purpose="mail-1", heartbeat=3.0)
     try:
-        asked = ("client_properties", "timeout", "user", "vhost", "protocol")
-        told = await asyncio.to_thread(server.ctl, "list_connections", *asked)
-        assert '"connection_name","shop: mail-1"' in told and '"product","camora"' in told
-        assert re.search(r"\t3\tguest\t/\t", told)
-        await asyncio.to_thread(server.ctl, "close_all_connections", "maintenance tonight")
+        told = await asyncio.to_thread(connections, server, "timeout", "user", "vhost", "client_properties")
+        assert '[3,<<"guest">>,<<"/">>,[' in told
+        assert '{<<"connection_name">>,longstr,<<"shop: mail-1">>}' in told
+        assert '{<<"product">>,longstr,<<"camora">>}' in told
+        await asyncio.to_thread(close_connections, server, "maintenance tonight")
         error = await asyncio.wait_for(wire.closed, 30)
         assert "maintenance tonight" in str(error) and "320" in str(error)
     finally:

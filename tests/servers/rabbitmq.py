@@ -289,21 +289,6 @@ class RabbitServer(ServerProcess):
             raise ServerFailed(f"{code}: {told.stdout}{told.stderr}")
         return value[1]
 
-    def ctl(self, *args: object) -> str:
-        """What `rabbitmqctl` prints for this, after some 2 s. Raises `ServerFailed` if it fails."""
-        command = [
-            *self._erlang("+S", "1:1", "-dist_listen", "false"),
-            "-boot", "start_clean", "-hidden",
-            "-run", "escript", "start", "-escript", "main", "rabbitmqctl_escript",
-            "-extra", str(self.binary.home / "escript" / "rabbitmqctl"), "--quiet", *map(str, args),
-        ]  # fmt: skip
-        told = subprocess.run(
-            command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
-        )
-        if told.returncode:
-            raise ServerFailed(f"rabbitmqctl {' '.join(map(str, args))}: {told.stdout}{told.stderr}")
-        return told.stdout
-
     def add_vhost(self, name: str) -> str:
         """Make a virtual host in which `guest` may do all; its URL."""
         everything = ", ".join(['<<".*">>'] * 3)

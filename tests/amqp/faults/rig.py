@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import psutil
 from camora.interfaces.broker import Broker
 from processes import workers
 
@@ -19,11 +16,10 @@ from tests.faults import rig as common
 from tests.faults.rig import LEASE, TIMEOUT, begun, eventually, more, next_finish
 from tests.servers.fixtures import fresh_url
 from tests.servers.process import ServerFailed
-from tests.servers.rabbitmq import RabbitServer, need
+from tests.servers.rabbitmq_operator import delete_queue, having
+from tests.servers.rabbitmq_sturdy import Sturdy, sturdy
 
 __all__ = ["LEASE", "TIMEOUT", "Rig", "begun", "eventually", "more", "next_finish", "rigged"]
-
-_vhosts = itertools.count(1)
 
 _TO_BE_DONE = """
 lists:sum([case amqqueue:get_type(Queue) of
@@ -45,14 +41,13 @@ class Rig(common.Rig):
     Not in a file: who is stopped while it writes to one would stop all.
     """
 
-    server: RabbitServer
+    server: Sturdy
     queue_type = "quorum"
 
-    def __init__(self, folder: Path, server: RabbitServer, *given: Any) -> None:
+    def __init__(self, folder: Path, server: Sturdy, *given: Any) -> None:
         super().__init__(folder, server, *given)
-        self.vhost = f"rig-{next(_vhosts)}"
+        self.vhost = server.fresh_vhost()
         self.results = fresh_url("redis")
-        server.add_vhost(self.vhost)
 
     def url(self, *, through: bool = False, user: str = "", **options: Any) -> str:
         """The URL of the server, or of the network in front of it."""
@@ -76,51 +71,27 @@ class Rig(common.Rig):
             f'<<"{{\\"max-length\\":{length}}}">>, <<"0">>, <<"queues">>, <<"camora">>)'
         )
 
-    def try_again_after(self, seconds: float) -> None:
+    def trying_again_after(self, seconds: float) -> contextlib.AbstractContextManager[None]:
         """Have the server offer what has come due to a full queue again after so long, not after three minutes.
 
-        Queues take it over when they are made, and a server that starts again has forgotten it.
+        Queues take it over when they are made.
         """
-        self.server.eval(
-            f"application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, {round(seconds * 1000)})"
-        )
+        return having(self.server, dead_letter_worker_publisher_confirm_timeout=round(seconds * 1000))
 
     def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it."""
-        self.server.eval(
-            f'{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{self.vhost}">>, queue, <<"{queue}">>)), '
-            '{ok, _} = rabbit_amqqueue:delete(Queue, false, false, <<"camora">>)'
-        )
+        delete_queue(self.server, queue, self.vhost)
 
     async def idle(self, broker: Broker) -> bool:
         """Whether no queue holds anything that is still to be done: clients of RabbitMQ cannot tell, the node can."""
         return self.left() == 0
 
 
-@functools.cache
-def _sturdy() -> RabbitServer:
-    """The server of all rigs of this process that ask for nothing special: each leaves it as it was."""
-    return RabbitServer(need()).start()
-
-
-def _whole(server: RabbitServer) -> None:
-    """Make it run again, whatever a test has done to it."""
-    if not server.running():
-        server.start()
-    elif psutil.Process(server.pid).status() == psutil.STATUS_STOPPED:
-        server.resume()
-
-
 @contextlib.contextmanager
-def rigged(folder: Path, *, settings: Sequence[str] = ()) -> Iterator[Rig]:
-    """A rig, on a server of its own if that has lines of configuration."""
+def rigged(folder: Path) -> Iterator[Rig]:
+    """A rig, on the server that tests may kill."""
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if settings:
-            server = stack.enter_context(RabbitServer(need(), settings=settings))
-        else:
-            server = _sturdy()
-            stack.callback(_whole, server)
-        rig = Rig(folder, server, stack.enter_context(workers()))
+        rig = Rig(folder, stack.enter_context(sturdy()), stack.enter_context(workers()))
         with rig.proxy:
             yield rig

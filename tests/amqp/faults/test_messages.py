@@ -118,18 +118,18 @@ async def test_an_id_that_is_dispatched_again_is_never_lost_and_has_one_result(r
 
 async def test_a_full_queue_refuses_in_words_and_takes_more_when_it_is_drained(rig: Rig) -> None:
     """An operator has limited it; what is to be tried again waits until there is room."""
-    rig.try_again_after(2)
-    async with rig.app(patience=1.0) as app:
-        await rig.dispatch(app, "work", number=0)
-        rig.limit("default", 8)
-        with pytest.raises(BrokerUnavailable, match="full"):
-            for number in range(100):
-                await rig.dispatch(app, "flaky", number=number)
-        assert len(rig.dispatched) >= 8
-    rig.worker().ready()
-    async with rig.app() as app:
-        await rig.load(app, 40)
-    await rig.balance(duplicates=0)
+    with rig.trying_again_after(2):
+        async with rig.app(patience=1.0) as app:
+            await rig.dispatch(app, "work", number=0)
+            rig.limit("default", 8)
+            with pytest.raises(BrokerUnavailable, match="full"):
+                for number in range(100):
+                    await rig.dispatch(app, "flaky", number=number)
+            assert len(rig.dispatched) >= 8
+        rig.worker().ready()
+        async with rig.app() as app:
+            await rig.load(app, 40)
+        await rig.balance(duplicates=0)
     rig.alive()
 
 

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from camora.errors import BrokerUnavailable, DispatchUncertain
 
-from tests.amqp.faults.rig import LEASE, Rig, begun, eventually, next_finish, rigged
-
-ALARMS = {
-    "memory": (
-        "vm_memory_monitor:set_vm_memory_high_watermark(0)",
-        "vm_memory_monitor:set_vm_memory_high_watermark(0.4)",
-    ),
-    "disk": (
-        "rabbit_disk_monitor:set_disk_free_limit(1000000000000000000)",
-        "rabbit_disk_monitor:set_disk_free_limit(50000000)",
-    ),
-}
-CLOSE = 'rabbit_networking:close_connections(rabbit_networking:connections(), "closed by an operator")'
-
-
-@contextlib.contextmanager
-def alarm(rig: Rig, kind: str) -> Iterator[None]:
-    """The server takes no messages inside the block."""
-    begin, end = ALARMS[kind]
-    rig.server.eval(begin)
-    try:
-        yield
-    finally:
-        rig.server.eval(end)
+from tests.amqp.faults.rig import LEASE, Rig, begun, eventually, next_finish
+from tests.servers.rabbitmq_operator import ALARMS, alarm, close_connections, having
 
 
 @pytest.mark.parametrize("kind", ALARMS)
@@ -43,7 +17,7 @@ async def test_an_alarm_stops_dispatching_in_words_until_it_is_over(rig: Rig, ki
         for number in range(20):
             await rig.dispatch(app, "work", number=number)
         retried = await rig.dispatch(app, "flaky", number=1)
-    with alarm(rig, kind):
+    with alarm(rig.server, kind):
         rig.faults += 1
         async with rig.app(patience=2.0) as app:
             # It has said nothing yet to this connection.
@@ -75,7 +49,7 @@ async def test_an_alarm_in_the_middle_of_dispatching_loses_nothing(rig: Rig) -> 
         for _ in range(2):
             loads = [asyncio.create_task(rig.load(app, 40)) for _ in range(3)]
             await next_finish(rig)
-            with alarm(rig, "memory"):
+            with alarm(rig.server, "memory"):
                 rig.faults += 1
                 await asyncio.sleep(2.0)  # longer than anybody waits for a confirmation
             await asyncio.gather(*loads)
@@ -92,7 +66,7 @@ async def test_connections_that_are_closed_again_and_again(rig: Rig) -> None:
     async with rig.app() as app:
         for _ in range(6):
             await rig.load(app, 20)
-            rig.server.eval(CLOSE)
+            close_connections(rig.server, "closed by an operator")
             rig.faults += 1
     await rig.balance(duplicates=6 * 10)
     rig.alive()
@@ -143,7 +117,7 @@ async def test_no_more_connections_than_an_operator_allows(rig: Rig) -> None:
         await rig.load(app, 20)
         await eventually(lambda: rig.idle(app.broker), "the first jobs")
         rig.server.eval(limit.replace("COUNT", "0"))
-        rig.server.eval(CLOSE)
+        close_connections(rig.server, "closed by an operator")
         rig.faults += 1
         late = asyncio.create_task(rig.load(app, 20))
         await rig.noticed(worker)
@@ -158,12 +132,9 @@ async def test_no_more_connections_than_an_operator_allows(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
-async def test_a_job_that_runs_for_longer_than_the_server_waits(tmp_path: Path, told: bool) -> None:
+async def test_a_job_that_runs_for_longer_than_the_server_waits(rig: Rig, told: bool) -> None:
     """A worker that knows how long that is keeps it; one that does not loses it to the next, and goes on."""
-    with rigged(tmp_path, settings=["consumer_timeout = 2500"]) as rig:
-        rig.server.eval(
-            "[application:set_env(rabbit, Name, 400) || Name <- [channel_tick_interval, quorum_tick_interval]]"
-        )
+    with having(rig.server, consumer_timeout=2500, channel_tick_interval=400, quorum_tick_interval=400):
         worker = rig.worker(url=rig.url(ack_timeout=2.5) if told else "").ready()
         async with rig.app() as app:
             if told:
@@ -174,10 +145,8 @@ async def test_a_job_that_runs_for_longer_than_the_server_waits(tmp_path: Path, 
                 await asyncio.to_thread(worker.wait_for, "lost its lease")
                 await begun(rig, "a", 1)
                 (rig.folder / "release-a").touch()
-            began = time.monotonic()
             await rig.load(app, 20)
             await eventually(lambda: rig.finished() >= 20, "the work of others")
-            print(time.monotonic() - began)
         await rig.balance(duplicates=0 if told else 5)
-        rig.alive()
-        assert "Traceback" not in worker.text(), worker.text()
+    rig.alive()
+    assert "Traceback" not in worker.text(), worker.text()
