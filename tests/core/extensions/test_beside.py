@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from camora import Camora
+from camora.errors import BrokerUnavailable
 from camora.interfaces import Extension
 
 from tests.core.extensions.examples import app_with
@@ -59,6 +60,19 @@ async def test_one_that_fails_begins_anew(caplog: pytest.LogCaptureFixture) -> N
     [record] = [one for one in caplog.records if "beside the worker" in one.getMessage()]
     assert record.getMessage().startswith("what the extension 'next' of following runs beside the worker failed; again")
     assert record.exc_info is not None
+
+
+async def test_one_that_finds_its_server_away_says_so_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    extension = Sweeping()
+    extension.trouble = [BrokerUnavailable("gone")]
+    app = app_with(extension)
+    with caplog.at_level(logging.WARNING, "camora"):
+        async with app, app.worker():
+            await until(lambda: extension.begun == 2)
+    [record] = [one for one in caplog.records if "beside the worker" in one.getMessage()]
+    assert record.getMessage().startswith("what the extension 'next' of following runs beside the worker has to wait")
+    assert record.getMessage().endswith("gone")
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
 
 
 async def test_a_job_that_cancels_every_task_does_not_end_it() -> None:

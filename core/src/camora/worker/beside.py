@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 
+from camora.errors import BrokerUnavailable
 from camora.executor import growing
 from camora.extensions import Installed
 from camora.worker.draining import bounded
@@ -19,7 +20,8 @@ _LONG = 60.0
 class Beside:
     """Runs what one extension does beside a worker, until it is stopped; it may end by itself.
 
-    One that raises is begun anew, after a pause that grows as long as it keeps failing.
+    One that raises is begun anew, after a pause that grows as long as it keeps failing. That a server is away is a
+    line of the log; whatever else is wrong comes with its traceback.
     """
 
     def __init__(self, what: Installed, logger: logging.Logger) -> None:
@@ -46,18 +48,21 @@ class Beside:
             since = loop.time()
             try:
                 return await self._what.extension.beside()
-            except Exception:
+            except Exception as error:
                 if loop.time() - since > _LONG:
                     self._failures = 0
                 self._failures += 1
                 pause = random.uniform(0.5, 1.0) * growing(self._failures - 1)  # noqa: S311 -- jitter
-                self._logger.exception(
-                    "what the extension %r of %s runs beside the worker failed; again in %.1f s",
-                    self._what.name,
-                    self._what.plugin,
-                    pause,
-                )
+                self._tell(error, pause)
             await asyncio.sleep(pause)
+
+    def _tell(self, error: Exception, pause: float) -> None:
+        if isinstance(error, (BrokerUnavailable, OSError)):
+            text = "what the extension %r of %s runs beside the worker has to wait, for %.1f s: %s"
+            self._logger.warning(text, self._what.name, self._what.plugin, pause, error)
+        else:
+            text = "what the extension %r of %s runs beside the worker failed; again in %.1f s"
+            self._logger.error(text, self._what.name, self._what.plugin, pause, exc_info=error)
 
     async def stop(self, grace: float) -> None:
         """Cancel it, and wait until it has ended, for so many seconds at most. May be repeated."""
