@@ -48,7 +48,7 @@ class Beside:
             since = loop.time()
             try:
                 return await self._what.extension.beside()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it begins anew
                 if loop.time() - since > _LONG:
                     self._failures = 0
                 self._failures += 1
