@@ -33,7 +33,7 @@ def test_a_workers_log_is_its_own_unless_it_is_for_debugging(
     monkeypatch.setenv("SHOP_URL", fresh_url(["default"], lock_duration=5.0))
     forked.run([sys.executable, "-m", "camora", "dispatch", "work", "--app", "shop:app"], cwd=tmp_path, check=True)
     command = [sys.executable, "-m", "camora", "worker", "shop:app", "--burst", "--log-level", level]
-    worker = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    worker = forked.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     log = worker.stdout + worker.stderr
     assert "it settled 1 jobs" in log
     assert ("state changed" in log) == (level == "debug")
@@ -45,7 +45,7 @@ def test_a_namespace_that_is_away_is_told_by_the_worker_alone(tmp_path: Path, mo
     monkeypatch.setenv("SHOP_URL", "servicebus://name:a2V5@127.0.0.1:1?emulator=true")
     command = [sys.executable, "-m", "camora", "worker", "shop:app"]
     lines = []
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
+    with forked.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as worker:
         assert worker.stdout is not None
         for line in worker.stdout:
             lines.append(line)

@@ -19,7 +19,7 @@ from processes import WorkerProcess
 
 from tests.servicebus.faults.rig import LEASE, Rig, eventually
 
-_SESSIONS, _JOBS = 6, 12
+_SESSIONS, _JOBS = 6, 7
 
 
 class Ordered(WorkerProcess):
@@ -106,13 +106,13 @@ async def test_killed_workers(line: Line) -> None:
     chance = random.Random(7)
     alive = [line.worker().ready() for _ in range(2)]
     await line.dispatch()
-    for _ in range(6):
-        await line.progress(chance.randint(1, 9))
+    for _ in range(4):
+        await line.progress(chance.randint(1, 8))
         victim = alive.pop(0)
         victim.signal(signal.SIGKILL)
         victim.end()
         alive.append(line.worker())
-    await line.balance(6)
+    await line.balance(4)
 
 
 async def test_a_worker_that_is_killed_while_a_retry_waits(line: Line) -> None:
@@ -134,13 +134,13 @@ async def test_lost_connections_and_locks(line: Line) -> None:
     for _ in range(2):
         line.worker().ready()
     await line.dispatch()
-    for turn in range(6):
-        await line.progress(5)
+    for turn in range(4):
+        await line.progress(6)
         if turn % 2:
             line.rig.server.cut(line.entity)
         else:
             line.rig.server.expire_locks(line.entity)
-    await line.balance(6)
+    await line.balance(4)
 
 
 async def test_a_server_that_dies_and_comes_back(line: Line) -> None:

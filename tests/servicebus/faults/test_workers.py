@@ -97,7 +97,7 @@ async def test_answers_to_ends_that_are_lost_again_and_again_run_nothing_twice(r
     rig.server.update_queue(rig.entity, lock_duration=60.0)
     rig.worker(CAMORA_WORKER__LEASE="60").ready()
     async with rig.app() as app:
-        for how in ("cut", "silent") * 3:
+        for how in ("cut", "silent") * 2:
             rig.server.fault("settle_answer_lost", rig.entity, times=1, how=how)
             rig.faults += 1
             await rig.load(app, 16)
@@ -109,7 +109,7 @@ async def test_ends_that_are_lost_on_their_way_are_told_again(rig: Rig) -> None:
     rig.server.update_queue(rig.entity, lock_duration=60.0)
     rig.worker(CAMORA_WORKER__LEASE="60").ready()
     async with rig.app() as app:
-        for how in ("cut", "silent") * 3:
+        for how in ("cut", "silent") * 2:
             rig.server.fault("settle_lost", rig.entity, times=1, how=how)
             rig.faults += 1
             await rig.load(app, 16)
