@@ -30,8 +30,12 @@ _UNFINISHED = ("ready", "scheduled", "leased")
 
 
 async def eventually(what: Callable[[], Any], text: str, timeout: float = 60) -> None:
-    """Look until it is so: other processes have no events to wait on. `what` may be a coroutine function."""
+    """Look until it is so: other processes have no events to wait on. `what` may be a coroutine function.
+
+    Less and less often: a look at a server or a ledger costs what those need who are waited for.
+    """
     deadline = time.monotonic() + timeout
+    pause = 0.01
     while True:
         found = what()
         if asyncio.iscoroutine(found):
@@ -39,7 +43,8 @@ async def eventually(what: Callable[[], Any], text: str, timeout: float = 60) ->
         if found:
             return
         assert time.monotonic() < deadline, f"{text} did not happen within {timeout} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.3, 0.1)
 
 
 class Rig(ABC):
