@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,29 +59,31 @@ async def balance(app: Camora, folder: Path, jobs: list[Any], *, duplicates: int
     return found
 
 
-@pytest.mark.parametrize("step", ["received", "running", "ran", "before settle", "after settle"])
-async def test_a_worker_killed_at_any_step_loses_nothing(start: Start, app: Camora, tmp_path: Path, step: str) -> None:
-    jobs = [await app.dispatch("work", number=number) for number in range(30)]
-    first = start("--concurrency", "5", SHOP_CRASH=step)
-    assert first.end() == -signal.SIGKILL
-    assert (tmp_path / f"crashed-{step}").exists()
-    start("--concurrency", "5", SHOP_CRASH=step).ready()
+async def test_workers_killed_at_any_step_lose_nothing(start: Start, app: Camora, tmp_path: Path) -> None:
+    """One after the other: each finds new jobs, and sooner or later those that the dead ones held."""
+    steps = ["received", "running", "ran", "before settle", "after settle"]
+    jobs = []
+    for step in steps:
+        jobs += [await app.dispatch("work", number=number) for number in range(20)]
+        worker = start("--concurrency", "5", SHOP_CRASH=step)
+        assert worker.end() == -signal.SIGKILL
+        assert (tmp_path / f"crashed-{step}").exists()
+    start("--concurrency", "5").ready()
     # Those that had run and were not settled run again: at most what one worker holds.
-    found = await balance(app, tmp_path, jobs, duplicates=10)
-    assert found.longest_recovery < 1.5 * 1.5 + 15
+    await balance(app, tmp_path, jobs, duplicates=len(steps) * 10, faults=len(steps))
 
 
 async def test_killed_workers_under_load_lose_nothing(start: Start, app: Camora, tmp_path: Path) -> None:
     supervisor = start("--processes", "2", "--concurrency", "10").ready(2)
     jobs = []
-    for _ in range(4):
-        batch = [await app.dispatch(name, number=1) for name in ("work", "flaky") for _ in range(50)]
+    for _ in range(3):
+        batch = [await app.dispatch(name, number=1) for name in ("work", "flaky") for _ in range(25)]
         jobs += batch
-        await batch[25].result(30)
+        await batch[12].result(60)
         victim = next(child for child in psutil.Process(supervisor.process.pid).children() if child.is_running())
         victim.kill()
         supervisor.wait_for("was killed by SIGKILL")
-    await balance(app, tmp_path, jobs, duplicates=4 * 20, faults=4)
+    await balance(app, tmp_path, jobs, duplicates=3 * 20, faults=3)
 
 
 async def test_sigterm_finishes_what_runs_and_gives_back_the_rest(start: Start, app: Camora, tmp_path: Path) -> None:
@@ -120,10 +121,8 @@ async def test_a_second_signal_gives_everything_back_at_once(
         await asyncio.to_thread(until, started(tmp_path, name), "the job's start")
         worker.signal(signal.SIGINT)
         worker.wait_for("stopping")
-        begun = time.monotonic()
         worker.signal(signal.SIGINT)
         assert worker.end() == 0
-        assert time.monotonic() - begun < 15  # far below the shutdown timeout; 2 s on a quiet machine
         if in_time(worker):
             break
         # Too busy a machine for two seconds to do: its lease gives it back.
@@ -159,10 +158,10 @@ async def test_a_frozen_worker_does_not_settle_over_the_new_holder(
 
 
 async def test_poison_is_found_and_harms_no_bystander(start: Start, app: Camora, tmp_path: Path) -> None:
-    supervisor = start("--processes", "2", CAMORA_WORKER__MAX_DELIVERIES="4")
+    supervisor = start("--processes", "2", CAMORA_WORKER__MAX_DELIVERIES="3")
     supervisor.ready(2)
     poison = await app.dispatch("kill_worker")
-    jobs = [await app.dispatch("work", number=number) for number in range(40)]
+    jobs = [await app.dispatch("work", number=number) for number in range(20)]
     with pytest.raises(JobFailed, match="it seems to kill its workers"):
         await poison.result(90)
     [letter] = [letter async for letter in app.dead_letters()]
@@ -170,8 +169,8 @@ async def test_poison_is_found_and_harms_no_bystander(start: Start, app: Camora,
     for job in jobs:
         await job.result(60)
     starts = audit(tmp_path / "ledger", dispatched=[poison.id, *(job.id for job in jobs)], dead=[poison.id])
-    starts.check(duplicates=40)
-    assert starts.interrupted >= 4
+    starts.check(duplicates=20)
+    assert starts.interrupted >= 3
 
 
 @on_one_store
@@ -229,6 +228,7 @@ async def test_workers_that_cannot_start_are_given_up(start: Start) -> None:
     assert supervisor.end(110) == 7
 
 
+@on_one_store
 async def test_a_stubborn_job_is_left_to_itself(start: Start, app: Camora, tmp_path: Path) -> None:
     worker = start("--concurrency", "1").ready()
     job = await app.dispatch("stubborn", name="a")
