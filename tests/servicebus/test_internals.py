@@ -226,3 +226,8 @@ async def test_missing_queues_are_made_at_the_opening(shared: ServiceBusServer) 
         async with opened(shared, declared, **given) as broker:
             await broker.publish([envelope(name)])
     assert stored(shared, name) == ["job-0"]  # it detects duplicates
+
+
+def test_an_answer_that_does_not_come_is_called_so() -> None:
+    judged = judge(TimeoutError())
+    assert (judged.cause, judged.text) == (Cause.AWAY, "the service did not answer in time (its URL's timeout)")

@@ -50,7 +50,8 @@ class Line:
 
     def app(self) -> Any:
         queues = [ServiceBusQueue("ordered", sessions=True)]
-        return Camora(self.rig.url(), results=False, queues=queues, settings=AppSettings(dispatch_timeout=30))
+        url = self.rig.url(timeout=20)  # what dispatches is not what is tried here
+        return Camora(url, results=False, queues=queues, settings=AppSettings(dispatch_timeout=30))
 
     async def dispatch(self) -> None:
         async with self.app() as app:

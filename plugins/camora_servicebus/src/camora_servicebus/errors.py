@@ -108,6 +108,8 @@ def _said_no(cause: Cause, inner: Any) -> bool:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "the service did not answer in time (its URL's timeout)"
     found = _line(error)
     inner = getattr(error, "inner_exception", None) or error.__cause__
     if inner is not None and found.startswith(_NOTHING):
