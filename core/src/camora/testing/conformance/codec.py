@@ -32,6 +32,7 @@ _VALUES: list[Any] = [
     {"a": [1, {"b": None}], "ключ": [True, 1.5]}, list(range(1000)), {f"k{number}": number for number in range(1000)},
 ]  # fmt: skip
 _PROPERTY = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+_PLACES = settings(_PROPERTY, max_examples=50)  # of values that were tried by themselves
 
 
 def _nested(depth: int) -> list[Any]:
@@ -87,7 +88,7 @@ class CodecConformance:
     def test_any_nested_plain_value_comes_back_as_it_was(self, codec: Codec, value: Any) -> None:
         assert _same(codec.decode_value(codec.encode_value(value)), value)
 
-    @_PROPERTY
+    @_PLACES
     @given(args=st.lists(_PLAIN, max_size=3), kwargs=st.dictionaries(st.text("abc_", min_size=1), _PLAIN, max_size=3))
     def test_any_arguments_come_back_as_they_were(self, codec: Codec, args: list[Any], kwargs: dict[str, Any]) -> None:
         message = Message(id="i", task="t", args=args, kwargs=kwargs)
