@@ -44,10 +44,11 @@ class Popen(subprocess.Popen[Any]):
             super()._execute_child(*args, **kwargs)  # type: ignore[misc]
             return
         streams = [asked["p2cread"], asked["c2pwrite"], asked["errwrite"]]
-        self.pid = _server(*options).fork(
+        self.pid = _server().fork(
             {
                 "command": command,
                 "words": command[1 + len(options) :],
+                "warnings": options[1:],
                 "folder": os.fspath(asked["cwd"] or Path.cwd()),
                 "environment": environment,
                 "session": bool(asked["start_new_session"]),
@@ -77,7 +78,7 @@ def run(*args: Any, check: bool = False, timeout: float | None = None, **kwargs:
 
 
 def _options(command: Sequence[str]) -> tuple[str, ...] | None:
-    """Of the interpreter, where it is this one: they are what they are for as long as it lives."""
+    """Of the interpreter, where it is this one and they can be followed later: what becomes of warnings can."""
     if sys.platform != "linux" or os.environ.get("CAMORA_TEST_EXEC") == "1" or command[:1] != [sys.executable]:
         return None
     options = tuple(command[1:3]) if command[1:2] == ["-W"] else ()
@@ -99,19 +100,19 @@ def _startup(environment: dict[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def _server(*options: str) -> _Server:
-    return _Server(options)
+def _server() -> _Server:
+    return _Server()
 
 
 class _Server:
-    """A process that forks: one for this test process and these options, which it ends with."""
+    """A process that forks: one for this test process, which it ends with."""
 
-    def __init__(self, options: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *options, "-m", "tests.forked.server", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.forked.server", str(theirs.fileno())],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
             )  # fmt: skip
         atexit.register(self._close)

@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TextIO
@@ -105,6 +106,8 @@ def _become(message: dict[str, Any]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
     sys.orig_argv[:] = message["command"]
+    sys.warnoptions[:] = message["warnings"]
+    warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]  # as the interpreter itself does it
     how, *words = message["words"]
     if how == "-m":
         sys.path[0] = str(Path.cwd())
