@@ -157,7 +157,9 @@ async def test_a_frozen_worker_does_not_settle_over_the_new_holder(
     assert (await job.info()).worker.split("-")[-2] == str(other.process.pid)
 
 
+@pytest.mark.parametrize("shared_url", ["sqlite", "postgresql"], indirect=True)
 async def test_poison_is_found_and_harms_no_bystander(start: Start, app: Camora, tmp_path: Path) -> None:
+    # On each Redis: tests/redis/faults.
     supervisor = start("--processes", "2", CAMORA_WORKER__MAX_DELIVERIES="3")
     supervisor.ready(2)
     poison = await app.dispatch("kill_worker")

@@ -24,7 +24,7 @@ async def test_a_worker_with_a_wrong_clock_starts_nothing_early_and_keeps_its_le
     async with rig.app() as app:
         for number in range(20):
             await rig.delayed(app, 1.5 + number / 10, "work", number=number)
-        job = rig.noted(await app.dispatch("work_for", seconds=3 * LEASE))
+        job = rig.noted(await app.dispatch("work_for", seconds=2 * LEASE))
         await eventually(lambda: rig.ran(job), "the start of the long one")
         rig.worker().ready()
     await rig.balance(duplicates=0)
@@ -47,8 +47,8 @@ async def test_supervised_workers_under_fire(rig: Rig) -> None:
     """Rolling restarts in order, while jobs come in."""
     async with rig.app() as app:
         workers: list[WorkerProcess] = [rig.worker().ready()]
-        for _ in range(4):
-            await rig.load(app, 40)
+        for _ in range(3):
+            await rig.load(app, 20)
             workers.append(rig.worker().ready())
             leaving = workers.pop(0)
             leaving.signal(signal.SIGTERM)

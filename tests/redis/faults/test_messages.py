@@ -48,7 +48,7 @@ async def test_entries_of_strangers_in_a_stream_are_kept_and_hinder_nobody(rig: 
     async with rig.app() as app:
         for fields in strange:
             rig.server.cli("XADD", STREAM, "*", *fields)
-            await rig.load(app, 8)
+            await rig.load(app, 4)
         letters: list[DeadLetter] = []
 
         async def buried() -> bool:
@@ -87,8 +87,8 @@ async def test_poison_is_buried_by_the_last_that_takes_it(tmp_path: Path, kind: 
         supervisor.ready(2)
         async with rig.app() as app:
             poison = await rig.dispatch(app, "kill_worker")
-            await rig.load(app, 40)
-            found = await rig.balance(duplicates=40, timeout=90)
+            await rig.load(app, 20)
+            found = await rig.balance(duplicates=20, timeout=90)
             [letter] = [letter async for letter in app.dead_letters()]
             assert (letter.id, letter.reason) == (poison.id, "poison")
         assert found.interrupted >= 3
