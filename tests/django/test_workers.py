@@ -134,26 +134,28 @@ def test_a_function_that_is_registered_as_it_is_runs_in_a_process(tmp_path: Path
         assert shop.python(f"{_MAKE}answer = app.dispatch_sync('sizes', ['fork', 'cup']).result_sync(60)") == [4, 3]
 
 
-@pytest.mark.parametrize("where", ["connected", "connected_elsewhere"])
 @pytest.mark.parametrize("age", [0, None])
-def test_connections_are_as_fresh_as_in_a_request(tmp_path: Path, age: int | None, where: str) -> None:
+def test_connections_are_as_fresh_as_in_a_request(tmp_path: Path, age: int | None) -> None:
+    """In threads of a worker, and in processes of its pool."""
     shop = new_shop("postgresql", tmp_path)
     database = {**shop.database, "CONN_MAX_AGE": age, "CONN_HEALTH_CHECKS": True}
     shop = attrs.evolve(shop, database=database)
     # One slot: a process of the pool for each would be another one each time.
     with shop.worker("--concurrency", "1"):
-        (thread, _, first), (again, found_open, second), (_, _, third) = shop.python(
+        answers = shop.python(
             f"{_MAKE}import psycopg\n"
-            "def ask():\n"
-            f"    return {where}.dispatch_sync().result_sync(60)\n"
-            "answer = [ask(), ask()]\n"
-            f"with psycopg.connect({shop.url!r}, autocommit=True) as connection:\n"
-            "    connection.execute('SELECT pg_terminate_backend(%s)', [answer[1][2]])\n"
-            "answer.append(ask())"
+            "answer = []\n"
+            "for where in (connected, connected_elsewhere):\n"
+            "    told = [where.dispatch_sync().result_sync(60) for _ in range(2)]\n"
+            f"    with psycopg.connect({shop.url!r}, autocommit=True) as connection:\n"
+            "        connection.execute('SELECT pg_terminate_backend(%s)', [told[1][2]])\n"
+            "    answer.append([*told, where.dispatch_sync().result_sync(60)])"
         )
-    assert again == thread
-    assert (found_open, first == second) == (age is None, age is None)
-    assert third != second
+    assert len(answers) == 2
+    for (thread, _, first), (again, found_open, second), (_, _, third) in answers:
+        assert again == thread
+        assert (found_open, first == second) == (age is None, age is None)
+        assert third != second
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])  # which two processes share
