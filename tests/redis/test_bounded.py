@@ -25,7 +25,7 @@ from tests.servers.redis import Server
 
 WINDOW = 1000
 """How many ids of finished jobs each queue remembers."""
-ROUND = 600
+ROUND = 300
 """How many jobs of each sort there are in a round."""
 ROUNDS = 4
 LEASE = 1.0

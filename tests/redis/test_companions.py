@@ -133,7 +133,7 @@ class Stopped:
         return await self._link.run(at(self.moment, name), keys, *arguments)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("broker", "seed"), [(KINDS[seed // 2 % 2], seed) for seed in range(8)], indirect=["broker"])
 async def test_the_scripts_count_as_memory_does(
     broker: RedisBroker, link: Link, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +149,7 @@ async def test_the_scripts_count_as_memory_does(
     if seed % 2:
         # The clock is set back now and then. Memory forgets lapsed slots at other moments: it cannot be compared.
         slots, steps = [], [*steps, -2000]
-    for _ in range(150):
+    for _ in range(100):
         rates = [Limit(name=name, most=chance.randint(1, 6), per=per) for name, per in lengths.items()]
         asks = [
             Ask(holder=f"h{chance.randint(1, 12)}", limits=tuple(chance.sample(rates + slots, chance.randint(0, 3))))

@@ -20,10 +20,10 @@ async def test_scripts_that_the_server_has_forgotten(rig: Rig) -> None:
     rig.worker().ready()
     async with rig.app() as app:
         for _ in range(5):
-            await rig.load(app, 20)
+            await rig.load(app, 8)
             rig.server.cli("SCRIPT", "FLUSH")
             rig.faults += 1
-        await rig.load(app, 20)
+        await rig.load(app, 8)
     await rig.balance(duplicates=0)
     rig.alive()
 
@@ -32,12 +32,12 @@ async def test_scripts_that_the_server_has_forgotten(rig: Rig) -> None:
 async def test_clients_that_are_killed(rig: Rig, skip: str) -> None:
     rig.worker().ready()
     async with rig.app() as app:
-        for _ in range(8):
-            await rig.load(app, 20)
+        for _ in range(6):
+            await rig.load(app, 12)
             rig.server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", skip)
             rig.server.cli("CLIENT", "KILL", "TYPE", "pubsub")
             rig.faults += 1
-    await rig.balance(duplicates=8 * 10)
+    await rig.balance(duplicates=6 * 10)
     rig.alive()
 
 
