@@ -307,9 +307,15 @@ async def test_workers_that_there_are_not_are_named(start: Start, app: Camora, c
 
 # Signals
 
+TWO = ("--processes", "2")
+"""A process between the signal and the worker; what its jobs hold on to is the worker's matter alone."""
 
-@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "two"])
-@pytest.mark.parametrize("task", ["hold", "hold_thread"])
+
+@pytest.mark.parametrize(
+    ("task", "arguments"),
+    [("hold", ()), ("hold_thread", ()), ("hold_thread", TWO)],
+    ids=["coroutine", "thread", "thread-two"],
+)
 async def test_a_second_signal_ends_it_while_the_broker_is_away(
     start: Start, app: Camora, tmp_path: Path, url: str, task: str, arguments: tuple[str, ...]
 ) -> None:
@@ -338,8 +344,11 @@ async def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(start: Start,
     assert await job.result(60) == str(other.process.pid)
 
 
-@pytest.mark.parametrize("task", ["forget_thread", "forget_own_thread"])
-@pytest.mark.parametrize("arguments", [(), ("--processes", "2")], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("task", "arguments"),
+    [("forget_thread", ()), ("forget_own_thread", ()), ("forget_own_thread", TWO)],
+    ids=["loops", "own", "own-two"],
+)
 async def test_one_signal_ends_it_though_a_thread_goes_on(
     start: Start, app: Camora, tmp_path: Path, task: str, arguments: tuple[str, ...]
 ) -> None:
