@@ -219,7 +219,9 @@ def _redis_cluster() -> Any:
     return shared_cluster()
 
 
-def _rabbitmq(name: str, options: str = "", *, examples: int, newer: bool = False) -> Backend:
+def _rabbitmq(
+    name: str, options: str = "", *, examples: int, newer: bool = False, sits: frozenset[Companion] = ALL
+) -> Backend:
     """Queues of RabbitMQ, with a prefix of their own. Results are one process's business there."""
 
     def new_url(_: Path) -> str:
@@ -252,6 +254,7 @@ def _rabbitmq(name: str, options: str = "", *, examples: int, newer: bool = Fals
         real_time=True,
         refunds=False,
         keeps=frozenset({Companion.SCHEDULES}),
+        sits=sits,
         missing=missing,
     )
 
@@ -324,8 +327,9 @@ BACKENDS = [
     _redis("redis-sentinel", lambda: _shared_url(_redis_sentinels), 3, sits=NONE),
     # All keys of one step must be on one node: each companion has keys of its own.
     _redis("redis-cluster", lambda: _shared_url(_redis_cluster), 3, many=True),
-    # Schedules are one message of a queue, which is of the type, and has the arguments, of the variant.
-    _rabbitmq("rabbitmq", examples=3),
+    # Schedules are one message of a queue, which is of the type of the variant, and has arguments on newer servers. A
+    # quorum queue on this one is what tests/amqp/test_schedules.py looks at.
+    _rabbitmq("rabbitmq", examples=3, sits=NONE),
     _rabbitmq("rabbitmq-classic", "&queue_type=classic&max_priority=9", examples=3),
     _rabbitmq("rabbitmq-4", examples=2, newer=True),
     _servicebus(examples=3),
