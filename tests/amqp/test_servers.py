@@ -195,6 +195,18 @@ async def test_a_queue_can_be_deleted_by_the_server(server: RabbitServer) -> Non
         await taken(server.url, "deleted")
 
 
+async def test_queues_that_nobody_uses_are_forgotten_if_they_are_named_so(server: RabbitServer) -> None:
+    for kind in KINDS:
+        await publish(server.url, f"old-{kind}", b"one", kind)
+    await publish(server.url, "kept", b"one")
+    server.forget_queues("^old-", after=0.1)
+    listed = "[N || Q <- rabbit_amqqueue:list(), {resource, _, queue, N} <- [amqqueue:get_name(Q)]]"
+    async with asyncio.timeout(60):
+        while "old-" in await asyncio.to_thread(server.eval, listed):
+            await asyncio.sleep(0.05)
+    assert await taken(server.url, "kept") == b"one"
+
+
 def test_settings_hold_for_a_while(server: RabbitServer) -> None:
     def told(name: str) -> str:
         return server.eval(f"application:get_env(rabbit, {name})")

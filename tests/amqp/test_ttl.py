@@ -37,7 +37,7 @@ async def test_a_message_that_nobody_takes_in_time_is_a_dead_letter(kind: str) -
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_queue_that_nobody_uses_is_deleted_and_made_again_when_it_is_needed(kind: str) -> None:
     queue = Queue("mail", idle_ttl=0.5)
-    seen, app = Seen(), app_at(f"{fresh_url()}&queue_type={kind}", queues=[queue])
+    seen, app = Seen(), app_at(f"{fresh_url(forgotten=False)}&queue_type={kind}", queues=[queue])
     task = tell(seen, app, queue="mail")
     name = app.broker.database.names.queue("mail")
     async with app:
@@ -68,7 +68,7 @@ async def exists(app: Any, name: str) -> bool:
 async def test_a_queue_whose_worker_has_no_room_for_more_is_in_use(kind: str) -> None:
     """One job runs for longer than the queue may be idle, while another waits."""
     queue = Queue("mail", idle_ttl=1)
-    seen, app = Seen(), app_at(f"{fresh_url()}&queue_type={kind}", queues=[queue])
+    seen, app = Seen(), app_at(f"{fresh_url(forgotten=False)}&queue_type={kind}", queues=[queue])
 
     @app.task(queue="mail")
     async def slow(number: int, *, ctx: Context) -> None:

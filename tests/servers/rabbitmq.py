@@ -36,6 +36,10 @@ _PACKAGE = "rabbitmq-server"
 _PROGRAM = "usr/lib/rabbitmq/bin/rabbitmq-server"
 _ELSEWHERE = "/usr/sbin:/usr/local/sbin:/usr/lib/rabbitmq/bin:/opt/rabbitmq/sbin"
 _GIVEN = "CAMORA_TEST_RABBITMQ_URL"
+_FORGOTTEN = 180.0
+"""Seconds: longer than a test may last."""
+_JOBS = "(?!.*camora[.](?!dead))"
+"""Names of queues of jobs and dead letters: others of Camora's own end by themselves."""
 
 _starting = threading.Lock()
 _next_prefix = itertools.count()
@@ -134,6 +138,8 @@ class RabbitServer(ServerProcess):
     """
 
     in_use = "eaddrinuse"
+    advanced = "[]"
+    """Settings of Erlang's applications, as Erlang writes them: what `rabbitmq.conf` has no words for."""
 
     def __init__(
         self,
@@ -188,7 +194,7 @@ class RabbitServer(ServerProcess):
         cookie.write_text(self.cookie)
         cookie.chmod(0o400)
         (self.folder / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
-        (self.folder / "advanced.config").write_text("[].\n")
+        (self.folder / "advanced.config").write_text(f"{self.advanced}.\n")
         (self.folder / "rabbitmq.conf").write_text("\n".join(self.lines()) + "\n")
 
     def choose_node_port(self) -> int:
@@ -298,6 +304,17 @@ class RabbitServer(ServerProcess):
         )
         return self.url_of(name)
 
+    def forget_queues(self, names: str, vhost: str = "/", *, after: float = _FORGOTTEN) -> None:
+        """Have it delete queues of such names, a pattern, that nobody has listened to or declared for `after` seconds.
+
+        Each quorum queue costs a ten-thousandth of a processor, though nobody uses it. One that has a time of its own
+        for this forgets that.
+        """
+        self.eval(
+            f'ok = rabbit_policy:parse_set(<<"{vhost}">>, <<"forgotten">>, <<"{names}">>, '
+            f'<<"{{\\"expires\\":{round(after * 1000)}}}">>, <<"0">>, <<"queues">>, <<"camora">>)'
+        )
+
     def kill(self) -> None:
         """End all its processes at once; it finds all that it had confirmed again.
 
@@ -379,27 +396,38 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def shared() -> RabbitServer:
-    """The RabbitMQ that all tests of this process share: never stop it, and never change its settings."""
+    """The RabbitMQ that all tests of this process share: never stop it, and change its settings for a while only.
+
+    `rabbitmq_operator` does that; `rabbitmq_sturdy` has one that may be killed.
+    """
     with _starting:
         return _shared()
 
 
 @functools.cache
 def _shared() -> RabbitServer:
-    return RabbitServer(need()).start()
+    server = RabbitServer(need()).start()
+    server.forget_queues(f"^t{_run}_{_JOBS}")
+    return server
 
 
-def fresh_url(*, scheme: str = "") -> str:
-    """A URL of no queues yet: in the shared server, with a prefix of all names that nobody else has."""
+def fresh_url(*, scheme: str = "", forgotten: bool = True) -> str:
+    """A URL of no queues yet: in the shared server, with a prefix of all names that nobody else has.
+
+    What nobody uses for three minutes is deleted, unless it is not to be `forgotten`.
+    """
     url = os.environ.get(_GIVEN) or shared().url
     first, _, rest = url.partition("://")
     joint = "&" if "?" in rest else "?"
-    return f"{scheme or first}://{rest}{joint}prefix=t{_run}_{next(_next_prefix)}."
+    return f"{scheme or first}://{rest}{joint}prefix={'t' if forgotten else 'k'}{_run}_{next(_next_prefix)}."
 
 
 def fresh_vhost() -> str:
     """The URL of an empty virtual host in the shared server, another one each time: some 50 ms."""
-    return shared().add_vhost(f"t{_run}_{next(_next_vhost)}")
+    name = f"t{_run}_{next(_next_vhost)}"
+    url = shared().add_vhost(name)
+    shared().forget_queues(f"^{_JOBS}", name)
+    return url
 
 
 @pytest.fixture

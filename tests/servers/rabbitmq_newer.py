@@ -41,7 +41,9 @@ def fresh_url() -> str:
 def _shared() -> RabbitServer:
     found = find_newer()
     assert found is not None, missing()
-    return RabbitServer(found).start()
+    server = RabbitServer(found).start()
+    server.forget_queues("^t[0-9](?!.*camora[.](?!dead))")
+    return server
 
 
 @functools.cache

@@ -18,6 +18,9 @@ __all__ = ["Sturdy", "sturdy", "sturdy_rabbitmq"]
 class Sturdy(RabbitServer):
     """A server that is lent to one test after the other, each in virtual hosts of its own."""
 
+    # What comes due while the server recovers its queues is offered to them again after so many milliseconds. The
+    # default is three minutes.
+    advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}]"
     _numbers = itertools.count(1)
 
     def fresh_vhost(self) -> str:
