@@ -35,7 +35,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_a_program_ends_though_nobody_closed_its_worker(kind: str, tmp_path: Path) -> None:
     url = "memory://" if kind == "memory" else f"sqlite:///{tmp_path}/a.db"
-    found = subprocess.run([sys.executable, "-c", UNCLOSED, url], timeout=15, capture_output=True, check=False)
+    found = subprocess.run([sys.executable, "-c", UNCLOSED, url], timeout=60, capture_output=True, check=False)
     assert found.returncode == 7
 
 

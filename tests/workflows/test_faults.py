@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from camora import Camora
 from camora_workflows.compose import Chain, Chord, Group
 from camora_workflows.composer import workflow
 from processes import WorkerProcess, freeze_between_writes, shared, until
+
+from tests import forked
 
 APPS = Path(__file__).parent / "apps"
 
@@ -90,7 +91,7 @@ def once(*names: str) -> Counter[str]:
 def dispatcher(folder: Path, url: str, what: str, crash: str = "") -> None:
     """Dispatch a chord of twelve in a process of its own, which dies of it."""
     environment = {"SHOP_FOLDER": str(folder), "SHOP_BROKER": url, "SHOP_CRASH": crash}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "flows.py", "dispatching", what],
         cwd=APPS, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
