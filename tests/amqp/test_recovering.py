@@ -327,7 +327,7 @@ async def test_closing_while_it_connects(place: Place, state: str) -> None:
 async def test_a_broker_that_is_opened_and_closed_often_leaves_nothing() -> None:
     url, process = fresh_url(), psutil.Process()
     threads = threading.active_count()
-    for number in range(60):
+    for number in range(40):
         broker = AmqpBroker(url)
         await broker.open()
         consumer = await broker.consumer(ConsumerSettings(queues=("default",), worker="w"))
