@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from tests.core.config.test_documentation import keys_of
 
 CATALOG = plugins.load()
-KEYS = sorted({*keys_of(schema_of(CATALOG)), *SECTIONS, "nonsense", "env", "file", "kind", "a b", "shop:*", "prod"})
+SCHEMA = schema_of(CATALOG)
+KEYS = sorted({*keys_of(SCHEMA), *SECTIONS, "nonsense", "env", "file", "kind", "a b", "shop:*", "prod"})
 LINE = re.compile(r"camora\.toml:\d+:\d+: |CAMORA_[A-Z_]*: |profile 'prod': ")
 
 TEXTS = """
@@ -64,7 +65,6 @@ def likely(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(choices) if choices else scalars
 
 
-SCHEMA = schema_of(CATALOG)
 documents = st.dictionaries(st.sampled_from([*SECTIONS, *KEYS]), values, max_size=4) | tables(SCHEMA)
 variables = st.dictionaries(
     st.lists(
@@ -81,7 +81,7 @@ def everywhere(value: Any, path: KeyPath = ()) -> list[KeyPath]:
 
 
 @settings(
-    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
 )
 @given(documents, variables, st.sampled_from([None, "prod"]))
 @example({"retry": {"retry_policy": {"max_tries": 1}}}, {}, None)

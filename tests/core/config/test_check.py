@@ -134,7 +134,7 @@ def test_keys_that_only_other_machines_have_are_no_mistake(folder: Path) -> None
 def test_what_is_shown_of_a_setting_in_the_url_can_be_read_again(folder: Path) -> None:
     (folder / "camora.toml").write_text('[broker]\nurl = "redis://a/?prefix=b&timeout=2s"\ngroup = "g"\n')
     command = [sys.executable, "-m", "camora", "config", "show"]
-    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60).stdout
+    shown = forked.run(command, cwd=folder, capture_output=True, text=True, timeout=60).stdout
     assert "?prefix=b&timeout=2s" in shown
     assert not any(line.startswith(("prefix =", "timeout =")) for line in shown.splitlines())
     assert 'group = "g"' in shown

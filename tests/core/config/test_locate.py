@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from camora.config.locate import KeyPath, Position, locate
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 EVERYTHING = '''# a comment with [header] and key = 1
@@ -215,6 +215,7 @@ def documents(draw: st.DrawFn) -> str:
     return "\n".join(lines) + draw(st.sampled_from(["", "\n", "\n# end"]))
 
 
+@settings(max_examples=50)  # each is edited at every key
 @given(documents())
 @example('"a" = [[[]]]\n')
 @example('a = """\n"""""\nb = 1')

@@ -162,10 +162,16 @@ def test_a_right_file_is_right_by_the_schema(taplo: str, folder: Path) -> None:
     assert code == 0, told
 
 
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """Of what is installed. Making it reads the source of every class of settings."""
+    return schema_of(plugins.load())
+
+
 @pytest.mark.parametrize("what", WRONG)
-def test_a_wrong_file_is_wrong_by_the_schema(taplo: str, folder: Path, what: str) -> None:
+def test_a_wrong_file_is_wrong_by_the_schema(taplo: str, schema: Any, folder: Path, what: str) -> None:
     text, culprit = WRONG[what]
-    code, told = judged(taplo, folder, schema_of(plugins.load()), f"{text}\n")
+    code, told = judged(taplo, folder, schema, f"{text}\n")
     assert code != 0
     assert culprit in told.partition("ERROR")[0]
 
@@ -191,8 +197,7 @@ def test_what_plugins_add_is_in_the_schema(taplo: str, folder: Path) -> None:
         assert code != 0, culprit
 
 
-def test_every_section_and_key_is_in_the_schema(folder: Path) -> None:
-    schema = schema_of(plugins.load())
+def test_every_section_and_key_is_in_the_schema(schema: Any) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert {"app", "name", "logging", *SECTIONS} <= set(schema["properties"])
     worker = schema["properties"]["worker"]["properties"]
