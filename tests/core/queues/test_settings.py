@@ -24,11 +24,12 @@ from camora.errors import ConfigurationError, PluginLoadError, SettingsError, Un
 from camora.hookspecs import hookimpl
 from camora.interfaces import TaskOption
 from camora.plugin_check import check
-from camora.plugins import Catalog, Source
+from camora.plugins import Source
 
 from tests import forked
+from tests.core.queues import bus_plugin
 from tests.core.queues.bus_plugin import BusBroker, BusQueue
-from tests.core.queues.conftest import source
+from tests.core.queues.conftest import catalog_with, source
 
 # Which others are there depends on what is installed.
 UNKNOWN = (
@@ -205,6 +206,12 @@ def test_the_settings_in_force_show_the_kind_and_its_defaults(settings: Callable
 # The schema
 
 
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    """Of what is installed, and the bus."""
+    return schema_of(catalog_with(bus_plugin))
+
+
 def taplo(folder: Path, schema: dict[str, Any], text: str) -> str:
     """What taplo finds wrong with a text; empty when nothing is."""
     (folder / "schema.json").write_text(json.dumps(schema))
@@ -237,14 +244,13 @@ def taplo(folder: Path, schema: dict[str, Any], text: str) -> str:
     ],
     ids=["all", "no-kind", "plain", "variable", "profile", "kind", "key", "value", "name", "option", "stray"],
 )
-def test_editors_know_kinds_and_options(folder: Path, catalog: Catalog, text: str, wrong: str) -> None:
-    answer = taplo(folder, schema_of(catalog), text)
+def test_editors_know_kinds_and_options(folder: Path, schema: dict[str, Any], text: str, wrong: str) -> None:
+    answer = taplo(folder, schema, text)
     assert wrong in answer
     assert bool(answer) is bool(wrong), answer
 
 
-def test_the_schema_tells_what_they_are(catalog: Catalog) -> None:
-    schema = schema_of(catalog)
+def test_the_schema_tells_what_they_are(schema: dict[str, Any]) -> None:
     queue = schema["properties"]["queues"]["additionalProperties"]["properties"]
     assert set(queue) == {"kind", "concurrency", "rate_limit", "loud", "memory"}
     assert queue["loud"]["description"] == "Whether it is announced."
