@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -120,6 +123,17 @@ class ServerProcess(ABC):
     def pause(self) -> None:
         """Stop its process: connections stay, and nothing answers."""
         self.signal(signal.SIGSTOP)
+        if sys.platform == "linux":
+            # Each thread stops when it gets to it: on a busy machine one may answer still.
+            wait_until(self._stands, "its stop", 60, self)
+
+    def _stands(self) -> bool:
+        """Whether every thread of the process is stopped."""
+        states = []
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
+        return set(states) == {"T"}
 
     def resume(self) -> None:
         """Let a paused process go on."""
