@@ -88,17 +88,20 @@ class Rig(ABC):
         self.workers.append(made)
         return made
 
-    @contextlib.asynccontextmanager
-    async def app(self, *, through: bool = False, patience: float = 30.0, **options: Any) -> AsyncIterator[Camora]:
-        """An app that dispatches, for as long as `patience` seconds."""
+    def client(self, *, through: bool = False, patience: float = 30.0, **options: Any) -> Camora:
+        """An app that tries to dispatch for as long as `patience` seconds. It is still to be opened."""
         settings = AppSettings(dispatch_timeout=patience)
-        url = self.url(through=through, **options)
+        return Camora(self.url(through=through, **options), results=self.results, settings=settings)
+
+    @contextlib.asynccontextmanager
+    async def app(self, **how: Any) -> AsyncIterator[Camora]:
+        """A `client`, opened, however often that has to be tried."""
         async with contextlib.AsyncExitStack() as stack:
 
             async def opened() -> Camora | None:
                 # A busy machine's answers come too late at times.
                 with contextlib.suppress(BrokerUnavailable):
-                    return await stack.enter_async_context(Camora(url, results=self.results, settings=settings))
+                    return await stack.enter_async_context(self.client(**how))
                 return None
 
             yield await eventually(opened, "an app's opening")

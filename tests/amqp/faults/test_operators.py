@@ -122,7 +122,7 @@ async def test_no_more_connections_than_an_operator_allows(rig: Rig) -> None:
         late = asyncio.create_task(rig.load(app, 20))
         await rig.noticed(worker)
         with pytest.raises(BrokerUnavailable, match="connection limit"):
-            async with rig.app(patience=1.0):
+            async with rig.client(patience=5.0):
                 pass
         rig.server.eval(limit.replace("COUNT", "-1"))
         await late

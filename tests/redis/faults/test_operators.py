@@ -135,7 +135,7 @@ async def test_a_worker_started_while_the_server_takes_no_more_connections(tmp_p
             worker = rig.worker()
             await asyncio.to_thread(worker.wait_for, "broker away, connecting")
             with pytest.raises(BrokerUnavailable, match="max number of clients reached"):
-                async with rig.app():
+                async with rig.client():
                     pass
         worker.ready()
         async with rig.app() as app:
