@@ -110,6 +110,11 @@ class Compiler:
             for number, (member, items) in enumerate(stream.members, 1):
                 within = _Frame()
                 spot = Spot(counted if items is None else _CHUNK, number, stream.spot)
+                if type(member) is Signature and not member.followed:  # most are: so they take the short way
+                    end = self._lay_job(member, stream.begin, within, side=stream.side, items=items, spot=spot)
+                    end.feeds.append(stream.join)
+                    yield end
+                    continue
                 end = self._lay(member, stream.begin, within, side=stream.side, items=items, spot=spot)
                 end.feeds.append(stream.join)
                 yield from self._emit(within) if within.streams else within.drafts
@@ -142,8 +147,7 @@ class Compiler:
         """Its nodes, and the one whose end is its end."""
         root = what is self._what
         if isinstance(what, Signature):
-            end = self._lay_job(what, begin, frame, side=side, items=items, root=root)
-            end.spot = spot
+            end = self._lay_job(what, begin, frame, side=side, items=items, spot=spot, root=root)
         elif isinstance(what, Composed):
             if what.job_id is not None and not root:
                 raise DispatchError(
@@ -189,11 +193,12 @@ class Compiler:
         *,
         side: bool,
         items: tuple[Any, ...] | None,
-        root: bool,
+        spot: Spot | None,
+        root: bool = False,
     ) -> Draft:
         self._check(what, root=root)
         draft = self._draft(Kind.JOB, begin, frame, side=side)
-        draft.signature, draft.items = what, items
+        draft.signature, draft.items, draft.spot = what, items, spot
         if not what.immutable:
             draft.input = begin.input
         if draft.input is not Input.NOTHING:

@@ -319,7 +319,7 @@ class Members:
 
 def one_of(what: Any, where: str) -> Any:
     """What can be part of a workflow. Raises `ConfigurationError` that says what is meant, else."""
-    if isinstance(what, Dispatchable):
+    if type(what) is Signature or isinstance(what, Dispatchable):
         return what
     hint = "give a signature, such as task.s(1)"
     if hasattr(what, "s"):

@@ -75,7 +75,7 @@ class Workflows(Extension):
             if isinstance(place, Carried):
                 found[at] = carried_on(self.host, place, ending)
             elif place is not None:
-                steps[at] = step_of(place.workflow, place.index, place.run, _outcome(ending.record), frozenset({at}))
+                steps[at] = step_of(place.workflow, place.index, place.run, _outcome(ending.record), 1 << at)
         if steps:
             trail, records = await self.following.follow(await self.store(), list(steps.values()))
             if not (trail.successors or records or trail.resumed):
@@ -148,8 +148,9 @@ def _handed_out(steps: dict[int, Step], trail: Trail) -> dict[int, list[Envelope
     """
     successors: dict[int, list[Envelope]] = {}
     for envelope, roots in trail.successors.values():
-        firm = {at for at in roots if (steps[at].mark.workflow, steps[at].mark.index) in trail.first}
-        for at in (min(firm),) if firm else roots:
+        places = [at for at in steps if roots >> at & 1]
+        firm = [at for at in places if (steps[at].mark.workflow, steps[at].mark.index) in trail.first]
+        for at in firm[:1] or places:
             successors.setdefault(at, []).append(envelope)
     return successors
 

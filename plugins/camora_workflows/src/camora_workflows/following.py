@@ -96,7 +96,7 @@ class Following:
         """Mark, and decide what waits; returns what is to be marked because of that."""
         answers = await store.end([step.mark for step in steps], self._host.clock.now_ms())
         targets: dict[tuple[str, int], Target] = {}
-        again: dict[str, dict[int, frozenset[int]]] = {}
+        again: dict[str, dict[int, int]] = {}
         for step, answer in zip(steps, answers, strict=True):
             if not answer.known:
                 continue
@@ -115,7 +115,7 @@ class Following:
             if standing is not None:
                 for fed in standing.feeds:
                     found = again.setdefault(workflow, {})
-                    found[fed] = found.get(fed, frozenset()) | step.roots
+                    found[fed] = found.get(fed, 0) | step.roots
         decided = [step for target in targets.values() for step in await self._decide(store, target, trail)]
         return decided + await self._again(store, again, trail)
 
@@ -142,7 +142,7 @@ class Following:
                         waiting.append(fed)
         return found
 
-    async def _again(self, store: WorkflowStore, fed: dict[str, dict[int, frozenset[int]]], trail: Trail) -> list[Step]:
+    async def _again(self, store: WorkflowStore, fed: dict[str, dict[int, int]], trail: Trail) -> list[Step]:
         """The ends that were consequences of marks that stood already: what follows them may not have been done."""
         steps = []
         for workflow, roots in fed.items():

@@ -24,8 +24,10 @@ from camora_workflows.stopping import stop_cancelled
 
 __all__ = ["Recorder"]
 
-_BATCH, _BATCH_BYTES = 1000, 1024 * 1024
+_BATCH, _BATCH_BYTES = 500, 1024 * 1024
 """How many nodes are recorded in one step, and about how many bytes they have."""
+_BREATH = 25
+"""After so many nodes others get their turn, the request with the batch before among them."""
 _AT_HAND = 8 * 1024 * 1024
 """How many bytes of messages are kept from recording until they are published; others are read again."""
 _HAND_ON = 1000
@@ -125,7 +127,6 @@ class Recorder:
                     await adding
                 # While the store has one batch, the next one is made.
                 adding = asyncio.create_task(self._add(store, workflow, batch))
-                await asyncio.sleep(0)
             if adding is not None:
                 await adding
         finally:
@@ -143,7 +144,9 @@ class Recorder:
     async def _batches(self, workflow: str, drafts: Iterable[Draft], at_hand: _AtHand) -> AsyncIterator[Sequence[Node]]:
         batch: list[Node] = []
         size = 0
-        for draft in drafts:
+        for count, draft in enumerate(drafts, 1):
+            if count % _BREATH == 0:
+                await asyncio.sleep(0)
             written = await write(self._host, draft, workflow)
             at_hand.take(written)
             node = written.node()

@@ -16,14 +16,14 @@ __all__ = ["Step", "Target", "Trail", "outcome_of", "step_of"]
 
 
 class Step(msgspec.Struct, gc=False, frozen=True):
-    """A mark to be made. `roots` are the places of those endings that it follows from."""
+    """A mark to be made. `roots` are the places of those endings that it follows from, a bit for each."""
 
     mark: Mark
     outcome: Outcome
-    roots: frozenset[int] = frozenset()
+    roots: int = 0
 
 
-def step_of(workflow: str, index: int, run: int, outcome: Outcome, roots: frozenset[int] = frozenset()) -> Step:
+def step_of(workflow: str, index: int, run: int, outcome: Outcome, roots: int = 0) -> Step:
     """The step that marks a node as ended in this way."""
     mark = Mark(workflow=workflow, index=index, run=run, status=outcome.status, outcome=pack(outcome))
     return Step(mark, outcome, roots)
@@ -44,12 +44,12 @@ class Target:
     source: int = -1
     ends: Outcome | None = None
     """How it ends without running; the first reason counts."""
-    roots: frozenset[int] = frozenset()
+    roots: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.spec = unpack(Spec, self.node.spec)
 
-    def hear(self, source: int, outcome: Outcome, roots: frozenset[int]) -> None:
+    def hear(self, source: int, outcome: Outcome, roots: int) -> None:
         """One of its sources has ended so."""
         self.source = source
         self.roots |= roots
@@ -62,7 +62,7 @@ class Trail:
     """All that came of one look. `only`: of which node the end is of interest; None: of all of them."""
 
     only: int | None = None
-    successors: dict[str, tuple[Envelope, frozenset[int]]] = attrs.field(factory=dict)
+    successors: dict[str, tuple[Envelope, int]] = attrs.field(factory=dict)
     """By the id of the job."""
     ended: dict[str, dict[int, Outcome]] = attrs.field(factory=dict)
     """For each workflow, the nodes that are known to have ended, and how."""
@@ -90,7 +90,7 @@ class Trail:
             else:
                 self.resumed.add(workflow)
 
-    def begins(self, envelope: Envelope, roots: frozenset[int]) -> None:
+    def begins(self, envelope: Envelope, roots: int) -> None:
         """A job may begin."""
         known = self.successors.get(envelope.id)
         self.successors[envelope.id] = (envelope, roots if known is None else roots | known[1])
