@@ -180,7 +180,7 @@ async def test_a_transaction_that_somebody_has_forgotten_hinders_nobody(rig: Rig
     rig.alive()
 
 
-_MANY = 20_000
+_MANY = 50_000
 _CLAIM = 100
 
 
