@@ -120,8 +120,7 @@ class Verdicts:
         """What this settlement is the end of, whole: the result is there even where it is not to be kept."""
         record = settlement.record
         if record is None:
-            over = outcome.kind is _SUCCEEDED or outcome.kind in _ENDS
-            return self._made(run, outcome if over else _interrupted(outcome), whole=True)
+            return self._made(run, outcome if outcome.kind in _ENDS else _interrupted(outcome), whole=True)
         if outcome.kind is not _SUCCEEDED or record.value is outcome.encoded:
             return record
         return msgspec.structs.replace(record, value=outcome.encoded)

@@ -39,7 +39,6 @@ class Following:
         logger: logging.Logger,
     ) -> None:
         self._extensions = extensions
-        self._headers = extensions.headers
         self._results = results
         self._verdicts = verdicts
         self._followed = followed
@@ -55,7 +54,7 @@ class Following:
     def concerns(self, run: Run, settlement: Settlement) -> bool:
         """Whether this settles the end of a job that some extension wants to know of."""
         message, outcome = run.message, run.outcome
-        if message is None or outcome is None or self._headers.isdisjoint(message.headers):
+        if message is None or outcome is None or not self._extensions.concern(message):
             return False
         # A copy that somebody has put where it was not sent says nothing about the job itself.
         return settlement.action in (Action.ACK, Action.REJECT) and outcome.reason != "mismatch"
@@ -63,8 +62,7 @@ class Following:
     def submit(self, run: Run, settlement: Settlement) -> None:
         """Find out what follows, with the others that end in this moment."""
         self._waiting.append((run, settlement))
-        if self._asking is None:
-            self._start()
+        self._start()
 
     def _start(self) -> None:
         if self._asking is None and self._waiting and not self._abandoned:

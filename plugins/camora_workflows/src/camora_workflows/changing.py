@@ -9,7 +9,7 @@ from camora.outcome import CancelResult, Status
 
 from camora_workflows.following import Following
 from camora_workflows.plan import SKIPPED, Kind, Outcome, Spec, job_id, unpack
-from camora_workflows.reopening import reopen, to_run_again
+from camora_workflows.reopening import read_all, reopen, to_run_again
 from camora_workflows.standing import Standing
 from camora_workflows.stopping import stop
 from camora_workflows.sweeping import resume
@@ -81,12 +81,7 @@ async def _gone_on_with(
         return 0
     await resume(host, following, store, record)
     # Of some it was only left to say that they do not run, because others have failed again.
-    now = [
-        node
-        for start in range(0, len(left), _PAGE)
-        for node in await store.read(record.id, left[start : start + _PAGE])
-    ]
-    return sum(node is not None and node.status != SKIPPED for node in now)
+    return sum(node.status != SKIPPED for node in await read_all(store, record.id, left))
 
 
 def _spec(node: NodeState) -> Spec:

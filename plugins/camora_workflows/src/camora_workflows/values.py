@@ -92,14 +92,25 @@ class Values:
         found: dict[int, Any] = {}
         async with contextlib.aclosing(_ends(self._store, self._workflow, index)) as pages:
             async for page in pages:
+                others = []
                 for source in page:
                     value = outcome_from(source.outcome).value if source.outcome else None
                     if value is not None:  # only a job has one of its own
                         found[source.index] = self._decoded(value)
                     else:
-                        [whole] = await self._store.read(self._workflow, [source.index])
-                        found[source.index] = await self.of(source if whole is None else whole)
-        return [found[source] for source in order] if order else list(found.values())
+                        others.append(source.index)
+                for other in await self._whole(others):
+                    found[other.index] = await self.of(other)
+        return [found[source] for source in order or sorted(found)]
+
+    async def _whole(self, indexes: Sequence[int]) -> Sequence[NodeState]:
+        """These nodes, with what they are."""
+        found = (
+            [node for node in await self._store.read(self._workflow, indexes) if node is not None] if indexes else []
+        )
+        if len(found) < len(indexes):
+            raise PayloadError(f"the workflow {self._workflow} is gone from its store, and its values with it")
+        return found
 
     def _of_job(self, node: NodeState, spec: Spec) -> Any:
         value = outcome_from(node.outcome).value if node.outcome else None
