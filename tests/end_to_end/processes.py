@@ -109,6 +109,10 @@ class WorkerProcess:
             self.process.stdout.close()
 
 
+Start = Callable[..., WorkerProcess]
+"""Starts one, with arguments of its command line and variables of its environment."""
+
+
 def shared(kind: str, folder: Path) -> str:
     """The URL of a fresh store of this kind that several processes can share; servers join here."""
     match kind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ import pytest
 from camora import Camora, Status
 from camora.errors import JobCancelled, JobFailed
 from camora.testing.ledger import audit
-from processes import WorkerProcess, freeze_between_writes, shared, started, until, workers
-
-Start = Callable[..., WorkerProcess]
+from processes import Start, WorkerProcess, freeze_between_writes, shared, started, until, workers
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis"])

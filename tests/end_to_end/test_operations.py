@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,9 @@ import psutil
 import pytest
 from camora import Camora
 from camora.testing.ledger import audit
-from processes import APPS, WorkerProcess, pid_of, started, until, workers
+from processes import APPS, Start, WorkerProcess, pid_of, started, until
 
 from tests import forked
-
-Start = Callable[..., WorkerProcess]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/camora.db"
-
-
-@pytest.fixture
-def start(tmp_path: Path, url: str) -> Iterator[Start]:
-    with workers() as make:
-        yield lambda *arguments, **environment: make(tmp_path, url, *arguments, **environment)
-
-
-@pytest.fixture
-async def app(url: str) -> AsyncIterator[Camora]:
-    async with Camora(url) as made:
-        yield made
 
 
 async def balance(app: Camora, folder: Path, jobs: list[Any]) -> None:

@@ -7,18 +7,16 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import APPS, WorkerProcess, shared, until
+from processes import APPS, Start, WorkerProcess, shared, until
 
 from tests import forked
-
-Start = Callable[..., WorkerProcess]
 
 INTERVAL = timedelta(seconds=0.5)
 """Of the bell."""

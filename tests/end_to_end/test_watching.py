@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,9 @@ import pytest
 from camora import Camora
 from camora.connections import companion_of
 from camora.interfaces.workers import WorkerInfo
-from processes import APPS, WorkerProcess, pid_of, started, until, workers
+from processes import APPS, Start, WorkerProcess, pid_of, started, until
 
 from tests import forked
-
-Start = Callable[..., WorkerProcess]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/camora.db"
-
-
-@pytest.fixture
-def start(tmp_path: Path, url: str) -> Iterator[Start]:
-    with workers() as make:
-        yield lambda *arguments, **environment: make(tmp_path, url, *arguments, **environment)
-
-
-@pytest.fixture
-async def app(url: str) -> AsyncIterator[Camora]:
-    async with Camora(url) as made:
-        yield made
-
 
 # Health
 
